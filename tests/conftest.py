@@ -1,0 +1,21 @@
+"""float64, strict promotion, and run-time shape checks for every test."""
+
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("equiform", "beartype.beartype")
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    """The stored outputs of the official models; not part of the product."""
+    folder = Path(__file__).parents[2] / "shared" / "parity"
+    if not folder.is_dir():
+        pytest.skip("the official reference outputs (shared/parity) are not beside this clone")
+    return folder
