@@ -1,0 +1,31 @@
+"""The architectures: one file each, one line each in `MODELS`."""
+
+from typing import Any
+
+from jaxtyping import PRNGKeyArray
+from pydantic import BaseModel
+
+from equiform.errors import UserError
+from equiform.models.equiformer import Equiformer, EquiformerConfig
+
+MODELS: dict[str, tuple[type[BaseModel], type]] = {
+    "equiformer": (EquiformerConfig, Equiformer),
+}
+
+
+def parse_config(fields: dict[str, Any]) -> BaseModel:
+    """A model's configuration from plain values, as in a model file.
+
+    Raises:
+        UserError: The architecture is not known.
+        pydantic.ValidationError: A field is.
+    """
+    name = fields.get("name", "equiformer")
+    if name not in MODELS:
+        raise UserError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
+    return MODELS[name][0](**fields)
+
+
+def build_model(config: BaseModel, *, key: PRNGKeyArray) -> Any:
+    """A freshly initialised model."""
+    return MODELS[config.name][1](config, key=key)  # type: ignore[attr-defined]

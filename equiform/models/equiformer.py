@@ -1,0 +1,389 @@
+"""Equiformer: an equivariant graph attention transformer over irreps features.
+
+Node features are irreps of SE(3) or E(3). Each block normalises them, lets every atom attend to its neighbours through
+depth-wise tensor products with the spherical harmonics of the edge (`equiform.nn.attention`), and mixes channels by a gated
+feed-forward network; scalars of the last block give an energy per atom.
+
+    x_i  = Embed(Z_i) + Σ_j Linear(DTP(c, Y(r̂_ij); w(d_ij))) / √(average degree)
+    x_i += Attention(Norm(x))_i,   x_i += FFN(Norm(x_i))         (6 times)
+    e_i  = Linear(SiLU(Linear(Norm(x_i)))) / √(average atoms)
+
+Source: Liao & Smidt, ICLR 2023 (arXiv:2206.11990); reference code atomicarchitects/equiformer, commit 64cb786.
+Differs: `cutoff_kind = "smooth"` (attention and embedding vanish smoothly at the cutoff), `norm = "joint"` (invariant at
+symmetric geometries too), zero-length edges carry nothing. The reference presets switch the first two off.
+"""
+
+from math import sqrt
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from equiform.graph import Graph
+from equiform.nn import init
+from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
+from equiform.nn.dropout import graph_drop_path
+from equiform.nn.gate import gate, gate_input, scaled_silu
+from equiform.nn.linear import Linear
+from equiform.nn.norm import EquivariantNorm
+from equiform.nn.radial import BasisName, RadialBasis, RadialMLP, make_basis, polynomial_envelope
+from equiform.so3.features import Features
+from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
+from equiform.so3.products import Paths
+from equiform.so3.rotations import Directions, safe_unit
+
+
+class EquiformerConfig(BaseModel):
+    """Everything that fixes an Equiformer's function and parameters. Irreps are written `128x0e+64x1e`; lengths in Å."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["equiformer"] = "equiformer"
+    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the type index.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å.")
+    num_layers: int = Field(6, ge=1)
+    irreps: str = Field("128x0e+64x1e+32x2e", description="Node features.")
+    irreps_sh: str = Field("1x0e+1x1e+1x2e", description="Spherical harmonics; all even for SE(3).")
+    irreps_head: str = Field("32x0e+16x1e+8x2e", description="Features of one attention head.")
+    irreps_message: str | None = Field(None, description="Features of the message; None: those of the node.")
+    irreps_mlp: str = Field("384x0e+192x1e+96x2e", description="Hidden features of the feed-forward network.")
+    irreps_feature: str = Field("512x0e", description="Features after the last block.")
+    num_heads: int = Field(4, ge=1)
+    alpha_channels: int | None = Field(None, description="Attention scalars per head; None: the head's scalars.")
+    message: Literal["nonlinear", "linear"] = "nonlinear"
+    attention: Literal["mlp", "dot"] = "mlp"
+    basis: BasisName = "gaussian"
+    num_basis: int = Field(128, ge=1)
+    radial_widths: tuple[int, ...] = (64, 64)
+    norm: Literal["per_degree", "joint"] = "joint"
+    cutoff_kind: Literal["smooth", "sharp"] = "smooth"
+    alpha_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention weights.")
+    out_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of irrep copies after attention and feed-forward.")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth, per graph.")
+    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+    average_atoms: float = Field(18.03065905448718, gt=0, description="Atoms per graph; a normalisation.")
+    num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
+    vector_readout: str | None = Field(None, description="Name of an additional vector per atom; needs l = 1 features.")
+    product: ProductForm = Field("aligned", description="Tensor products in the edge frame, or by definition.")
+
+    @field_validator("irreps", "irreps_sh", "irreps_head", "irreps_message", "irreps_mlp", "irreps_feature")
+    @classmethod
+    def _readable_irreps(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        irreps = Irreps.parse(text)
+        if not irreps.is_merged() or SCALAR not in irreps:
+            raise ValueError(f"{text!r} must have scalars (0e) and each irrep once")
+        return text
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EquiformerConfig":
+        if self.attention == "dot" and self.message == "nonlinear":
+            raise ValueError('attention "dot" goes with message "linear"')
+        if len(set(self.elements)) != len(self.elements):
+            raise ValueError(f"elements has repeated entries: {self.elements}")
+        return self
+
+    @property
+    def true_parity(self) -> bool:
+        """Whether harmonics of odd degree are odd: then the model is equivariant under O(3), not only SO(3)."""
+        return any(irrep.p == -1 for _, irrep in Irreps.parse(self.irreps_sh))
+
+    def attention_config(self, irreps_in: Irreps, irreps_out: Irreps) -> AttentionConfig:
+        """Sizes of an attention layer between given features."""
+        head = Irreps.parse(self.irreps_head)
+        kind = "dot" if self.attention == "dot" else self.message
+        return AttentionConfig(
+            irreps_in=irreps_in,
+            irreps_message=Irreps.parse(self.irreps_message or self.irreps),
+            irreps_head=head,
+            irreps_out=irreps_out,
+            irreps_sh=Irreps.parse(self.irreps_sh),
+            num_heads=self.num_heads,
+            alpha_channels=self.alpha_channels or head.count(SCALAR),
+            radial_widths=(self.num_basis, *self.radial_widths),
+            kind=kind,
+            product=self.product,
+            alpha_dropout=self.alpha_dropout,
+            out_dropout=self.out_dropout,
+        )
+
+
+class Stages(eqx.Module):
+    """What a forward pass went through, for parity checks and analysis.
+
+    Attributes:
+        embedding: Node features that enter the first block.
+        blocks: Node features after each block.
+        attention: Attention weights (edges, heads) of each block.
+        feature: Features after the last normalisation.
+        outputs: The model's outputs.
+    """
+
+    embedding: Features
+    blocks: list[Features]
+    attention: list[Float[Array, "edges heads"]]
+    feature: Features
+    outputs: dict[str, Array]
+
+
+class Equiformer(eqx.Module):
+    """The model; call it with a graph. Invariant energies: under SE(3), and under E(3) with true parities."""
+
+    species_embedding: Linear
+    tag_embedding: Linear | None
+    basis: RadialBasis
+    degree_embedding: "DegreeEmbedding"
+    attention_layers: "AttentionLayer"
+    feed_forwards: "FeedForward | None"
+    last_feed_forward: "FeedForward"
+    norm: EquivariantNorm
+    energy_hidden: Linear
+    energy_out: Linear
+    vector_head: GraphAttention | None
+    config: EquiformerConfig = eqx.field(static=True)
+
+    def __init__(self, config: EquiformerConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 9)
+        node, feature = Irreps.parse(config.irreps), Irreps.parse(config.irreps_feature)
+        num_types = len(config.elements)
+        self.config = config
+        # One-hot inputs: the factor brings the variance of the embedding back to one.
+        self.species_embedding = Linear(_scalars(num_types), node, gain=sqrt(num_types), key=keys[0])
+        self.tag_embedding = None
+        if config.num_tags:
+            self.tag_embedding = Linear(_scalars(config.num_tags), node, gain=sqrt(config.num_tags), key=keys[1])
+        self.basis = make_basis(config.basis, config.num_basis, config.cutoff, key=keys[2])
+        self.degree_embedding = DegreeEmbedding(config, key=keys[3])
+        # All layers but the last feed-forward network have the same shapes: they are stacked and scanned over.
+        layer_keys = jax.random.split(keys[4], 2 * config.num_layers)
+        attention = [AttentionLayer(config, node, key=k) for k in layer_keys[: config.num_layers]]
+        self.attention_layers = init.stack(attention)
+        mixed = [FeedForward(config, node, key=k) for k in layer_keys[config.num_layers + 1 :]]
+        self.feed_forwards = init.stack(mixed) if mixed else None
+        self.last_feed_forward = FeedForward(config, feature, key=keys[5])
+        self.norm = EquivariantNorm(feature, config.norm)
+        scalars = _scalars(feature.count(SCALAR))
+        self.energy_hidden = Linear(feature, scalars, key=keys[6])
+        self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
+        self.vector_head = None
+        if config.vector_readout:
+            vector = Irreps((Chunk(1, Irrep(1, -1 if config.true_parity else 1)),))
+            self.vector_head = GraphAttention(config.attention_config(feature, vector), key=keys[8])
+
+    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """Energy per atom `"energy"` (atoms), and the vectors (atoms, 3) if there is a vector readout.
+
+        Args:
+            graph: The batch.
+            key: Randomness of the dropouts; None means evaluation.
+        """
+        return self._run(graph, key, collect=False).outputs
+
+    def stages(self, graph: Graph) -> Stages:
+        """The forward pass with its intermediate values."""
+        return self._run(graph, None, collect=True)
+
+    def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
+        """Invariant features of each atom after the last normalisation."""
+        return self._run(graph, None, collect=False).feature.scalars
+
+    def attention(self, graph: Graph) -> list[Float[Array, "edges heads"]]:
+        """Attention weights of every block, first to last."""
+        return self._run(graph, None, collect=True).attention
+
+    def edges(self, graph: Graph) -> Edges:
+        """Geometry and masks of the edges, shared by all layers."""
+        vectors = jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0)
+        distance, nonzero = safe_unit(vectors)[1:]
+        config = self.config
+        message = Irreps.parse(config.irreps_message or config.irreps)
+        l_max = Irreps.parse(config.irreps_sh).l_max
+        l_max_frame = max(message.l_max, Irreps.parse(config.irreps_head).l_max)
+        envelope = None
+        if config.cutoff_kind == "smooth":
+            envelope = polynomial_envelope(distance / config.cutoff)
+        return Edges(
+            senders=jnp.asarray(graph.senders),
+            receivers=jnp.asarray(graph.receivers),
+            mask=jnp.asarray(graph.edge_mask) & nonzero & (distance <= config.cutoff),
+            directions=Directions(vectors, l_max, l_max_frame=l_max_frame),
+            basis=self.basis(distance),
+            envelope=envelope,
+            num_atoms=graph.species.shape[0],
+        )
+
+    def embed(self, graph: Graph, edges: Edges) -> Features:
+        """Atom type + degree + tag embeddings."""
+        types = jnp.asarray(type_table(self.config.elements))[graph.species]
+        one_hot = jax.nn.one_hot(types, len(self.config.elements), dtype=edges.basis.dtype)
+        x = self.species_embedding(Features([one_hot[:, None, :]], _scalars(one_hot.shape[1])))
+        if self.tag_embedding is not None:
+            if "tags" not in graph.node_fields:
+                raise ValueError('this model needs an integer node field "tags" (0 sub-surface, 1 surface, 2 adsorbate)')
+            tags = jax.nn.one_hot(graph.node_fields["tags"], self.config.num_tags, dtype=one_hot.dtype)
+            x = x + self.tag_embedding(Features([tags[:, None, :]], _scalars(tags.shape[1])))
+        return x + self.degree_embedding(edges)
+
+    def decay_mask(self) -> "Equiformer":
+        """True for parameters under weight decay: all but biases, normalisations and the radial basis."""
+        exempt = {"bias", "biases", "norms", "norm", "basis"}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: not any(getattr(part, "name", None) in exempt for part in path), self
+        )
+
+    def _padded_feed_forwards(self) -> "FeedForward | None":
+        if self.feed_forwards is None:
+            return None
+        arrays, static = eqx.partition(self.feed_forwards, eqx.is_array)
+        padded = jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.zeros_like(leaf[:1])]), arrays)
+        return eqx.combine(padded, static)
+
+    def _run(self, graph: Graph, key: PRNGKeyArray | None, *, collect: bool) -> Stages:
+        edges = self.edges(graph)
+        embedding = x = self.embed(graph, edges)
+        num_layers = self.config.num_layers
+        keys = None if key is None else jax.random.split(key, num_layers + 2)
+        graphs = (jnp.asarray(graph.graph_index), graph.graph_mask.shape[0])
+        # One compiled layer serves all: the last attention is followed by a feed-forward network of zeros, then by its own.
+        layers, static = eqx.partition((self.attention_layers, self._padded_feed_forwards()), eqx.is_array)
+
+        def step(x: Features, layer: tuple) -> tuple[Features, tuple | None]:
+            arrays, key = layer
+            keys = (None, None) if key is None else jax.random.split(key)
+            attend, mix = eqx.combine(arrays, static)
+            x, weights = attend(x, edges, graphs, key=keys[0])
+            if mix is not None:
+                x = mix(x, graphs, key=keys[1])
+            return x, (x, weights) if collect else None
+
+        x, collected = jax.lax.scan(step, x, (layers, None if keys is None else keys[:num_layers]))
+        x = self.last_feed_forward(x, graphs, key=None if keys is None else keys[-2])
+        after: list[Features] = []
+        attention: list[Array] = []
+        if collected is not None:
+            after = [jax.tree.map(lambda leaf, i=i: leaf[i], collected[0]) for i in range(num_layers - 1)]
+            attention = list(collected[1])
+        feature = self.norm(x)
+        hidden = self.energy_hidden(feature).map(scaled_silu)
+        energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
+        outputs = {"energy": energy}
+        if self.vector_head is not None and self.config.vector_readout:
+            vectors, _ = self.vector_head(feature, edges, key=None if keys is None else keys[-1])
+            outputs[self.config.vector_readout] = vectors.blocks[0][:, :, 0]
+        return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
+
+
+class DegreeEmbedding(eqx.Module):
+    """Σ_j Linear(DTP(c, Y_ij; w(d_ij))) / √(average degree) with a learned constant c, the same for all atoms.
+
+    The linear map commutes with the sum, so it acts on atoms; and as c is scalar, only the paths 0 → l act.
+    """
+
+    constant: Linear
+    radial: RadialMLP
+    linear: Linear
+    paths: Paths = eqx.field(static=True)
+    average_degree: float = eqx.field(static=True)
+
+    def __init__(self, config: EquiformerConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        node = Irreps.parse(config.irreps)
+        self.average_degree = config.average_degree
+        self.constant = Linear(_scalars(1), node, key=keys[0])
+        self.paths = Paths(node, Irreps.parse(config.irreps_sh), node)
+        widths = (config.num_basis, *config.radial_widths, self.paths.num_weights)
+        self.radial = RadialMLP(widths, key=keys[1])
+        self.linear = Linear(self.paths.irreps_out, node, key=keys[2])
+
+    def __call__(self, edges: Edges) -> Features:
+        assert self.constant.bias is not None and self.linear.bias is not None
+        constant = self.constant.weights["0e"][0] + self.constant.bias
+        hidden = self.radial.hidden(edges.basis)
+        share = jnp.where(edges.mask, 1 if edges.envelope is None else edges.envelope, 0).astype(hidden.dtype)
+        share = share / sqrt(self.average_degree)
+        source = [irrep for _, irrep in self.paths.irreps_in].index(SCALAR)
+        paths = self.paths.of(source)
+        columns = slice(paths[0].weight, paths[-1].weight + paths[-1].mul)
+        weights = hidden @ self.radial.weights[-1][:, columns] + self.radial.offset[None, columns]
+        weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * share[:, None, None]
+        message = Features(
+            [weights[:, None, i, :] * edges.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
+            Irreps(tuple(Chunk(path.mul, path.irrep) for path in paths)),
+        )
+        summed = sum_over_edges(message, edges)
+        degree = jax.ops.segment_sum(share, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+        rows = {path.irrep: slice(path.row, path.row + path.mul) for path in paths}
+        blocks = []
+        for mul, irrep in self.linear.irreps_out:
+            block = summed.get(irrep)
+            if block is None:
+                blocks.append(jnp.zeros((edges.num_atoms, irrep.dim, mul), hidden.dtype))
+                continue
+            out = block @ self.linear.weights[str(irrep)][rows[irrep]]
+            blocks.append(out + degree[:, None, None] * self.linear.bias[None, None] if irrep == SCALAR else out)
+        return Features(blocks, self.linear.irreps_out)
+
+
+class AttentionLayer(eqx.Module):
+    """x += Attention(Norm(x))."""
+
+    norm: EquivariantNorm
+    attention: GraphAttention
+    drop_path: float = eqx.field(static=True)
+
+    def __init__(self, config: EquiformerConfig, irreps: Irreps, *, key: PRNGKeyArray):
+        self.drop_path = config.drop_path
+        self.norm = EquivariantNorm(irreps, config.norm)
+        self.attention = GraphAttention(config.attention_config(irreps, irreps), key=key)
+
+    def __call__(
+        self,
+        x: Features,
+        edges: Edges,
+        graphs: tuple[Int[Array, " atoms"], int],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Features, Float[Array, "edges heads"]]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        branch, weights = self.attention(self.norm(x), edges, key=keys[0])
+        return x + graph_drop_path(branch, self.drop_path, *graphs, key=keys[1]), weights
+
+
+class FeedForward(eqx.Module):
+    """x = Shortcut(x) + Linear(Gate(Linear(Norm(x)))). The shortcut is there where the irreps change."""
+
+    norm: EquivariantNorm
+    linear_in: Linear
+    linear_out: Linear
+    shortcut: Linear | None
+    drop_path: float = eqx.field(static=True)
+
+    def __init__(self, config: EquiformerConfig, irreps_out: Irreps, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        node, hidden = Irreps.parse(config.irreps), Irreps.parse(config.irreps_mlp)
+        self.drop_path = config.drop_path
+        self.norm = EquivariantNorm(node, config.norm)
+        self.linear_in = Linear(node, gate_input(hidden), key=keys[0])
+        self.linear_out = Linear(hidden, irreps_out, key=keys[1])
+        self.shortcut = None if irreps_out == node else Linear(node, irreps_out, key=keys[2])
+
+    def __call__(self, x: Features, graphs: tuple[Int[Array, " atoms"], int], *, key: PRNGKeyArray | None = None) -> Features:
+        branch = self.linear_out(gate(self.linear_in(self.norm(x))))
+        x = x if self.shortcut is None else self.shortcut(x)
+        return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)
+
+
+def type_table(elements: tuple[int, ...]) -> np.ndarray:
+    """Type index by atomic number; −1 where the model does not know the element."""
+    table = np.full(max(128, max(elements) + 1), -1, np.int32)
+    table[list(elements)] = np.arange(len(elements))
+    return table
+
+
+def _scalars(count: int) -> Irreps:
+    return Irreps((Chunk(count, SCALAR),))

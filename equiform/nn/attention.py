@@ -1,0 +1,340 @@
+"""Equivariant graph attention: messages on edges, a softmax over each node's incoming edges, a projection.
+
+Everything between gathering the message and the weighted sum happens in the edge-aligned frame (`product = "aligned"`), where
+tensor products are scalings; gate, linear maps over channels and attention weights commute with rotations, so they are
+the same code in either frame. `product = "plain"` keeps the global frame and the definition of the product.
+
+Source: Liao & Smidt, ICLR 2023, section 3.3 and appendix (linear messages, dot-product attention).
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from equiform.nn import init
+from equiform.nn.dropout import dropout, equivariant_dropout
+from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
+from equiform.nn.linear import Linear
+from equiform.nn.radial import RadialMLP
+from equiform.so3.features import Features
+from equiform.so3.irreps import SCALAR, Chunk, Irreps
+from equiform.so3.products import (
+    Paths,
+    aligned_product_linear,
+    aligned_shared_linear,
+    depthwise_product,
+    from_edge_frame,
+    to_edge_frame,
+)
+from equiform.so3.rotations import Directions
+
+ProductForm = Literal["aligned", "plain"]
+
+
+class Edges(eqx.Module):
+    """The edges of a batch as every layer sees them, computed once.
+
+    Attributes:
+        senders: Node that an edge starts from.
+        receivers: Node that it ends at; ascending.
+        mask: False for padding, zero-length edges and edges beyond the cutoff.
+        directions: Harmonics and rotations into the edge frame.
+        basis: Radial basis of the distance.
+        envelope: Smooth cutoff factor, None for the reference's sharp one.
+        num_atoms: Number of nodes.
+    """
+
+    senders: Int[Array, " edges"]
+    receivers: Int[Array, " edges"]
+    mask: Bool[Array, " edges"]
+    directions: Directions
+    basis: Float[Array, "edges basis"]
+    envelope: Float[Array, " edges"] | None
+    num_atoms: int = eqx.field(static=True)
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Sizes and choices of one attention layer."""
+
+    irreps_in: Irreps
+    irreps_message: Irreps
+    irreps_head: Irreps
+    irreps_out: Irreps
+    irreps_sh: Irreps
+    num_heads: int
+    alpha_channels: int
+    radial_widths: tuple[int, ...]
+    kind: Literal["nonlinear", "linear", "dot"]
+    product: ProductForm
+    alpha_dropout: float
+    out_dropout: float
+
+
+class NonlinearMessage(eqx.Module):
+    """Message → radial product → (attention scalars | gate → product with learned weights → values).
+
+    f = DTP(m, Y; w(d)); logit_h = Σ_k a_hk · SLReLU(Linear(f)_hk); value = Linear(DTP(Gate(Linear(f)), Y; u)).
+    """
+
+    radial: RadialMLP
+    linear: Linear
+    alpha: Linear
+    alpha_dot: Float[Array, "heads channels"]
+    value_weights: Float[Array, " weights"]
+    value: Linear
+    paths: Paths = eqx.field(static=True)
+    value_paths: Paths = eqx.field(static=True)
+    product: ProductForm = eqx.field(static=True)
+
+    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 6)
+        heads = config.irreps_head * config.num_heads
+        self.product = config.product
+        self.paths = Paths(config.irreps_message, config.irreps_sh, config.irreps_message)
+        self.value_paths = Paths(config.irreps_message, config.irreps_sh, heads)
+        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
+        self.linear = Linear(self.paths.irreps_out, gate_input(config.irreps_message), key=keys[1])
+        alpha_irreps = Irreps((Chunk(config.num_heads * config.alpha_channels, SCALAR),))
+        self.alpha = Linear(self.paths.irreps_out, alpha_irreps, key=keys[2])
+        self.alpha_dot = _glorot((config.num_heads, config.alpha_channels), key=keys[3])
+        self.value_weights = init.normal((self.value_paths.num_weights,), key=keys[4])
+        self.value = Linear(self.value_paths.irreps_out, heads, key=keys[5])
+
+    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
+        hidden, alpha = self.first(m, edges)
+        logits = attention_logits(alpha, self.alpha_dot)
+        return logits, self.second(gate(hidden), edges)
+
+    def first(self, m: Features, edges: Edges) -> tuple[Features, Array]:
+        """The radial product with both linear maps that follow: gate input and attention scalars."""
+        weights = self.radial(edges.basis)
+        if self.product == "plain":
+            f = depthwise_product(m, edges.directions, weights, self.paths)
+            return self.linear(f), self.alpha(f).scalars
+        # Both maps act on the same scalars: one matrix product.
+        matrices = dict(self.linear.weights)
+        matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
+        out = aligned_product_linear(m, weights, self.paths, matrices)
+        split = self.linear.weights["0e"].shape[1]
+        alpha = out.scalars[:, split:]
+        assert self.alpha.bias is not None
+        return complete(out, self.linear, scalars=split), alpha + self.alpha.bias[None]
+
+    def second(self, v: Features, edges: Edges) -> Features:
+        """The product with learned weights, the same on all edges, and the linear map to the heads."""
+        if self.product == "plain":
+            f = depthwise_product(v, edges.directions, self.value_weights, self.value_paths)
+            return self.value(f)
+        return complete(aligned_shared_linear(v, self.value_weights, self.value_paths, self.value.weights), self.value)
+
+
+class LinearMessage(eqx.Module):
+    """Message → radial product → Linear: attention scalars and values of each head at once, no gate."""
+
+    radial: RadialMLP
+    linear: Linear
+    alpha_dot: Float[Array, "heads channels"]
+    paths: Paths = eqx.field(static=True)
+    product: ProductForm = eqx.field(static=True)
+
+    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.product = config.product
+        alpha = Irreps((Chunk(config.alpha_channels, SCALAR),))
+        out = ((alpha + config.irreps_head) * config.num_heads).merged()
+        self.paths = Paths(config.irreps_message, config.irreps_sh, out)
+        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
+        self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
+        self.alpha_dot = _glorot((config.num_heads, config.alpha_channels), key=keys[2])
+
+    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
+        out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
+        num_heads, size = self.alpha_dot.shape
+        scalars = out.scalars.reshape(out.scalars.shape[0], num_heads, -1)
+        logits = attention_logits(scalars[:, :, :size], self.alpha_dot)
+        values = scalars[:, :, size:].reshape(scalars.shape[0], 1, -1)
+        blocks = [values if ir == SCALAR else block for block, (_, ir) in zip(out.blocks, out.irreps)]
+        chunks = (Chunk(values.shape[-1] if ir == SCALAR else mul, ir) for mul, ir in out.irreps)
+        return logits, Features(blocks, Irreps(tuple(chunks)))
+
+
+class DotProductMessage(eqx.Module):
+    """Message → radial product → Linear: keys and values; logits are scalar products with the receiver's query."""
+
+    radial: RadialMLP
+    linear: Linear
+    query: Linear
+    paths: Paths = eqx.field(static=True)
+    product: ProductForm = eqx.field(static=True)
+    num_heads: int = eqx.field(static=True)
+
+    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.product, self.num_heads = config.product, config.num_heads
+        out = config.irreps_head * (2 * config.num_heads)
+        self.paths = Paths(config.irreps_message, config.irreps_sh, out)
+        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
+        self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
+        self.query = Linear(config.irreps_in, config.irreps_head * config.num_heads, key=keys[2])
+
+    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
+        out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
+        keys, values = _half(out, 0), _half(out, 1)
+        query = self.query(x)[edges.receivers]
+        if self.product == "aligned":
+            query = to_edge_frame(query, edges.directions)
+        copies = query.irreps.num_channels // self.num_heads
+        logits = jnp.zeros((m.blocks[0].shape[0], self.num_heads), m.blocks[0].dtype)
+        for q, k, (_, irrep) in zip(query.blocks, keys.blocks, query.irreps):
+            product = (q * k).sum(axis=1).reshape(q.shape[0], self.num_heads, -1).sum(axis=-1)
+            logits = logits + product / sqrt(copies * irrep.dim)
+        return logits, values
+
+
+class GraphAttention(eqx.Module):
+    """x_t ↦ Linear(Σ_s a_ts v_ts) with the message m_ts = Linear(x_s) + Linear(x_t). Equivariant under SO(3), and under O(3) if
+    the irreps carry true parities.
+    """
+
+    source: Linear
+    target: Linear
+    message: NonlinearMessage | LinearMessage | DotProductMessage
+    projection: Linear
+    config: AttentionConfig = eqx.field(static=True)
+
+    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 4)
+        self.config = config
+        self.source = Linear(config.irreps_in, config.irreps_message, key=keys[0])
+        self.target = Linear(config.irreps_in, config.irreps_message, bias=False, key=keys[1])
+        kinds = {"nonlinear": NonlinearMessage, "linear": LinearMessage, "dot": DotProductMessage}
+        self.message = kinds[config.kind](config, key=keys[2])
+        self.projection = Linear(config.irreps_head * config.num_heads, config.irreps_out, key=keys[3])
+
+    def __call__(
+        self, x: Features, edges: Edges, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Features, Float[Array, "edges heads"]]:
+        """One attention layer.
+
+        Args:
+            x: Node features, already normalised.
+            edges: The edges.
+            key: Randomness of the dropouts; None means evaluation.
+
+        Returns:
+            The new features and the attention weights before dropout.
+        """
+        alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
+        m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
+        if self.config.product == "aligned":
+            m = to_edge_frame(m, edges.directions)
+        logits, values = self.message(m, x, edges)
+        attention = edge_softmax(logits, edges.receivers, edges.mask, edges.num_atoms, envelope=edges.envelope)
+        dropped = dropout(attention, self.config.alpha_dropout, key=alpha_key)
+        values = weigh_heads(values, dropped)
+        if self.config.product == "aligned":
+            values = from_edge_frame(values, edges.directions)
+        summed = sum_over_edges(values, edges)
+        return equivariant_dropout(self.projection(summed), self.config.out_dropout, key=out_key), attention
+
+
+def edge_softmax(
+    logits: Float[Array, "edges heads"],
+    receivers: Int[Array, " edges"],
+    mask: Bool[Array, " edges"],
+    num_atoms: int,
+    *,
+    envelope: Float[Array, " edges"] | None = None,
+) -> Float[Array, "edges heads"]:
+    """a_e = exp(l_e) / Σ_{e' into the same node} exp(l_e'), zero on masked edges and for nodes without edges.
+
+    With an envelope φ(d), a_e = φ_e · φ_e exp(l_e) / Σ φ_e' exp(l_e'): one factor lets an edge enter the sum smoothly, the
+    other makes its own weight vanish at the cutoff also where it is the node's only edge and the ratio is one.
+
+    Differs: the reference has no envelope, and its attention jumps when an edge crosses the cutoff.
+    """
+    logits = jnp.where(mask[:, None], logits, -jnp.inf)
+    highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), receivers, num_atoms, indices_are_sorted=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    weights = jnp.exp(logits - highest[receivers])
+    if envelope is not None:
+        weights = weights * envelope[:, None]
+    total = jax.ops.segment_sum(weights, receivers, num_atoms, indices_are_sorted=True)
+    attention = weights / (total[receivers] + 1e-16)
+    return attention if envelope is None else attention * envelope[:, None]
+
+
+def attention_logits(
+    alpha: Float[Array, "edges *sizes"], alpha_dot: Float[Array, "heads channels"]
+) -> Float[Array, "edges heads"]:
+    """Σ_k a_hk · SLReLU(z_hk): the activation comes before the scalar product, as in GATv2."""
+    z = alpha.reshape(alpha.shape[0], *alpha_dot.shape)
+    return (scaled_smooth_leaky_relu(z) * alpha_dot[None]).sum(axis=-1)
+
+
+def weigh_heads(values: Features, attention: Float[Array, "edges heads"]) -> Features:
+    """Multiply each head's channels (contiguous in every block) by its attention weight."""
+
+    def weigh(block: Array) -> Array:
+        by_head = block.reshape(*block.shape[:2], attention.shape[1], -1)
+        return (by_head * attention[:, None, :, None]).reshape(block.shape)
+
+    return values.map(weigh)
+
+
+def sum_over_edges(values: Features, edges: Edges) -> Features:
+    """Sum edge features at their receivers."""
+    sizes = [block.shape[1:] for block in values.blocks]
+    flat = jnp.concatenate([block.reshape(block.shape[0], -1) for block in values.blocks], axis=1)
+    summed = jax.ops.segment_sum(flat, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+    ends = np.cumsum([rows * channels for rows, channels in sizes])
+    parts = jnp.split(summed, ends[:-1], axis=1)
+    return Features([part.reshape(-1, *size) for part, size in zip(parts, sizes)], values.irreps)
+
+
+def radial_convolution(
+    m: Features, edges: Edges, radial: RadialMLP, linear: Linear, paths: Paths, product: ProductForm
+) -> Features:
+    """Linear(DTP(m, Y; w(d))), in the frame that `product` names."""
+    weights = radial(edges.basis)
+    if product == "plain":
+        return linear(depthwise_product(m, edges.directions, weights, paths))
+    return complete(aligned_product_linear(m, weights, paths, linear.weights), linear)
+
+
+def complete(products: Features, linear: Linear, *, scalars: int | None = None) -> Features:
+    """Add a linear map's bias to its matrix products, and zeros for output irreps that no path reaches.
+
+    Args:
+        products: The matrix products, per irrep.
+        linear: The map they belong to.
+        scalars: How many of the 0e channels are the map's own.
+    """
+    blocks = []
+    for mul, irrep in linear.irreps_out:
+        block = products.get(irrep)
+        if block is None:
+            first = products.blocks[0]
+            block = jnp.zeros((first.shape[0], irrep.dim, mul), first.dtype)
+        if irrep == SCALAR:
+            block = block[..., :scalars]
+            block = block if linear.bias is None else block + linear.bias[None, None]
+        blocks.append(block)
+    return Features(blocks, linear.irreps_out)
+
+
+def _half(x: Features, index: int) -> Features:
+    blocks = [block[..., index * mul // 2 : (index + 1) * mul // 2] for block, (mul, _) in zip(x.blocks, x.irreps)]
+    return Features(blocks, Irreps(tuple(Chunk(mul // 2, irrep) for mul, irrep in x.irreps)))
+
+
+def _glorot(shape: tuple[int, int], *, key: PRNGKeyArray) -> Array:
+    bound = sqrt(6 / sum(shape))
+    return init.uniform(shape, -bound, bound, key=key)

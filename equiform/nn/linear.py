@@ -1,0 +1,68 @@
+"""Equivariant linear maps: channels of one irrep mix among themselves, biases on 0e only."""
+
+from math import sqrt
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from equiform.nn import init
+from equiform.so3.features import Features
+from equiform.so3.irreps import SCALAR, Irreps
+
+
+class Linear(eqx.Module):
+    """y_l = x_l W_l (+ b for 0e). Equivariant under O(3).
+
+    An output irrep that the input does not have is zero (plus the bias).
+
+    Attributes:
+        weights: Matrix (channels in, channels out) per irrep.
+        bias: Bias of the 0e channels, if any.
+        irreps_in: What comes in, each irrep once.
+        irreps_out: What goes out, each irrep once.
+    """
+
+    weights: dict[str, Float[Array, "_ _"]]
+    bias: Float[Array, " channels"] | None
+    irreps_in: Irreps = eqx.field(static=True)
+    irreps_out: Irreps = eqx.field(static=True)
+
+    def __init__(
+        self,
+        irreps_in: Irreps,
+        irreps_out: Irreps,
+        *,
+        bias: bool = True,
+        gain: float = 1.0,
+        key: PRNGKeyArray,
+    ):
+        """Weights from N(0, gain² / channels in), zero bias.
+
+        Raises:
+            ValueError: An irrep stands more than once.
+        """
+        for irreps in (irreps_in, irreps_out):
+            if not irreps.is_merged():
+                raise ValueError(f"each irrep must stand once in {irreps}: merge it")
+        self.irreps_in, self.irreps_out = irreps_in, irreps_out
+        self.weights = {}
+        for k, (mul, irrep) in zip(jax.random.split(key, max(len(irreps_out), 1)), irreps_out):
+            if fan_in := irreps_in.count(irrep):
+                self.weights[str(irrep)] = init.normal((fan_in, mul), gain / sqrt(fan_in), key=k)
+        self.bias = init.zeros(irreps_out.count(SCALAR)) if bias and SCALAR in irreps_out else None
+
+    def __call__(self, x: Features) -> Features:
+        blocks = []
+        for mul, irrep in self.irreps_out:
+            block = x.get(irrep)
+            if block is None:
+                first = x.blocks[0]
+                out = jnp.zeros((*first.shape[:-2], irrep.dim, mul), first.dtype)
+            else:
+                out = block @ self.weights[str(irrep)]
+            if irrep == SCALAR and self.bias is not None:
+                out = out + jnp.broadcast_to(self.bias, out.shape)
+            blocks.append(out)
+        return Features(blocks, self.irreps_out)

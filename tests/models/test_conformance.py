@@ -1,0 +1,102 @@
+"""Every model in `equiform.models`, in small, passes the public conformance suite."""
+
+import equinox as eqx
+import jax
+import pytest
+
+from equiform.models import MODELS, build_model
+from equiform.models.equiformer import EquiformerConfig
+from equiform.potential import Potential
+from equiform.testing import CHECKS, check
+
+_SMALL = {
+    "elements": (1, 6, 8),
+    "num_layers": 2,
+    "irreps": "8x0e+4x1e+2x2e",
+    "irreps_head": "4x0e+2x1e+1x2e",
+    "irreps_mlp": "8x0e+4x1e+2x2e",
+    "irreps_feature": "8x0e+2x1e",
+    "num_heads": 2,
+    "basis": "exp",
+    "num_basis": 8,
+    "radial_widths": (8, 8),
+    "vector_readout": "displacement",
+}
+_TRUE_PARITY = _SMALL | {
+    "irreps": "8x0e+2x0o+3x1e+4x1o+2x2e",
+    "irreps_sh": "1x0e+1x1o+1x2e",
+    "irreps_head": "4x0e+1x0o+1x1e+2x1o+1x2e",
+    "irreps_mlp": "8x0e+2x0o+3x1e+4x1o+2x2e",
+    "irreps_feature": "8x0e+2x1o",
+    "basis": "gaussian",
+}
+_LINEAR = _SMALL | {"message": "linear", "vector_readout": None, "irreps_feature": "8x0e", "basis": "bessel"}
+_REFERENCE = _SMALL | {"norm": "per_degree", "cutoff_kind": "sharp", "num_tags": 3}
+
+QUICK = {"equiformer": EquiformerConfig(**_SMALL)}
+THOROUGH = {
+    "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),
+    "equiformer, linear messages": EquiformerConfig(**_LINEAR),
+    "equiformer, dot-product attention": EquiformerConfig(**_LINEAR, attention="dot"),
+    "equiformer, as published": EquiformerConfig(**_REFERENCE),
+}
+_CASES = [pytest.param(config, id=name) for name, config in QUICK.items()]
+_CASES += [pytest.param(config, id=name, marks=pytest.mark.slow) for name, config in THOROUGH.items()]
+
+
+def test_every_model_is_listed_here():
+    assert {config.name for config in QUICK.values()} == set(MODELS)
+
+
+@pytest.fixture(scope="module", params=_CASES)
+def potential(request) -> Potential:
+    config = request.param
+    model = build_model(config, key=jax.random.key(0))
+    return Potential(model, scale=2.0, elements=config.elements, anchored=True)
+
+
+# Operation by operation is slow: two minutes.
+@pytest.mark.parametrize(
+    "name", [n if n != "compiled_equals_eager" else pytest.param(n, marks=pytest.mark.slow) for n in CHECKS]
+)
+def test_conforms(potential, name):
+    check(name, potential)
+
+
+class _Jumping(eqx.Module):
+    """Plants a fault: adds something that depends on the x axis, on the number of slots, or on an edge's presence."""
+
+    model: eqx.Module
+    fault: str = eqx.field(static=True)
+
+    @property
+    def config(self):
+        return self.model.config
+
+    def __call__(self, graph, *, key=None):
+        outputs = dict(self.model(graph, key=key))
+        size = len(graph.species)
+        along = graph.positions[graph.senders, 0] - graph.positions[graph.receivers, 0]
+        faults = {
+            "axis": graph.positions[:, 0],
+            "forgotten mask": jax.ops.segment_sum(along**2, graph.receivers, size),
+            "counted edges": jax.ops.segment_sum(graph.edge_mask * 1.0, graph.receivers, size),
+        }
+        outputs["energy"] = outputs["energy"] + faults[self.fault]
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("axis", "invariant_under_rotations"),
+        ("forgotten mask", "padding_changes_nothing"),
+        ("counted edges", "smooth_through_the_cutoff"),
+    ],
+)
+@pytest.mark.slow
+def test_the_suite_finds_planted_faults(fault, name):
+    config = QUICK["equiformer"]
+    model = _Jumping(build_model(config, key=jax.random.key(0)), fault)
+    with pytest.raises(AssertionError, match="differs by"):
+        check(name, Potential(model, elements=config.elements, anchored=True))
