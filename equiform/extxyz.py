@@ -1,0 +1,103 @@
+"""Predictions as extended XYZ that reads back to the same float64 numbers.
+
+ASE's own writer keeps eight decimals, which is less than a float64 prediction holds.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from equiform.errors import UserError
+from equiform.files import explained
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from equiform.predictor import Prediction
+
+OURS = {
+    "energy",
+    "free_energy",
+    "forces",
+    "stress",
+    "virial",
+    "virials",
+    "magmom",
+    "magmoms",
+    "charges",
+    "dipole",
+}
+"""Keys that mean computed properties; those of the input do not go into a file of predictions."""
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before anything is computed, what could not be written or would be lost.
+
+    Raises:
+        UserError: Not an XYZ name, a file that exists, or a folder that does not or is not writable.
+    """
+    folder = path.absolute().parent
+    if path.suffix not in (".xyz", ".extxyz"):
+        raise UserError(f"{path}: predictions are written as extended XYZ; name the file *.extxyz or *.xyz")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already; choose another name, or allow to replace it (--overwrite)")
+    if not folder.is_dir():
+        raise UserError(f"{path}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: no permission to write there; choose another place")
+
+
+def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "Sequence[Prediction]") -> None:
+    """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
+
+    The file appears whole or not at all. What the input said about a structure (its `info`) is kept, except
+    earlier energies, forces and stresses.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    with explained(f"cannot write {path}", "free some space or choose another place"):
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                for atoms, prediction in zip(structures, predictions, strict=True):
+                    file.write(_frame(atoms, prediction))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _frame(atoms: "Atoms", prediction: "Prediction") -> str:
+    from ase.io.extxyz import key_val_dict_to_str
+
+    header = [f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"']
+    if atoms.cell.array.any():
+        header.insert(0, f'Lattice="{_numbers(atoms.cell.array)}"')
+    header.append("Properties=species:S:1:pos:R:3:forces:R:3")
+    header.append(f"energy={float(prediction.energy)!r}")
+    if prediction.stress is not None:
+        header.append(f'stress="{_numbers(prediction.stress)}"')
+    kept = {key: value for key, value in atoms.info.items() if key not in OURS and _plain(value)}
+    if kept:
+        header.append(key_val_dict_to_str(kept))
+    lines = [str(len(atoms)), " ".join(header)]
+    rows = np.concatenate([atoms.positions, prediction.forces], axis=1).tolist()
+    lines += [f"{symbol:<2} {' '.join(map(repr, row))}" for symbol, row in zip(atoms.symbols, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(repr(float(value)) for value in np.ravel(values))
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (str, bool, int, float, np.number, np.bool_)) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size <= 9
+    )

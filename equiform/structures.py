@@ -1,0 +1,88 @@
+"""What a structure must be like before a model may look at it, and how messages name it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from equiform.errors import UserError
+from equiform.graph import Graph
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# Å; atoms that are closer than this are taken for a mistake of the input, not for a hard collision.
+OVERLAP = 0.05
+
+
+def has_stress(atoms: "Atoms") -> bool:
+    """Whether a structure has a periodic cell of non-zero volume."""
+    return bool(atoms.pbc.any() and atoms.cell.rank == 3)
+
+
+def check_structure(atoms: "Atoms", elements: Sequence[int], index: int | None = None) -> None:
+    """Refuse a structure that no prediction can be made for.
+
+    Args:
+        atoms: The structure.
+        elements: Atomic numbers that the model knows.
+        index: Its place in a list, for the message.
+
+    Raises:
+        UserError: It has no atoms, unknown elements, numbers that are not finite, or a periodic direction without
+            a cell vector.
+    """
+    if not len(atoms):
+        which = "the structure" if index is None else f"structure {index}"
+        raise UserError(f"{which} has no atoms")
+    name = name_of(atoms, index)
+    unknown = sorted(set(atoms.numbers.tolist()) - set(elements))
+    if unknown:
+        raise UserError(f"{name} has {symbols(unknown)}, but the model knows only {symbols(elements)}")
+    if not np.isfinite(atoms.positions).all():
+        raise UserError(f"{name} has positions that are not finite numbers")
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all():
+        raise UserError(f"{name} has a cell that is not finite")
+    periodic = cell[atoms.pbc]
+    lengths = np.linalg.norm(periodic, axis=-1, keepdims=True)
+    if len(periodic) and not (lengths.all() and _independent(periodic / lengths)):
+        raise UserError(
+            f"{name} is periodic (pbc = {atoms.pbc.tolist()}), but its cell vectors there are zero or "
+            "parallel: "
+            f"{cell.tolist()}; give a cell, or set pbc to false"
+        )
+
+
+def check_overlap(atoms: "Atoms", graph: Graph, index: int | None = None) -> None:
+    """Refuse a structure with two atoms in one place.
+
+    Raises:
+        UserError: Two atoms, or an atom and an image of its own, are closer than `OVERLAP`.
+    """
+    distances = np.linalg.norm(graph.edge_vectors(), axis=-1)
+    if len(distances) and distances.min() < OVERLAP:
+        edge = distances.argmin()
+        raise UserError(
+            f"{name_of(atoms, index)} has overlapping atoms: {graph.senders[edge]} and "
+            f"{graph.receivers[edge]} "
+            f"are {distances[edge]:.3f} Å apart"
+        )
+
+
+def name_of(atoms: "Atoms", index: int | None) -> str:
+    """The formula, with the place in a list if there is one."""
+    formula = atoms.get_chemical_formula()
+    return formula if index is None else f"structure {index} ({formula})"
+
+
+def symbols(numbers: Sequence[int]) -> str:
+    """Chemical symbols of atomic numbers, for a message."""
+    from ase.data import chemical_symbols
+
+    known = len(chemical_symbols)
+    return ", ".join(chemical_symbols[n] if 0 < n < known else f"element {n}" for n in numbers)
+
+
+def _independent(vectors: np.ndarray) -> bool:
+    return bool(np.linalg.matrix_rank(vectors, tol=1e-6) == len(vectors))
