@@ -1,0 +1,159 @@
+"""Batches in a fixed order, prepared by a thread while the device computes.
+
+The order is a pure function of (sizes, seed, epoch), so a stream can be entered at any place.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from equiform.data.batching import collate, plan_epoch
+from equiform.data.dataset import Dataset
+from equiform.graph import Capacity, Graph
+
+AHEAD = 2
+"""Batches that are ready before they are asked for."""
+
+
+class Batch(NamedTuple):
+    """A batch on the device, and where it stands.
+
+    Attributes:
+        epoch: Epoch it belongs to.
+        position: Its place in the epoch.
+        per_epoch: Number of batches in that epoch.
+        indices: Structures in it.
+        num_atoms: Real atoms in it.
+        graph: The padded batch.
+        signature: Equal for batches that one compiled program serves.
+    """
+
+    epoch: int
+    position: int
+    per_epoch: int
+    indices: np.ndarray
+    num_atoms: int
+    graph: Graph
+    signature: Any
+
+    @property
+    def capacity(self) -> Capacity:
+        return self.graph.capacity
+
+
+class BatchStream:
+    """The batches of a data set from some place on; use it in a `with` statement.
+
+    Args:
+        dataset: Host graphs, with their sizes.
+        batch_size: Structures per batch on average.
+        edge_budget: Most edges of a batch, unless a single structure has more.
+        seed: Of the order.
+        epoch: The first epoch.
+        position: The first batch in it.
+        shuffle: A new order in every epoch; else one epoch in the order of the data set.
+        dtype: Precision of floating-point arrays.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        edge_budget: int | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        position: int = 0,
+        shuffle: bool = True,
+        dtype: str = "float32",
+    ):
+        self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
+        self._shuffle, self._dtype = shuffle, np.dtype(dtype)
+        largest = int(np.max(dataset.num_edges, initial=1))
+        self._edge_budget = None if edge_budget is None else max(edge_budget, largest)
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(epoch, position), name="equiform-batches", daemon=True)
+
+    def plan(self, epoch: int) -> Any:
+        """The planned batches of an epoch."""
+        return plan_epoch(
+            self._dataset.num_atoms,
+            self._dataset.num_edges,
+            batch_size=self._batch_size,
+            edge_budget=self._edge_budget,
+            seed=self._seed,
+            epoch=epoch,
+            shuffle=self._shuffle,
+        )
+
+    def __enter__(self) -> "BatchStream":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _work(self, epoch: int, position: int) -> None:
+        try:
+            while not self._stop.is_set():
+                plan = self.plan(epoch)
+                for place in range(position, len(plan)):
+                    if not self._put(self._prepare(epoch, place, plan)):
+                        return
+                if not self._shuffle:
+                    break
+                epoch, position = epoch + 1, 0
+            self._put(StopIteration())
+        except BaseException as error:  # Whatever it is, it is raised where the batch was asked for.
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _prepare(self, epoch: int, place: int, plan: Any) -> Batch:
+        indices = np.asarray(plan[place].indices)
+        host = jax.tree.map(self._cast, collate(self._dataset, plan[place]))
+        # The switch for 64 bits belongs to a thread, not to the process.
+        with jax.enable_x64(self._dtype == np.float64):
+            graph = jax.device_put(host)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(host))
+        return Batch(
+            epoch=epoch,
+            position=place,
+            per_epoch=len(plan),
+            indices=indices,
+            num_atoms=int(np.asarray(self._dataset.num_atoms)[indices].sum()),
+            graph=graph,
+            signature=(jax.tree.structure(host), shapes),
+        )
+
+    def _cast(self, leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        if np.issubdtype(array.dtype, np.floating):
+            return array.astype(self._dtype, copy=False)
+        return array.astype(np.int32) if array.dtype == np.int64 else array

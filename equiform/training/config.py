@@ -1,0 +1,146 @@
+"""What decides how a model is trained: one small frozen type, checked before anything is computed."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LossKind = Literal["l1", "l2norm", "huber", "mse"]
+
+
+class LossConfig(BaseModel):
+    """How the error of one target enters the loss.
+
+    Attributes:
+        weight: Factor of this term; the units of the target cancel here (1 per eV, 1 per eV/Å, ...).
+        kind: "l1" mean |error|, "l2norm" mean Euclidean length of the error of a row (an atom's force),
+            "huber" quadratic below `delta` and linear above, "mse" mean squared error.
+        delta: Where "huber" turns from quadratic to linear, in the unit of the target.
+        final_weight: Weight at the end of the run, reached linearly over its steps; None keeps `weight`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weight: float = Field(default=1.0, ge=0)
+    kind: LossKind = "l1"
+    delta: float = Field(default=0.01, gt=0)
+    final_weight: float | None = Field(default=None, ge=0)
+
+
+class EnergyLoss(LossConfig):
+    """The energy term; per atom, structures of different size count alike.
+
+    Attributes:
+        per_atom: Divide the error of a structure by its number of atoms.
+    """
+
+    per_atom: bool = True
+
+
+class ForcesLoss(LossConfig):
+    """The force term."""
+
+    weight: float = Field(default=10.0, ge=0)
+    kind: LossKind = "l2norm"
+
+
+class Losses(BaseModel):
+    """The terms of the loss. A term without any label in the training data is left out, and said.
+
+    Attributes:
+        energy: Energy of a structure.
+        forces: Forces on atoms.
+        stress: Stress of a periodic structure; off unless given.
+        other: Further readouts of the model by name, each with a label field of that name (per atom or per
+            graph; a readout per atom with a label per graph is summed over atoms first).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    energy: EnergyLoss | None = EnergyLoss()
+    forces: ForcesLoss | None = ForcesLoss()
+    stress: LossConfig | None = None
+    other: dict[str, LossConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Losses":
+        double = {"energy", "forces", "stress"} & set(self.other)
+        if double:
+            raise ValueError(f"{', '.join(sorted(double))} belongs beside 'other', not in it")
+        return self
+
+    def terms(self) -> dict[str, LossConfig]:
+        """The terms that are switched on, by target."""
+        named = {"energy": self.energy, "forces": self.forces, "stress": self.stress, **self.other}
+        return {name: term for name, term in named.items() if term is not None}
+
+
+class TrainingConfig(BaseModel):
+    """The `training:` section of a recipe.
+
+    The run is as long as `epochs`, `max_steps` and `max_minutes` allow, the tightest one deciding; without
+    any of them it is 100 epochs.
+
+    Attributes:
+        batch_size: Structures per batch on average; batches are packed by atoms and edges.
+        evaluation_batch_size: The same for validation; None means `batch_size`.
+        epochs: Passes over the training set.
+        max_steps: Optimizer steps.
+        max_minutes: Wall time, compilation and validation included. The speed is measured after compilation,
+            then the number of steps is fixed and stored, so that resuming reproduces the run.
+        learning_rate: Peak of the schedule.
+        schedule: The learning rate changes with every "step" or with every "epoch" (as the published recipes
+            do).
+        warmup_fraction: Share of the run over which the learning rate rises linearly.
+        warmup_epochs: The same in epochs; if given, it decides.
+        initial_learning_rate: Where the warm-up starts.
+        final_learning_rate: Where the cosine ends.
+        weight_decay: Decoupled decay (AdamW) of the leaves that the model says decay.
+        beta1: Decay of Adam's running mean of the gradient.
+        beta2: Decay of Adam's running mean of its square.
+        epsilon: Added to Adam's denominator.
+        clip: Largest global norm of the gradient; None switches clipping off.
+        ema: Decay of the running mean of the weights that is validated and saved; None switches it off.
+        losses: The terms of the loss.
+        early_stopping: Stop after so many validations without a better loss; None never does.
+        seed: Of the data order and of dropout.
+        dtype: Precision of weights and arithmetic.
+        validate_every: Steps between validations; None means every epoch, but at most 100 times in a run.
+        log_every: Steps between lines of the metrics file.
+        checkpoint_minutes: Wall time between checkpoints.
+        checkpoint_every: Steps between checkpoints, in addition.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    batch_size: int = Field(default=16, ge=1)
+    evaluation_batch_size: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    schedule: Literal["step", "epoch"] = "step"
+    warmup_fraction: float = Field(default=0.02, ge=0, lt=1)
+    warmup_epochs: float | None = Field(default=None, ge=0)
+    initial_learning_rate: float = Field(default=1e-6, ge=0)
+    final_learning_rate: float = Field(default=1e-6, ge=0)
+    weight_decay: float = Field(default=1e-6, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip: float | None = Field(default=10.0, gt=0)
+    ema: float | None = Field(default=0.999, gt=0, lt=1)
+    losses: Losses = Field(default_factory=Losses)
+    early_stopping: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    dtype: Literal["float32", "float64"] = "float32"
+    validate_every: int | None = Field(default=None, ge=1)
+    log_every: int = Field(default=50, ge=1)
+    checkpoint_minutes: float = Field(default=2.0, gt=0)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_losses(self) -> "TrainingConfig":
+        terms = self.losses.terms().values()
+        if not any(term.weight > 0 or (term.final_weight or 0) > 0 for term in terms):
+            raise ValueError("every term of the loss is off or has weight 0; give losses.energy.weight=1, say")
+        return self

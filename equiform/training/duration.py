@@ -1,0 +1,107 @@
+"""How many steps a run has, and how often it validates: fixed once, at the start, and stored."""
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from equiform.data.dataset import Dataset
+from equiform.training.batches import BatchStream
+from equiform.training.config import TrainingConfig
+from equiform.training.evaluate import Validator
+from equiform.training.step import TrainingStep
+
+DEFAULT_EPOCHS = 100
+MOST_VALIDATIONS = 100
+TRIAL_SHARE = 0.04
+TRIAL_SECONDS = 20.0
+TRIAL_STEPS = 3
+RESERVE = 0.04
+"""Share of a time budget kept for checkpoints, model files and the noise of the measurement."""
+
+
+class Duration(NamedTuple):
+    """The length of a run.
+
+    Attributes:
+        total_steps: Steps in the run.
+        steps_per_epoch: Steps in its first epoch.
+        validate_every: Steps between validations.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    validate_every: int
+
+
+class Speed(NamedTuple):
+    """Measured seconds of a step and of a validation, without compilation."""
+
+    step: float
+    validation: float
+
+
+def duration(config: TrainingConfig, steps_per_epoch: int, steps_in_time: int | None) -> Duration:
+    """The tightest of the limits that were given; 100 epochs without any."""
+    limits = [config.max_steps, config.epochs and config.epochs * steps_per_epoch, steps_in_time]
+    total = min((limit for limit in limits if limit), default=DEFAULT_EPOCHS * steps_per_epoch)
+    return Duration(total, steps_per_epoch, _validate_every(config, steps_per_epoch, total))
+
+
+def steps_within(seconds: float, speed: Speed, config: TrainingConfig, steps_per_epoch: int) -> int:
+    """The most steps, validations included, that fit into a time; at least one."""
+
+    def cost(total: int) -> float:
+        validations = math.ceil(total / _validate_every(config, steps_per_epoch, total))
+        return total * speed.step + validations * speed.validation
+
+    low, high = 1, max(int(seconds / speed.step), 1) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= seconds else (low, middle)
+    return low
+
+
+def measure(
+    step: TrainingStep,
+    state: Any,
+    train: Dataset,
+    config: TrainingConfig,
+    validator: Validator | None,
+) -> Speed:
+    """Time steps on a copy of the state, so that the run itself is not touched, and one validation.
+
+    Args:
+        step: The training step; it is compiled here.
+        state: Where the run begins.
+        train: The training set.
+        config: Training settings, with `max_minutes`.
+        validator: Runs a validation; None if there is none.
+    """
+    trial = jax.tree.map(jnp.copy, state)
+    enough = min(TRIAL_SECONDS, TRIAL_SHARE * 60 * (config.max_minutes or 0))
+    weights = [term.weight for term in step.terms.values()]
+    measured, steps = 0.0, 0
+    with BatchStream(train, batch_size=config.batch_size, seed=config.seed, dtype=config.dtype) as stream:
+        while measured < enough or steps < TRIAL_STEPS:
+            batch = next(stream)
+            known = step.compilations
+            start = time.perf_counter()
+            trial, loss = step(trial, batch, 0.0, weights)
+            jax.block_until_ready(loss)
+            # The first step of a program also loads it; it is not counted.
+            if step.compilations == known:
+                measured, steps = measured + time.perf_counter() - start, steps + 1
+    validation = 0.0
+    if validator is not None:
+        validator(state.params)  # Compiles.
+        start = time.perf_counter()
+        validator(state.params)
+        validation = time.perf_counter() - start
+    return Speed(measured / steps, validation)
+
+
+def _validate_every(config: TrainingConfig, steps_per_epoch: int, total_steps: int) -> int:
+    return config.validate_every or max(steps_per_epoch, math.ceil(total_steps / MOST_VALIDATIONS))

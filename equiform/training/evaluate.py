@@ -1,0 +1,239 @@
+"""How good a potential is on a data set: mean absolute and root mean square errors, with units."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from equiform.data.dataset import Dataset
+from equiform.graph import Graph
+from equiform.potential import Potential
+from equiform.training.batches import BatchStream
+from equiform.training.config import LossConfig
+from equiform.training.loss import Mean, loss_terms, per_atom, target_errors
+from equiform.training.parameters import split, with_dtype
+
+UNITS = {"energy_per_atom": "eV/atom", "energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+PER_GRAPH_TARGETS = ("energy", "stress")
+
+
+EDGE_BUDGET = 20_000
+"""Edges of a batch, unless one structure has more: large cells must not fill the memory of a small machine."""
+
+
+class Values(NamedTuple):
+    """Predictions and labels of one target, one row per label, for parity plots.
+
+    Attributes:
+        predicted: What the potential gives.
+        reference: The labels.
+        structure: Index of the structure in the data set.
+    """
+
+    predicted: np.ndarray
+    reference: np.ndarray
+    structure: np.ndarray
+
+
+class Evaluation(NamedTuple):
+    """Errors of a potential on a data set.
+
+    Attributes:
+        errors: `mae`, `rmse`, `unit` and `count` (numbers compared) by target.
+        values: Predictions and labels by target; energies are interaction energies per atom.
+    """
+
+    errors: dict[str, dict[str, Any]]
+    values: dict[str, Values]
+
+
+def evaluate(
+    potential: Potential,
+    dataset: Dataset,
+    *,
+    batch_size: int = 16,
+    dtype: str = "float32",
+    targets: Iterable[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Errors by target: `{"energy_per_atom": {"mae": ..., "rmse": ..., "unit": "eV/atom", "count": ...},
+    ...}`.
+
+    Args: as of `evaluate_with_values`.
+    """
+    return evaluate_with_values(
+        potential, dataset, batch_size=batch_size, dtype=dtype, targets=targets, progress=progress
+    ).errors
+
+
+def evaluate_with_values(
+    potential: Potential,
+    dataset: Dataset,
+    *,
+    batch_size: int = 16,
+    dtype: str = "float32",
+    targets: Iterable[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Errors by target, and the numbers behind them. Errors are summed in float64 against the float64 labels.
+
+    Args:
+        potential: What to judge; dropout is off.
+        dataset: Host graphs with label fields; NaN where not given.
+        batch_size: Structures per batch on average.
+        dtype: Precision of the predictions.
+        targets: Which readouts to compare; None means energy, forces and stress as far as there are labels.
+        progress: Told how many structures were done.
+    """
+    names = list(targets) if targets is not None else labelled(dataset, ("energy", "forces", "stress"))
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in names}
+    with jax.enable_x64(dtype == "float64"):
+        params, static = split(with_dtype(potential, dtype))
+
+        @jax.jit
+        def predict(params: Any, graph: Graph) -> dict[str, jax.Array]:
+            outputs = eqx.combine(params, static)(graph, forces="forces" in names, stress="stress" in names)
+            return {name: _as_labelled(outputs[name], name, graph) for name in names if name in outputs}
+
+        done = 0
+        with _one_pass(dataset, batch_size, dtype) as stream:
+            for batch in stream:
+                outputs = jax.device_get(predict(params, batch.graph))
+                _collect(rows, outputs, dataset, batch.indices)
+                done += len(batch.indices)
+                if progress is not None:
+                    progress(done)
+    errors, values = {}, {}
+    for name, parts in rows.items():
+        if parts:
+            columns = Values(*(np.concatenate(column) for column in zip(*parts)))
+            key = "energy_per_atom" if name == "energy" else name
+            values[key] = columns
+            difference = columns.predicted - columns.reference
+            errors[key] = {**_statistics(difference), "unit": UNITS.get(key, ""), "count": difference.size}
+    return Evaluation(errors, values)
+
+
+def labelled(dataset: Dataset, names: Iterable[str]) -> list[str]:
+    """Which of the names have at least one label in the data set."""
+    missing = dict.fromkeys(names)
+    found = []
+    for graph in dataset:
+        for name in list(missing):
+            field = graph.graph_fields.get(name, graph.node_fields.get(name))
+            if field is not None and np.isfinite(np.asarray(field)).any():
+                found.append(name)
+                del missing[name]
+        if not missing:
+            break
+    return [name for name in names if name in found]
+
+
+class Validator:
+    """Loss and errors of the current weights on a data set; compiled once per capacity.
+
+    Args:
+        static: What is not a weight of the potential.
+        dataset: Host graphs with label fields.
+        terms: The terms of the loss.
+        batch_size: Structures per batch on average.
+        dtype: Precision.
+    """
+
+    def __init__(self, static: Any, dataset: Dataset, terms: Mapping[str, LossConfig], batch_size: int, dtype: str):
+        self._static, self._dataset, self._terms = static, dataset, dict(terms)
+        self._batch_size, self._dtype = batch_size, dtype
+        self._sums = jax.jit(self._sums_of)
+        self._signatures: set[Any] = set()
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far."""
+        return len(self._signatures)
+
+    def __call__(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
+        """The loss with the weights of the first step, and the errors by target."""
+        parts = []
+        with _one_pass(self._dataset, self._batch_size, self._dtype) as stream:
+            for batch in stream:
+                self._signatures.add(batch.signature)
+                parts.append(self._sums(params, batch.graph))
+        total = jax.tree.map(lambda *leaves: float(np.sum(leaves, dtype=np.float64)), *jax.device_get(parts))
+        loss = 0.0
+        for name, config in self._terms.items():
+            value: Mean = total["terms"][name]
+            loss += config.weight * float(value.total) / max(float(value.count), 1.0)
+        errors = {}
+        for name, sums in total["errors"].items():
+            count = max(sums["count"], 1.0)
+            key = "energy_per_atom" if name == "energy" else name
+            errors[key] = {
+                "mae": sums["absolute"] / count if sums["count"] else None,
+                "rmse": float(np.sqrt(sums["squared"] / count)) if sums["count"] else None,
+                "unit": UNITS.get(key, ""),
+            }
+        return loss, errors
+
+    def _sums_of(self, params: Any, graph: Graph) -> dict[str, Any]:
+        outputs = eqx.combine(params, self._static)(graph, forces="forces" in self._terms, stress="stress" in self._terms)
+        zero = jnp.zeros((), graph.positions.dtype)
+        errors = {name: {"absolute": zero, "squared": zero, "count": zero} for name in self._terms}
+        for name in self._terms:
+            found = target_errors(name, outputs, graph)
+            if found is not None:
+                found = per_atom(found, graph) if name == "energy" else found
+                difference, rows = found.difference, found.valid.sum()
+                errors[name] = {
+                    "absolute": jnp.abs(difference).sum(),
+                    "squared": (difference**2).sum(),
+                    "count": (rows * difference[0].size).astype(difference.dtype),
+                }
+        return {"terms": loss_terms(outputs, graph, self._terms), "errors": errors}
+
+
+def _one_pass(dataset: Dataset, batch_size: int, dtype: str) -> BatchStream:
+    return BatchStream(dataset, batch_size=batch_size, edge_budget=EDGE_BUDGET, shuffle=False, dtype=dtype)
+
+
+def _as_labelled(prediction: jax.Array, name: str, graph: Graph) -> jax.Array:
+    """A readout per atom is summed where its labels are per graph."""
+    if name not in PER_GRAPH_TARGETS and name in graph.graph_fields:
+        return graph.sum_over_atoms(prediction) if len(prediction) != graph.capacity.graphs else prediction
+    return prediction
+
+
+def _collect(
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]],
+    outputs: dict[str, np.ndarray],
+    dataset: Dataset,
+    indices: np.ndarray,
+) -> None:
+    """Take predictions of a batch apart and put them beside the float64 labels."""
+    first_atom = 0
+    for slot, index in enumerate(indices):
+        graph = dataset[int(index)]
+        atoms = len(graph.species)
+        for name, values in outputs.items():
+            if name in graph.graph_fields:
+                label, predicted = np.asarray(graph.graph_fields[name]), values[slot : slot + 1]
+            elif name in graph.node_fields:
+                label, predicted = (
+                    np.asarray(graph.node_fields[name]),
+                    values[first_atom : first_atom + atoms],
+                )
+            else:
+                continue
+            given = np.isfinite(label.reshape(len(label), -1)).all(axis=1)
+            divisor = max(atoms, 1) if name == "energy" else 1
+            predicted = predicted.astype(np.float64)[given] / divisor
+            rows[name].append((predicted, label[given] / divisor, np.full(int(given.sum()), index)))
+        first_atom += atoms
+
+
+def _statistics(difference: np.ndarray) -> dict[str, float | None]:
+    if not difference.size:
+        return {"mae": None, "rmse": None}
+    return {"mae": float(np.abs(difference).mean()), "rmse": float(np.sqrt((difference**2).mean()))}

@@ -1,0 +1,142 @@
+"""The training loop, written out, and what is around it: resuming, the record, checkpoints, the best model.
+
+A run is a pure function of the weights it starts from, the data, the configuration and the number of steps:
+data order and dropout follow from (seed, step) alone. So a run that was interrupted at any moment and resumed
+from its last checkpoint ends with the same bits as one that was not (on one machine; on GPUs as far as their
+kernels are deterministic, `XLA_FLAGS=--xla_gpu_deterministic_ops=true`).
+"""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import jax
+
+from equiform.data.dataset import Dataset
+from equiform.errors import UserError
+from equiform.potential import Potential
+from equiform.training.batches import BatchStream
+from equiform.training.config import TrainingConfig
+from equiform.training.progress import Reporter
+from equiform.training.run_folder import RunFolder
+from equiform.training.session import Session
+from equiform.training.signals import StopRequest, TrainingInterrupted
+
+IN_FLIGHT = 4
+"""Steps on their way before the host waits for the oldest: bounds memory, hides the work of the host."""
+
+
+class FitResult(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        potential: The best model by validation loss (with running-mean weights, if they are on).
+        best_step: Steps it had seen.
+        best_loss: Its validation loss; None without a validation set.
+        errors: Its validation errors by target.
+        steps: Steps done.
+        total_steps: Steps planned.
+        stopped_early: Whether patience ran out.
+        compilations: Programs compiled in this session.
+        compile_seconds: Time spent on compiling the training step in this session.
+    """
+
+    potential: Potential
+    best_step: int
+    best_loss: float | None
+    errors: dict[str, dict[str, Any]]
+    steps: int
+    total_steps: int
+    stopped_early: bool
+    compilations: int
+    compile_seconds: float
+
+
+def fit(
+    potential: Potential,
+    train: Dataset,
+    validation: Dataset | None,
+    config: TrainingConfig,
+    run: RunFolder,
+    *,
+    progress: bool = True,
+    resume: bool = False,
+) -> FitResult:
+    """Train a potential.
+
+    Args:
+        potential: The model to start from; its weights are not changed.
+        train: Host graphs with label fields, and their sizes .
+        validation: The same, for choosing the best model; None or empty takes the last one.
+        config: Training settings.
+        run: Where checkpoints, record and models go.
+        progress: Whether to say what happens and to draw a bar, on standard error.
+        resume: Go on from the last checkpoint of the run folder, or begin if there is none yet.
+
+    Raises:
+        UserError: No labels to train on, a loss that is not finite, a full disk, another model's checkpoint.
+        TrainingInterrupted: SIGTERM or Ctrl-C; a checkpoint was written.
+    """
+    with (
+        jax.enable_x64(config.dtype == "float64"),
+        run.locked(),
+        StopRequest() as stop,
+        Reporter(progress) as reporter,
+    ):
+        session = Session(potential, train, validation, config, run, reporter)
+        try:
+            session.begin(resume)
+            _train(session, stop)
+            best, errors = session.finish()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) and start anew"
+            ) from error
+        finally:
+            session.close()
+    at = session.at
+    return FitResult(
+        potential=best,
+        best_step=at.best_step,
+        best_loss=at.best_loss,
+        errors=errors,
+        steps=at.step,
+        total_steps=session.duration.total_steps,
+        stopped_early=at.stopped_early,
+        compilations=session.compilations,
+        compile_seconds=session.step.compile_seconds,
+    )
+
+
+def _train(session: Session, stop: StopRequest) -> None:
+    """The loop."""
+    config, at, duration = session.config, session.at, session.duration
+    in_flight: deque[jax.Array] = deque()
+    with BatchStream(
+        session.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch=at.epoch,
+        position=at.position,
+        dtype=config.dtype,
+    ) as stream:
+        while at.step < duration.total_steps and not at.stopped_early:
+            batch = next(stream)
+            in_flight.append(session.advance(batch))
+            if len(in_flight) > IN_FLIGHT:
+                in_flight.popleft().block_until_ready()
+            done = at.step == duration.total_steps
+            if at.step % config.log_every == 0 or done:
+                session.log_training()
+            if at.step % duration.validate_every == 0 or done:
+                session.validate()
+            if done or at.stopped_early or stop.received is not None or session.checkpoint_is_due():
+                session.checkpoint()
+            if stop.received is not None and not done:
+                session.save_last()
+                raise TrainingInterrupted(
+                    f"stopped by {stop.received.name} after step {at.step} of {duration.total_steps}; all "
+                    f"is saved, go on with: equiform train --resume {session.folder.path}",
+                    stop.exit_code,
+                )

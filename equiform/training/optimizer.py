@@ -1,0 +1,115 @@
+"""AdamW with decay groups, the warm-up cosine, clipping and the running mean of the weights."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from equiform.training.config import TrainingConfig
+from equiform.training.parameters import named
+
+
+def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_epoch: int, total_steps: int) -> float:
+    """Warm-up, then cosine: lr = min + ½ (peak − min) (1 + cos(π t / T)) with t in steps or in whole epochs.
+
+    The cosine is not shifted by the warm-up: at its end the rate is already a little below the peak.
+
+    Args:
+        config: Peak, ends, warm-up and unit of the schedule.
+        step: Steps done so far (0 for the first one).
+        epoch: Epochs done so far.
+        steps_per_epoch: Steps in an epoch.
+        total_steps: Steps in the run.
+
+    Source: the schedule of the published recipes (timm's cosine per epoch; OC20's per step).
+    """
+    end = total_steps / steps_per_epoch if config.schedule == "epoch" else float(total_steps)
+    time = epoch if config.schedule == "epoch" else step
+    if config.warmup_epochs is not None:
+        warmup = config.warmup_epochs * (1 if config.schedule == "epoch" else steps_per_epoch)
+    else:
+        warmup = config.warmup_fraction * end
+    peak, start, minimum = config.learning_rate, config.initial_learning_rate, config.final_learning_rate
+    if time < warmup:
+        return start + time * (peak - start) / warmup
+    return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * min(time / end, 1)))
+
+
+def decay_mask(potential: Any, params: Any) -> Any:
+    """Which parameters decay: what `model.decay_mask()` says (True: decays), or all of them.
+
+    The mask is a tree with a bool in the place of each parameter; it may have more leaves than that.
+
+    Raises:
+        ValueError: The mask leaves a parameter out.
+    """
+    model = getattr(potential, "model", potential)
+    rule: Callable[[], Any] | None = getattr(model, "decay_mask", None)
+    if rule is None:
+        return jax.tree.map(lambda _: True, params)
+    given = named(rule())
+    model_params = named(getattr(params, "model", params))
+    unsaid = [name for name in model_params if not isinstance(given.get(name), bool)]
+    if unsaid:
+        raise ValueError(f"decay_mask() of {type(model).__name__} says nothing about {', '.join(unsaid[:5])}")
+    values = [given.get(name.removeprefix("model."), True) for name in named(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), values)
+
+
+def adamw(config: TrainingConfig, mask: Any) -> optax.GradientTransformation:
+    """AdamW without its learning rate, which the host supplies with every step.
+
+    update = m̂ / (√v̂ + ε) + weight_decay · parameter, the last only where the mask is True;
+    parameter ← parameter − lr · update.
+    """
+    chain = optax.chain(
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, mask=mask),
+    )
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        # Optax relies on implicit promotion (an integer count), which our tests otherwise forbid.
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
+
+
+def global_norm(tree: Any) -> Float[Array, ""]:
+    """Euclidean length of all leaves together."""
+    return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def clipped(gradient: Any, norm: Float[Array, ""], limit: float | None) -> Any:
+    """The gradient, shortened to a global norm of `limit` if it is longer."""
+    if limit is None:
+        return gradient
+    factor = limit / jnp.maximum(norm, limit)
+    return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), gradient)
+
+
+def ema_updated(ema: Any, params: Any, step: Array, decay: float) -> Any:
+    """mean ← mean + (1 − d) (parameters − mean), with d = min(decay, (1 + step) / (10 + step)).
+
+    The small d at first forgets the random start, so that the mean is useful long before 1 / (1 − decay)
+    steps.
+
+    Args:
+        ema: The running mean.
+        params: The parameters after the step.
+        step: Steps done before this one.
+        decay: The largest d.
+    """
+    steps = step.astype(jax.tree.leaves(params)[0].dtype)
+    d = jnp.minimum((1 + steps) / (10 + steps), decay)
+    return jax.tree.map(lambda mean, new: mean + (1 - d).astype(mean.dtype) * (new - mean), ema, params)
+
+
+def apply_step(params: Any, updates: Any, rate: Float[Array, ""]) -> Any:
+    """parameter − rate · update."""
+    return eqx.apply_updates(params, jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates))

@@ -1,0 +1,110 @@
+"""What a person sees while a model is trained: lines about what happens, a bar with ETA and throughput."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+
+class Reporter:
+    """Says things on standard error; in a terminal it also draws a bar.
+
+    Args:
+        enabled: Whether to say anything at all.
+    """
+
+    def __init__(self, enabled: bool):
+        self._enabled = enabled
+        self._bar: Any = None
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._enabled:
+            self._console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Draw the bar."""
+        if not self._enabled or not self._console().is_terminal:
+            return
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("ETA"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console(),
+            refresh_per_second=2,
+        )
+        self._task = self._bar.add_task("training", total=total_steps, completed=step, rate="")
+        self._bar.start()
+
+    def update(self, step: int, rate: str | None = None) -> None:
+        """Move the bar.
+
+        Args:
+            step: Steps done.
+            rate: The throughput, in words; None leaves what is there.
+        """
+        if self._bar is not None:
+            fields = {} if rate is None else {"rate": rate}
+            self._bar.update(self._task, completed=step, **fields)
+
+    def _console(self) -> Any:
+        if not hasattr(self, "_shared_console"):
+            from rich.console import Console
+
+            self._shared_console = Console(stderr=True)
+        return self._shared_console
+
+
+class Meter:
+    """Throughput since the last reading, the time in between that was no training left out."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._structures = self._atoms = self._steps = 0
+
+    def add(self, structures: int, atoms: int) -> None:
+        """Count a step."""
+        self._structures, self._atoms, self._steps = (
+            self._structures + structures,
+            self._atoms + atoms,
+            self._steps + 1,
+        )
+
+    def pause(self, seconds: float) -> None:
+        """Leave so much time out (compilation, validation, checkpoints)."""
+        self._start += seconds
+
+    def read(self) -> dict[str, float]:
+        """Seconds per step, structures and atoms per second; begins anew."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        result = {
+            "seconds_per_step": seconds / max(self._steps, 1),
+            "structures_per_second": self._structures / seconds,
+            "atoms_per_second": self._atoms / seconds,
+        }
+        self.__init__()
+        return result
+
+
+def errors_in_words(errors: dict[str, dict[str, Any]]) -> str:
+    """Mean absolute errors with their units, such as `energy 3.1 meV/atom, forces 42 meV/Å`."""
+    parts = []
+    for name, values in errors.items():
+        if values["mae"] is not None:
+            # Errors of the size that people quote: meV rather than 0.001 eV.
+            milli = values["unit"].startswith("eV")
+            value, unit = (1e3 * values["mae"], "m" + values["unit"]) if milli else (values["mae"], values["unit"])
+            parts.append(f"{name.removesuffix('_per_atom')} {value:.3g} {unit}".rstrip())
+    return ", ".join(parts)

@@ -1,0 +1,230 @@
+"""The run folder: everything a training run leaves behind, and all that is needed to resume it.
+
+recipe.yaml        the effective recipe
+run.json           versions, git commit, device, reference energies
+metrics.jsonl      errors and losses over the run; tensorboard/ holds the same
+checkpoints/       the last two states
+best/, last/       model files
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata as installed
+from pathlib import Path
+from typing import IO, Any
+
+from equiform.errors import UserError
+from equiform.files import explained, to_json, write_atomically
+from equiform.modelfile import save_model
+from equiform.potential import Potential
+from equiform.training.checkpoint import CheckpointFolder
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.yaml"
+FORMAT = "equiform-run"
+PACKAGES = (
+    "equiform",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "numpy",
+    "ase",
+    "vesin",
+    "safetensors",
+    "pydantic",
+)
+
+
+class RunFolder:
+    """A folder that belongs to one run. Made by `create` or `open`.
+
+    Attributes:
+        path: Where it is.
+        reference_energies: eV by atomic number; they go into every model file.
+        metadata: What else goes into every model file.
+        provenance: Versions, git commit, device, time.
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any]):
+        self.path = path
+        self.reference_energies = {int(z): float(e) for z, e in content["reference_energies"].items()}
+        self.metadata: dict[str, Any] = dict(content["metadata"])
+        self.provenance: dict[str, Any] = dict(content["provenance"])
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        recipe: str = "",
+        reference_energies: Mapping[int, float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "RunFolder":
+        """Start a run in a new or empty folder.
+
+        Args:
+            path: Where.
+            recipe: The effective recipe, in YAML.
+            reference_energies: eV of an isolated atom by atomic number.
+            metadata: Plain values for the model files (data, units, level of theory).
+
+        Raises:
+            UserError: There is something in that folder, or it cannot be written.
+        """
+        path = Path(path).absolute()
+        advice = "choose another folder with run.folder=..."
+        with explained(f"cannot make the run folder {path}", advice):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file; {advice}")
+            if path.is_dir() and any(path.iterdir()):
+                earlier = (path / RUN_FILE).exists()
+                what = "holds an earlier run" if earlier else "is not empty"
+                hint = "resume it (--resume), or " if earlier else ""
+                raise UserError(f"{path} {what}, which would be overwritten; {hint}{advice}")
+            path.mkdir(parents=True, exist_ok=True)
+            content = {
+                "format": FORMAT,
+                "format_version": 1,
+                "provenance": provenance(),
+                "reference_energies": {str(z): float(e) for z, e in sorted((reference_energies or {}).items())},
+                "metadata": dict(metadata or {}),
+            }
+            write_atomically(path / RECIPE_FILE, recipe.encode())
+            write_atomically(path / RUN_FILE, to_json(content))
+        return cls(path, content)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """An earlier run, to resume or to look at.
+
+        Raises:
+            UserError: There is no run in that folder.
+        """
+        path = Path(path).absolute()
+        file = path / RUN_FILE
+        if not file.is_file():
+            raise UserError(f"{path} is not a run folder: it has no {RUN_FILE}")
+        with explained(f"cannot read {file}", "check its permissions"):
+            text = file.read_bytes()
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT or content["format_version"] != 1:
+                raise UserError(f"{file}: this version of Equiform does not know its format")
+            return cls(path, content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from error
+
+    @property
+    def recipe(self) -> str:
+        """The effective recipe, in YAML."""
+        with explained(f"cannot read {self.path / RECIPE_FILE}", "check the run folder"):
+            return (self.path / RECIPE_FILE).read_text(encoding="utf-8")
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.path / "checkpoints")
+
+    @property
+    def best(self) -> Path:
+        """The model file with the lowest validation loss."""
+        return self.path / "best"
+
+    @property
+    def last(self) -> Path:
+        """The model file of the end of the run."""
+        return self.path / "last"
+
+    def save_model(self, folder: Path, potential: Potential, training: Mapping[str, Any]) -> None:
+        """Write a model file of this run, over an earlier one.
+
+        Args:
+            folder: `best` or `last`.
+            potential: The model.
+            training: Step, epoch and errors.
+        """
+        about = {**self.metadata, "training": dict(training), "provenance": self.provenance}
+        save_model(folder, potential, self.reference_energies, about, overwrite=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock ends with the process.
+
+        Raises:
+            UserError: Another process trains here, or the folder cannot be written.
+        """
+        with explained(f"cannot write into the run folder {self.path}", "mend its permissions or free some space"):
+            file = open(self.path / ".lock", "wb")  # noqa: SIM115
+        with file:
+            _lock(file, self.path)
+            yield
+
+
+def free_folder(parent: str | Path, name: str) -> Path:
+    """`parent/name-1`, or the next number that is free."""
+    taken = {path.name for path in Path(parent).glob(f"{name}-*")}
+    number = next(n for n in range(1, len(taken) + 2) if f"{name}-{n}" not in taken)
+    return Path(parent) / f"{name}-{number}"
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git commit, device and time, so that a result can be traced."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "platform": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "num_devices": jax.device_count(),
+        "num_cores": os.cpu_count(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the source that is running, `-dirty` if it was changed since; None outside a checkout."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return None
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return installed.version(package)
+    except installed.PackageNotFoundError:
+        return None
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock, but nothing else depends on it.
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another process is training in {path}; wait for it, or choose another folder") from error
+    except OSError:
+        return  # Some network file systems cannot lock.

@@ -1,0 +1,165 @@
+"""One training step: loss, gradient, clipping, AdamW, running mean of weights; compiled once per capacity."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from equiform.errors import UserError
+from equiform.potential import Potential
+from equiform.training import optimizer
+from equiform.training.batches import Batch
+from equiform.training.config import LossConfig, TrainingConfig
+from equiform.training.loss import loss_terms, mean
+from equiform.training.parameters import split, with_dtype
+
+NO_STEP = -1
+
+
+class TrainState(eqx.Module):
+    """What a step changes.
+
+    Attributes:
+        params: The weights.
+        ema: Their running mean; None if it is switched off.
+        optimizer: Running means of the gradient and of its square.
+        step: Steps done.
+        sums: Sums since the last line of the record: loss, terms, gradient norm; and under `bad_step` the
+            first step whose loss or gradient was not finite.
+    """
+
+    params: Any
+    ema: Any
+    optimizer: Any
+    step: Array
+    sums: dict[str, Array]
+
+
+class TrainingStep:
+    """`state, loss = step(state, batch, rate, weights)`, the state's memory used again.
+
+    A step whose loss or gradient is not finite changes no weight and is noted in `state.sums["bad_step"]`.
+
+    Args:
+        potential: The model; its weights are not touched.
+        config: Training settings.
+        terms: The terms of the loss.
+        say: Told about every compilation.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        config: TrainingConfig,
+        terms: Mapping[str, LossConfig],
+        say: Callable[[str], None],
+    ):
+        self.config, self.terms = config, dict(terms)
+        self.dtype = np.dtype(config.dtype)
+        self._params, self.static = split(with_dtype(potential, self.dtype))
+        self._optimizer = optimizer.adamw(config, optimizer.decay_mask(potential, self._params))
+        self._compiled: dict[Any, Any] = {}
+        self._say = say
+        self.compile_seconds = 0.0
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far."""
+        return len(self._compiled)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step."""
+        copy = jax.tree.map(jnp.copy, self._params)
+        return TrainState(
+            params=copy,
+            ema=jax.tree.map(jnp.copy, copy) if self.config.ema is not None else None,
+            optimizer=self._optimizer.init(self._params),
+            step=jnp.zeros((), jnp.int32),
+            sums=self.zero_sums(),
+        )
+
+    def zero_sums(self) -> dict[str, Array]:
+        """Sums of no step."""
+        names = ["loss", "gradient_norm", *self.terms]
+        # A buffer of its own for each: they are given away one by one.
+        return {name: jnp.zeros((), self.dtype) for name in names} | {"bad_step": jnp.full((), NO_STEP, jnp.int32)}
+
+    def __call__(self, state: TrainState, batch: Batch, rate: float, weights: list[float]) -> Any:
+        numbers = np.asarray([rate, *weights], self.dtype)
+        program = self._compiled.get(batch.signature)
+        if program is None:
+            program = self._compiled[batch.signature] = self._compile(state, batch, numbers)
+        return program(state, batch.graph, numbers)
+
+    def _compile(self, state: TrainState, batch: Batch, numbers: np.ndarray) -> Any:
+        size = batch.capacity
+        what = f"the training step for {size.atoms} atoms, {size.edges} edges, {size.graphs} structures"
+        self._say(f"compiling {what} ...")
+        start = time.perf_counter()
+        program = jax.jit(self._step, donate_argnums=0).lower(state, batch.graph, numbers).compile()
+        seconds = time.perf_counter() - start
+        self.compile_seconds += seconds
+        self._say(f"compiled it in {seconds:.1f} s")
+        return program
+
+    def _step(self, state: TrainState, graph: Any, numbers: Array) -> tuple[TrainState, Array]:
+        config, rate, weights = self.config, numbers[0], numbers[1:]
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
+            potential = eqx.combine(params, self.static)
+            outputs = potential(graph, forces="forces" in self.terms, stress="stress" in self.terms, key=key)
+            means = {name: mean(value) for name, value in loss_terms(outputs, graph, self.terms).items()}
+            total = sum((weights[i] * value for i, value in enumerate(means.values())), jnp.zeros_like(rate))
+            return total, means
+
+        (loss, means), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        norm = optimizer.global_norm(gradient)
+        gradient = optimizer.clipped(gradient, norm, config.clip)
+        updates, moments = self._optimizer.update(gradient, state.optimizer, state.params)
+        params = optimizer.apply_step(state.params, updates, rate)
+        ema = None
+        if config.ema is not None:
+            ema = optimizer.ema_updated(state.ema, params, state.step, config.ema)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        changed = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (params, ema, moments),
+            (state.params, state.ema, state.optimizer),
+        )
+        new = {"loss": loss, "gradient_norm": norm, **means}
+        sums = {name: state.sums[name] + value for name, value in new.items()}
+        first_bad = (state.sums["bad_step"] == NO_STEP) & ~good
+        sums["bad_step"] = jnp.where(first_bad, state.step, state.sums["bad_step"])
+        return TrainState(*changed, step=state.step + 1, sums=sums), loss
+
+
+def explain_failure(step: int, sums: Mapping[str, float], indices: np.ndarray | None, kept: str) -> UserError:
+    """The error of a loss or gradient that is not finite.
+
+    Args:
+        step: Steps done before the bad one.
+        sums: The sums that were noted.
+        indices: Structures of that step, if they are known.
+        kept: What is safe.
+    """
+    bad = [name for name in sums if name not in ("loss", "gradient_norm") and not np.isfinite(sums[name])]
+    if bad:
+        what = f"the loss is not finite (its term {', '.join(bad)})"
+    elif not np.isfinite(sums["loss"]):
+        what = "the loss is not finite"
+    else:
+        what = "the loss is finite, but its gradient is not"
+    if indices is not None:
+        some = ", ".join(map(str, sorted(indices.tolist())[:12]))
+        what += f"; its batch has the training structures {some}{', ...' if len(indices) > 12 else ''}"
+    return UserError(
+        f"training stopped at step {step + 1}: {what}. Try a lower training.learning_rate, a longer warm-up "
+        f"(training.warmup_fraction), a smaller training.clip or training.dtype=float64, and look at the "
+        f"data for overlapping atoms and outliers; {kept}"
+    )
