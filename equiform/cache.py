@@ -1,0 +1,73 @@
+"""JAX's persistent compilation cache in the user's cache folder: later starts do not compile again.
+
+For programs, not for libraries: it sets a process-wide option. The command line calls it, importing does not.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+MIN_COMPILE_SECONDS = 0.5
+
+
+def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
+    """Keep compiled programs from one process to the next.
+
+    A cache that the user has chosen already (`JAX_COMPILATION_CACHE_DIR`, or JAX's own option) stays, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` is respected.
+
+    Args:
+        folder: Where; without it a folder of this JAX version and processor in the user's cache folder.
+
+    Returns:
+        The folder in use; None where there is none (switched off, or not writable: then programs are compiled
+        anew).
+    """
+    config: Any = jax.config
+    if not config.jax_enable_compilation_cache:
+        return None
+    chosen = config.jax_compilation_cache_dir
+    if chosen and folder is None:
+        return Path(chosen)
+    path = Path(folder) if folder is not None else default_folder()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(path, os.W_OK):
+        return None
+    config.update("jax_compilation_cache_dir", str(path))
+    config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    return path
+
+
+def default_folder() -> Path:
+    """A folder of its own for each JAX version and kind of processor: programs hold machine code."""
+    key = hashlib.sha256(_processor().encode()).hexdigest()[:8]
+    return user_cache_folder() / "equiform" / f"xla-{metadata.version('jaxlib')}-{platform.machine()}-{key}"
+
+
+def user_cache_folder() -> Path:
+    """Where programs of this user keep what can be made again, by the custom of the operating system."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    # A relative XDG_CACHE_HOME is to be ignored, says the standard.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return given if given.is_absolute() else Path.home() / ".cache"
+
+
+def _processor() -> str:
+    """What tells apart processors with different instructions, as far as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())

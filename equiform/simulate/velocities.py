@@ -1,0 +1,73 @@
+"""Initial velocities, and how many degrees of freedom they have.
+
+Velocities are in ASE's unit, √(eV/amu); masses in amu.
+"""
+
+import ase.units
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def maxwell_boltzmann(masses: Float[np.ndarray, "atoms"], temperature: float, *, seed: int) -> Float[np.ndarray, "atoms 3"]:
+    """Velocities drawn from the canonical distribution, √(kT/m) ξ with standard normal ξ.
+
+    Args:
+        masses: In amu.
+        temperature: In K.
+        seed: Of the random numbers.
+    """
+    noise = np.random.default_rng(seed).standard_normal((len(masses), 3))
+    return np.sqrt(ase.units.kB * temperature / masses)[:, None] * noise
+
+
+def without_drift(velocities: Float[np.ndarray, "atoms 3"], masses: Float[np.ndarray, "atoms"]) -> Float[np.ndarray, "atoms 3"]:
+    """Subtract the velocity of the centre of mass."""
+    return velocities - masses @ velocities / masses.sum()
+
+
+def without_rotation(
+    velocities: Float[np.ndarray, "atoms 3"],
+    positions: Float[np.ndarray, "atoms 3"],
+    masses: Float[np.ndarray, "atoms"],
+) -> Float[np.ndarray, "atoms 3"]:
+    """Subtract the rigid rotation about the centre of mass, ω × r with I ω = L.
+
+    The pseudo-inverse leaves out the axis about which a linear molecule, or a single atom, cannot turn.
+    """
+    arms = positions - masses @ positions / masses.sum()
+    momentum = (masses[:, None] * np.cross(arms, velocities)).sum(0)
+    omega = np.linalg.pinv(_inertia(arms, masses), rcond=1e-8) @ momentum
+    return velocities - np.cross(omega, arms)
+
+
+def degrees_of_freedom(
+    positions: Float[np.ndarray, "atoms 3"],
+    masses: Float[np.ndarray, "atoms"],
+    fixed: Bool[np.ndarray, "atoms"],
+    *,
+    drift_removed: bool,
+    rotation_removed: bool,
+) -> int:
+    """3 per free atom, less what was removed: 3 of the centre of mass, 3 of rotation (linear molecule 2)."""
+    count = 3 * int((~fixed).sum())
+    if drift_removed:
+        count -= 3
+    if rotation_removed:
+        arms = positions - masses @ positions / masses.sum()
+        count -= int(np.linalg.matrix_rank(_inertia(arms, masses), tol=1e-6))
+    return max(count, 0)
+
+
+def _inertia(arms: Float[np.ndarray, "atoms 3"], masses: Float[np.ndarray, "atoms"]) -> Float[np.ndarray, "3 3"]:
+    squares = np.einsum("a,ai,aj->ij", masses, arms, arms)
+    return np.trace(squares) * np.eye(3) - squares
+
+
+def kinetic_energy(velocities: Float[np.ndarray, "atoms 3"], masses: Float[np.ndarray, "atoms"]) -> float:
+    """½ Σ m v², eV."""
+    return float(0.5 * (masses[:, None] * velocities**2).sum())
+
+
+def temperature_of(kinetic: float, freedom: int) -> float:
+    """2 E_kin / (f k_B), K; zero where nothing can move."""
+    return 2 * kinetic / (freedom * ase.units.kB) if freedom else 0.0
