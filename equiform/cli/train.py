@@ -1,0 +1,94 @@
+"""`equiform train`: from a data file or a recipe to a run folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from equiform.cli.app import Interrupted, app, examples, print_table, say, start_jax, warn
+
+
+@app.command(
+    epilog=examples(
+        "equiform train data.xyz",
+        "equiform train data.xyz training.max_minutes=30 model.preset=small",
+        "equiform train data.xyz data.test=hot.xyz data.energy_key=REF_energy",
+        "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
+        "equiform train ethanol                # a built-in recipe",
+        "equiform train --resume runs/data-1   # goes on exactly where it stopped",
+    )
+)
+def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A data file (any format of ASE), a recipe file (.yaml), or the name of a built-in recipe.",
+            metavar="DATA|RECIPE",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the recipe, such as training.max_minutes=30.", metavar="KEY=VALUE"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="Run folder; runs/DATA-N if not given.", metavar="RUN"),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="RUN")] = None,
+) -> None:
+    """Train a potential and report how good it is.
+
+    Without a recipe everything is found out: energies and forces in the file,
+    units, reference energies, a split, and a model that suits the data and this
+    machine. KEY=VALUE changes any of it; 'equiform recipe schema' lists the keys.
+    """
+    from equiform import job
+    from equiform.analysis.report import error_rows
+
+    changes = list(settings or [])
+    if resume is not None:
+        changes = ([source] if source else []) + changes
+        if output is not None or (source and "=" not in source):
+            raise typer.BadParameter("--resume takes a run folder and no other source or output")
+        folder = resume
+    else:
+        recipe = _read(source, changes, output)
+        folder = Path(recipe.run.folder) if recipe.run.folder else _default_folder(recipe)
+    start_jax()
+    try:
+        if resume is not None:
+            outcome = job.resume(folder, changes, say=say, warn=warn)
+        else:
+            outcome = job.train(recipe, folder, say=say, warn=warn)
+    except KeyboardInterrupt as error:
+        kept = (folder / "run.json").is_file()
+        raise Interrupted(f"go on with: equiform train --resume {folder}" if kept else "nothing was kept") from error
+    rows = [(row.data, row.quantity, row.mae, row.rmse, row.unit) for row in error_rows(outcome.errors)]
+    say()
+    print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
+    say()
+    places = {"model": outcome.model, **outcome.plots, "report": outcome.report}
+    print_table("", ("", ""), [(name, str(path)) for name, path in places.items()])
+    say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
+
+
+def _read(source: str | None, changes: list[str], output: str | None) -> Any:
+    from equiform.recipe import builtin_recipes, find_recipe, load_recipe
+
+    base: dict[str, dict[str, Any]] = {} if output is None else {"run": {"folder": output}}
+    if source is None:
+        raise typer.BadParameter("name a data file or a recipe, such as: equiform train data.xyz")
+    if "=" in source and not Path(source).exists():
+        return load_recipe(None, [source, *changes], base)[0]
+    if source.endswith((".yaml", ".yml")) or (source in builtin_recipes() and not Path(source).exists()):
+        return load_recipe(find_recipe(source), changes, base)[0]
+    return load_recipe(None, changes, {**base, "data": {"train": source}})[0]
+
+
+def _default_folder(recipe: Any) -> Path:
+    from equiform.training.run_folder import free_folder
+
+    first = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
+    stem = Path(first.partition("@")[0].removeprefix("equiform:")).stem
+    name = "".join(c for c in stem if c.isalnum() or c in "-_.").strip(".") or "data"
+    return free_folder("runs", name)

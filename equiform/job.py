@@ -1,0 +1,310 @@
+"""The main job: a recipe becomes a run folder with a trained model, its errors, plots and a report."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from equiform.errors import UserError
+from equiform.recipe import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
+from equiform.training.config import LossConfig
+
+DEFAULT_MINUTES = 60.0
+"""A run whose length nobody gave takes at most so long."""
+
+WANTED_EPOCHS = 100
+PRESET_COST = {"tiny": 150.0, "small": 400.0, "medium": 1200.0, "large": 4000.0}
+"""Microseconds of one processor core per edge and training step with forces, about; float32, small molecules."""
+PRESET_ATOMS = {"tiny": 0, "small": 3_000, "medium": 30_000, "large": 300_000}
+"""Fewer atoms with forces than this do not pay for the preset's size."""
+GPU_CORES = 200.0
+"""How many processor cores a GPU stands for in the choice of the preset."""
+
+STRESS_WEIGHT = 50.0
+"""Stresses in eV/Å³ are that much smaller than forces in eV/Å, at the default weight of the forces."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run left behind.
+
+    Attributes:
+        folder: The run folder.
+        model: The best model.
+        errors: Per data set, errors by target.
+        report: The HTML page.
+        plots: PNG files by name.
+    """
+
+    folder: Path
+    model: Path
+    errors: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    report: Path
+    plots: Mapping[str, Path]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileErrors(NamedTuple):
+    """Errors of a model on a file: what `equiform evaluate` prints."""
+
+    errors: dict[str, dict[str, Any]]
+    lines: list[str]
+    warnings: list[str]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    say: Say,
+    warn: Say,
+    extra_report: Callable[["Outcome"], Mapping[str, Any]] | None = None,
+) -> Outcome:
+    """Prepare the data, choose the sizes, train, evaluate, plot, report.
+
+    Args:
+        recipe: What to do.
+        folder: The run folder; new or empty.
+        say: Told each thing that a person wants to know.
+        warn: Told what looks wrong in the data.
+        extra_report: Called with the outcome; fields of the report to add.
+
+    Raises:
+        UserError: Anything the user can mend.
+    """
+    import jax
+
+    from equiform.data.prepare import prepare
+    from equiform.training.run_folder import RunFolder
+
+    provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
+    data = prepare(data_on_disk(recipe.data), provisional.cutoff)
+    _tell(data, say, warn)
+    recipe = _with_stress(_with_length(recipe, say), data, say)
+    config = _sized(recipe, data, say)
+    recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
+    recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
+    run = RunFolder.create(
+        folder,
+        recipe=recipe.to_yaml(),
+        reference_energies=data.reference_energies,
+        metadata={"data": recipe.data.model_dump(mode="json")},
+    )
+    say(f"run folder: {run.path}")
+    say(f"device: {jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
+    return _fit_and_report(recipe, data, run, say, resume=False, extra_report=extra_report)
+
+
+def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome:
+    """Go on with an interrupted run exactly where it was.
+
+    Raises:
+        UserError: There is no run in that folder, or it would not be the same run.
+    """
+    from equiform.data.prepare import prepare
+    from equiform.training.run_folder import RunFolder
+
+    run = RunFolder.open(folder)
+    recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
+    config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
+    data = prepare(data_on_disk(recipe.data), config.cutoff)
+    _tell(data, say, warn)
+    return _fit_and_report(recipe, data, run, say, resume=True)
+
+
+def evaluate_file(
+    model: Path,
+    data: Path,
+    keys: Mapping[str, str | None],
+    *,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> FileErrors:
+    """Errors of a model on a file of labelled structures.
+
+    Names and units of labels that are not given are those the model was trained with, if the file has them.
+
+    Raises:
+        UserError: Not a model, not readable data, no labels, or elements that the model does not know.
+    """
+    from equiform.about import find_model
+    from equiform.data.check import usable_structures
+    from equiform.data.config import DataConfig
+    from equiform.data.dataset import dataset_from_labels
+    from equiform.data.labels import find_labels, named_values
+    from equiform.data.read import read_structures
+    from equiform.modelfile import load_model
+    from equiform.predictor import check_structure
+    from equiform.training.evaluate import evaluate
+
+    loaded = load_model(find_model(model))
+    structures = read_structures(str(data))
+    model_settings = loaded.potential.model.config
+    for index, atoms in enumerate(structures):
+        check_structure(atoms, model_settings.elements, index)
+    trained = dict(loaded.metadata.get("data") or {})
+    present = {name for atoms in structures for name in named_values(atoms)}
+    settings: dict[str, Any] = {name: value for name, value in trained.items() if name.endswith("_unit")}
+    for name, given in keys.items():
+        settings[name] = given or (trained.get(name) if trained.get(name) in present else None)
+    warnings: list[str] = []
+    found = find_labels(structures, DataConfig(train=str(data), **settings))
+    usable, labels = usable_structures(structures, found, name=str(data), skip_invalid=False, warnings=warnings)
+    dataset = dataset_from_labels(usable, labels, model_settings.cutoff, loaded.reference_energies)
+    errors = evaluate(
+        loaded.potential,
+        dataset,
+        batch_size=batch_size,
+        dtype=dtype,
+        progress=(lambda done: progress(done, len(dataset))) if progress else None,
+    )
+    lines = [f"{len(structures)} structures of {data}", *found.notes]
+    return FileErrors(_exactly(errors), lines, [*found.warnings, *warnings])
+
+
+def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
+    """The largest of our presets that the data are enough for and that this machine trains in the time
+    there is.
+
+    Enough data: `PRESET_ATOMS` atoms in the training structures. Enough time: `WANTED_EPOCHS` epochs at the
+    measured `PRESET_COST` per edge and training step, shared by the cores. "tiny" if none is.
+
+    Args:
+        num_edges: Edges of all training structures.
+        num_atoms: Atoms of all training structures.
+        minutes: Time that the run may take.
+        epochs: Passes wanted, if somebody said.
+    """
+    seconds = 60 * minutes * _cores()
+    work = 1e-6 * num_edges * (epochs or WANTED_EPOCHS)
+    fitting = [n for n in PRESET_COST if PRESET_COST[n] * work <= seconds and PRESET_ATOMS[n] <= num_atoms]
+    return fitting[-1] if fitting else next(iter(PRESET_COST))
+
+
+def new_model(config: Any, seed: int) -> Any:
+    """A freshly initialised model, the same for the same seed."""
+    import jax
+
+    from equiform.models import build_model
+
+    return build_model(config, key=jax.random.key(seed))
+
+
+def _cores() -> float:
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return GPU_CORES
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return min(float(usable), 16.0)
+
+
+def _tell(data: Any, say: Say, warn: Say) -> None:
+    for line in data.report.lines():
+        say(line)
+    for line in data.report.warnings:
+        warn(line)
+
+
+def _with_length(recipe: Recipe, say: Say) -> Recipe:
+    """A run without a length gets the default one, in the recipe itself, so that it can be repeated."""
+    settings = recipe.training
+    if settings.epochs or settings.max_steps or settings.max_minutes:
+        return recipe
+    say(
+        f"length: {WANTED_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
+        "(training.epochs=… and training.max_minutes=… change that)"
+    )
+    update = {"epochs": WANTED_EPOCHS, "max_minutes": DEFAULT_MINUTES}
+    return recipe.model_copy(update={"training": settings.model_copy(update=update)})
+
+
+def _with_stress(recipe: Recipe, data: Any, say: Say) -> Recipe:
+    """Stress labels are learnt unless the recipe says otherwise."""
+    losses = recipe.training.losses
+    if "stress" in losses.model_fields_set or not data.train.has_stress:
+        return recipe
+    say(f"loss: the stress is learnt too, with weight {STRESS_WEIGHT:g} (training.losses.stress=null: not)")
+    losses = losses.model_copy(update={"stress": LossConfig(weight=STRESS_WEIGHT)})
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"losses": losses})})
+
+
+def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
+    """The model's configuration: preset, elements and normalisations from the data where nobody gave them."""
+    from equiform.models import MODELS
+    from equiform.models.presets import OWN, PRESETS
+
+    choice, edges, atoms = recipe.model, int(data.train.num_edges.sum()), int(data.train.num_atoms.sum())
+    name = choice.preset or "auto"
+    if choice.name is None and name == "auto":
+        minutes = recipe.training.max_minutes or DEFAULT_MINUTES
+        name = auto_preset(edges, atoms, minutes, recipe.training.epochs)
+        say(
+            f"model: preset {name!r}, which {atoms:,} atoms in the training data and {minutes:g} minutes on "
+            "this machine allow (model.preset=… changes that)"
+        )
+    fields = choice.fields
+    known = MODELS[choice.name or "equiformer"][0].model_fields
+    if "average_degree" in known and (choice.name is not None or name in OWN):
+        fields = {"average_degree": max(edges / max(atoms, 1), 1.0), **fields}
+    own_elements = tuple(PRESETS[name].get("elements", ())) if choice.name is None else ()
+    elements = own_elements if set(data.elements) <= set(own_elements) else tuple(data.elements)
+    sized = ModelChoice(preset=None if choice.name else name, name=choice.name, **fields)
+    return model_config(sized, elements=elements, preset_if_auto=name)
+
+
+def _fit_and_report(
+    recipe: Recipe,
+    data: Any,
+    run: Any,
+    say: Say,
+    *,
+    resume: bool,
+    extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
+) -> Outcome:
+    import equinox as eqx
+    import jax
+
+    from equiform.analysis import run_report
+    from equiform.potential import Potential
+    from equiform.training.evaluate import evaluate_with_values
+    from equiform.training.fit import fit
+    from equiform.training.scale import energy_scale
+
+    config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
+    settings = recipe.training
+    if getattr(config, "num_tags", 0):
+        raise UserError("this model needs atom tags (OC20), which training does not read yet; choose another preset")
+    model = new_model(config, settings.seed)
+    elements = tuple(sorted(config.elements))
+    potential = Potential(model, scale=energy_scale(data.train), elements=elements, anchored=True)
+    count = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    say(f"{type(model).__name__} with {count:,} parameters, cutoff {config.cutoff:g} Å")
+    result = fit(potential, data.train, data.validation, settings, run, resume=resume)
+    sets = {"validation": data.validation, **data.tests}
+    sets = {name: dataset for name, dataset in sets.items() if dataset is not None and len(dataset)}
+    evaluations = {}
+    for name, dataset in (sets or {"training": data.train}).items():
+        say(f"evaluating the best model on {name} ({len(dataset)} structures)")
+        evaluations[name] = evaluate_with_values(
+            result.potential, dataset, batch_size=settings.batch_size, dtype=settings.dtype
+        )
+    facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
+    return run_report.write(run, recipe, data, evaluations, facts, extra_report)
+
+
+def _exactly(errors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The three targets with `mae`, `rmse` and `unit`, null where the data has no labels."""
+    units = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+    return {
+        key: {
+            "mae": errors.get(key, {}).get("mae"),
+            "rmse": errors.get(key, {}).get("rmse"),
+            "unit": errors.get(key, {}).get("unit", unit),
+        }
+        for key, unit in units.items()
+    }
