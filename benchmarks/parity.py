@@ -1,0 +1,105 @@
+"""Compare Equiform with the stored outputs of the official code: case × stage × largest relative error, float64.
+
+    python -m benchmarks.parity [CASE ...] [--product aligned|plain] [--no-gradients]
+
+The references are not part of the product; they are looked for in `shared/parity` beside or above the clone, or in
+$EQUIFORM_PARITY.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.official import FULL, SMALL, graph_of, model_of, relative_error, stage_errors
+from equiform.graph import to_device
+from equiform.interop.names import official_state
+from equiform.potential import Potential
+
+LIMIT = 1e-9
+
+
+def find_references() -> Path | None:
+    """The folder of references, if there is one."""
+    given = os.environ.get("EQUIFORM_PARITY")
+    root = Path(__file__).resolve().parents[1]
+    places = [Path(given)] if given else [root / "shared" / "parity", root.parent / "shared" / "parity"]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def compare(folder: Path, inputs_name: str, product: str, *, gradients: bool) -> dict[str, float]:
+    """Errors of one case."""
+    suffix = "" if folder.name in FULL else f"_{inputs_name}"
+    inputs = np.load(folder / f"inputs{suffix}.npz")
+    expected = np.load(folder / f"outputs_f64{suffix}.npz")
+    potential = Potential(model_of(folder, product, np.float64, key=jax.random.key(0)))
+    graph = to_device(graph_of(inputs), np.float64)
+    stages, result = eqx.filter_jit(lambda p, g: (p.model.stages(g), p(g)))(potential, graph)
+    errors = stage_errors(stages, result, {name: expected[name] for name in expected.files})
+    if gradients:
+        errors["parameter gradients"] = gradient_error(potential, graph, np.load(folder / "param_grads_f64_main.npz"))
+    return errors
+
+
+def gradient_error(potential: Potential, graph: Any, stored: Any) -> float:
+    """Largest error of a parameter's gradient of Σ weight · output, relative to that parameter's largest element."""
+
+    def loss(potential: Potential) -> jax.Array:
+        result = potential(graph)
+        outputs = {"energy": result["energy"][:, None], "forces": result["forces"], "aux": result.get("aux")}
+        weights = {name: stored[f"loss_weight.{name}"] for name in outputs if f"loss_weight.{name}" in stored.files}
+        return sum((weight * outputs[name]).sum() for name, weight in weights.items())  # type: ignore[return-value]
+
+    gradients = official_state(eqx.filter_jit(eqx.filter_grad(loss))(potential).model)
+    largest = max(np.abs(stored[f"grad.{name}"]).max() for name in gradients)
+    # Gradients that are zero up to rounding are compared with the largest one.
+    return max(
+        relative_error(value, stored[f"grad.{name}"])
+        if np.abs(stored[f"grad.{name}"]).max() > 1e-12 * largest
+        else float(np.abs(value - stored[f"grad.{name}"]).max() / largest)
+        for name, value in gradients.items()
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; the exit status says whether all errors are within 1e-9."""
+    parser = argparse.ArgumentParser(description="compare with the official code's stored outputs")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL))}; by default all")
+    parser.add_argument("--product", choices=("aligned", "plain"), default="aligned")
+    parser.add_argument("--no-gradients", action="store_true", help="leave the parameter gradients out (faster)")
+    options = parser.parse_args(arguments)
+    root = find_references()
+    if root is None:
+        print(
+            "the official reference outputs (shared/parity) are not here; set EQUIFORM_PARITY to their folder", file=sys.stderr
+        )
+        return 1
+    jax.config.update("jax_enable_x64", True)
+    console, worst = Console(), 0.0
+    for case in options.cases or (*SMALL, *FULL):
+        folder = root / case
+        for name in ("main", "edge") if (folder / "inputs_edge.npz").exists() else ("main",):
+            start = time.perf_counter()
+            gradients = name == "main" and case not in FULL and not options.no_gradients
+            errors = compare(folder, name, options.product, gradients=gradients)
+            table = Table(title=f"{case} · {name} · {options.product} · {time.perf_counter() - start:.0f} s")
+            table.add_column("stage")
+            table.add_column("max relative error", justify="right")
+            for stage, error in errors.items():
+                table.add_row(stage, f"{error:.1e}", style=None if error <= LIMIT else "red")
+            console.print(table)
+            worst = max(worst, *errors.values())
+    console.print(f"largest error: {worst:.1e} (limit {LIMIT:.0e})")
+    return int(not worst <= LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
