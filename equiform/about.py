@@ -50,17 +50,17 @@ def _model(path: Path) -> list[str]:
     from ase.data import chemical_symbols
 
     from equiform.modelfile import load_model
+    from equiform.structures import known_elements, symbols
 
     loaded = load_model(path)
     potential, config = loaded.potential, loaded.potential.model.config
     arrays = jax.tree.leaves(eqx.filter(potential.model, eqx.is_inexact_array))
     dtypes = ", ".join(sorted({str(array.dtype) for array in arrays}))
-    symbols = [chemical_symbols[number] if number < len(chemical_symbols) else str(number) for number in config.elements]
     energies = [f"{chemical_symbols[z]} {energy:.6f}" for z, energy in sorted(loaded.reference_energies.items())]
     lines = [
         f"model: {path}",
         f"architecture: {config.name}, {sum(array.size for array in arrays):,} parameters ({dtypes})",
-        f"elements: {' '.join(symbols)}",
+        f"elements: {symbols(known_elements(potential))}",
         f"cutoff: {config.cutoff:g} Å",
         f"reference energies (eV): {', '.join(energies) or 'none'}",
         f"energy scale: {potential.scale:g} eV; isolated atoms at their reference energy: "

@@ -1,6 +1,6 @@
 """JAX's persistent compilation cache in the user's cache folder: later starts do not compile again.
 
-For programs, not for libraries: it sets process-wide options. The command line calls it, importing does not.
+For programs, not for libraries: it sets a process-wide option. The command line calls it, importing does not.
 """
 
 import hashlib
@@ -32,9 +32,6 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
         return None
-    # On processors with slow gathers XLA reports, at length and for each program it loads, that "prefer-no-gather" is no
-    # instruction set; the program was made here and runs (openxla/xla issue 44565).
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     chosen = config.jax_compilation_cache_dir
     if chosen and folder is None:
         return Path(chosen)

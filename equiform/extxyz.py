@@ -55,7 +55,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "Sequence[Prediction]") -> None:
     """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
 
-    The file appears whole or not at all. What the input said about a structure (its `info`) is kept, except
+    The file appears whole or not at all. What the input said about a structure (its `info`, its tags) is kept, except
     earlier energies, forces and stresses.
 
     Raises:
@@ -80,7 +80,8 @@ def _frame(atoms: "Atoms", prediction: "Prediction") -> str:
     header = [f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"']
     if atoms.cell.array.any():
         header.insert(0, f'Lattice="{_numbers(atoms.cell.array)}"')
-    header.append("Properties=species:S:1:pos:R:3:forces:R:3")
+    tags = [f" {tag}" for tag in atoms.get_tags()] if atoms.has("tags") else [""] * len(atoms)
+    header.append("Properties=species:S:1:pos:R:3:forces:R:3" + (":tags:I:1" if atoms.has("tags") else ""))
     header.append(f"energy={float(prediction.energy)!r}")
     if prediction.stress is not None:
         header.append(f'stress="{_numbers(prediction.stress)}"')
@@ -89,7 +90,7 @@ def _frame(atoms: "Atoms", prediction: "Prediction") -> str:
         header.append(key_val_dict_to_str(kept))
     lines = [str(len(atoms)), " ".join(header)]
     rows = np.concatenate([atoms.positions, prediction.forces], axis=1).tolist()
-    lines += [f"{symbol:<2} {' '.join(map(repr, row))}" for symbol, row in zip(atoms.symbols, rows)]
+    lines += [f"{symbol:<2} {' '.join(map(repr, row))}{tag}" for symbol, row, tag in zip(atoms.symbols, rows, tags)]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from equiform.errors import UserError
 from equiform.recipe import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.training.config import LossConfig
 
@@ -77,14 +76,21 @@ def train(
     """
     import jax
 
+    from equiform.data.config import DataConfig
     from equiform.data.prepare import prepare
+    from equiform.structures import check_tags
     from equiform.training.run_folder import RunFolder
 
+    RunFolder.check_free(folder)  # before hours are spent on the data
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
     data = prepare(data_on_disk(recipe.data), provisional.cutoff)
     _tell(data, say, warn)
     recipe = _with_stress(_with_length(recipe, say), data, say)
     config = _sized(recipe, data, say)
+    if (num_tags := getattr(config, "num_tags", 0)) and isinstance(recipe.data, DataConfig):
+        for name, dataset in {"training": data.train, "validation": data.validation, **data.tests}.items():
+            for graph in dataset:
+                check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
     run = RunFolder.create(
@@ -138,14 +144,14 @@ def evaluate_file(
     from equiform.data.labels import find_labels, named_values
     from equiform.data.read import read_structures
     from equiform.modelfile import load_model
-    from equiform.predictor import check_structure
+    from equiform.structures import check_structure
     from equiform.training.evaluate import evaluate
 
     loaded = load_model(find_model(model))
     structures = read_structures(str(data))
     model_settings = loaded.potential.model.config
     for index, atoms in enumerate(structures):
-        check_structure(atoms, model_settings.elements, index)
+        check_structure(atoms, loaded.potential, index)
     trained = dict(loaded.metadata.get("data") or {})
     present = {name for atoms in structures for name in named_values(atoms)}
     settings: dict[str, Any] = {name: value for name, value in trained.items() if name.endswith("_unit")}
@@ -270,18 +276,16 @@ def _fit_and_report(
     import jax
 
     from equiform.analysis import run_report
-    from equiform.potential import Potential
     from equiform.training.evaluate import evaluate_with_values
     from equiform.training.fit import fit
-    from equiform.training.scale import energy_scale
+    from equiform.training.scale import initial_potential
 
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
     settings = recipe.training
-    if getattr(config, "num_tags", 0):
-        raise UserError("this model needs atom tags (OC20), which training does not read yet; choose another preset")
     model = new_model(config, settings.seed)
-    elements = tuple(sorted(config.elements))
-    potential = Potential(model, scale=energy_scale(data.train), elements=elements, anchored=True)
+    # Of all elements of a preset, those that energies can be predicted for.
+    elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
+    potential = initial_potential(model, settings, data.train, elements)
     count = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     say(f"{type(model).__name__} with {count:,} parameters, cutoff {config.cutoff:g} Å")
     result = fit(potential, data.train, data.validation, settings, run, resume=resume)

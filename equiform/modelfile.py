@@ -85,6 +85,9 @@ def save_model(
             "shift": float(potential.shift),
             "elements": [int(element) for element in potential.elements],
             "anchored": bool(potential.anchored),
+            "quantity": potential.quantity,
+            "unit": potential.unit,
+            "scales": {name: float(factor) for name, factor in potential.scales},
         },
         "reference_energies": {str(z): float(e) for z, e in sorted((reference_energies or {}).items())},
         "units": UNITS,
@@ -136,6 +139,9 @@ def load_model(path: str | Path) -> LoadedModel:
             "shift": float(settings["shift"]),
             "elements": tuple(int(element) for element in settings["elements"]),
             "anchored": bool(settings["anchored"]),
+            "quantity": str(settings.get("quantity", "energy")),
+            "unit": str(settings.get("unit", "eV")),
+            "scales": tuple((str(name), float(factor)) for name, factor in settings.get("scales", {}).items()),
         }
         reference_energies = {int(z): float(e) for z, e in config["reference_energies"].items()}
         metadata = dict(config["metadata"])

@@ -87,7 +87,7 @@ def neighbor_list(
     )
 
 
-def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None = None) -> Graph:
+def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None = None, tags: bool = False) -> Graph:
     """An ASE structure as a graph on the host.
 
     The cell is kept where any direction is periodic and zero otherwise.
@@ -96,12 +96,16 @@ def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None
         atoms: The structure.
         cutoff: Å.
         labels: What to attach as `graph_fields` energy and stress and `node_fields` forces, NaN where it is
-            not known; None attaches no fields.
+            not known; None attaches no labels.
+        tags: Whether ASE's tags of the atoms go along as `node_fields` tags.
     """
     pbc = np.asarray(atoms.pbc, bool)
     cell = np.array(atoms.cell.array, np.float64) if pbc.any() else None
     senders, receivers, shifts = neighbor_list(atoms.positions, cell, pbc, cutoff)
-    node_fields, graph_fields = {}, {}
+    node_fields: dict[str, np.ndarray] = {}
+    graph_fields: dict[str, np.ndarray | float] = {}
+    if tags:
+        node_fields["tags"] = atoms.get_tags().astype(np.int32)
     if labels is not None:
         node_fields["forces"] = np.full((len(atoms), 3), np.nan) if labels.forces is None else labels.forces
         graph_fields["energy"] = np.nan if labels.energy is None else labels.energy

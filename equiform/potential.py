@@ -41,6 +41,10 @@ class Potential(eqx.Module):
         shift: eV per structure, added to the total (the reference's mean of the energies).
         elements: Atomic numbers whose isolated-atom output is subtracted.
         anchored: Whether it is subtracted.
+        quantity: What the sum of the model's scalar readout stands for: the energy, or another property of a structure
+            (`alpha`, `gap`, …), under whose name it is returned; it has then no forces.
+        unit: Of the quantity; where it is not eV, read eV in this docstring as that unit.
+        scales: What one unit of each further readout of the model is worth, by name.
     """
 
     model: Model
@@ -48,20 +52,26 @@ class Potential(eqx.Module):
     shift: float = eqx.field(static=True, default=0.0)
     elements: tuple[int, ...] = eqx.field(static=True, default=())
     anchored: bool = eqx.field(static=True, default=False)
+    quantity: str = eqx.field(static=True, default="energy")
+    unit: str = eqx.field(static=True, default="eV")
+    scales: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
 
     def outputs(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
         """Per-atom outputs of the model, the energy scaled (eV) and anchored."""
         if not self.anchored:
             outputs = dict(self.model(graph, key=key))
             outputs["energy"] = self.scale * outputs["energy"]
-            return outputs
+            return self._scaled(outputs)
         num_atoms = graph.species.shape[0]
         outputs = self.model(_with_isolated_atoms(graph, self.elements), key=key)
         isolated = outputs["energy"][num_atoms:]
         which = jnp.searchsorted(jnp.asarray(self.elements, graph.species.dtype), graph.species)
         kept = {name: values[:num_atoms] for name, values in outputs.items()}
         kept["energy"] = self.scale * (kept["energy"] - isolated[which])
-        return kept
+        return self._scaled(kept)
+
+    def _scaled(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        return outputs | {name: factor * outputs[name] for name, factor in self.scales if name in outputs}
 
     def __call__(
         self,
@@ -109,7 +119,7 @@ class Potential(eqx.Module):
         outputs = self.outputs(graph, key=key)
         energy = graph.sum_over_atoms(outputs.pop("energy"))
         energy = jnp.where(graph.graph_mask, energy + self.shift, 0)
-        return energy.sum(), {"energy": energy, **outputs}
+        return energy.sum(), {self.quantity: energy, **outputs}
 
 
 def _with_isolated_atoms(graph: Graph, elements: tuple[int, ...]) -> Graph:

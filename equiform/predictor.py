@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
 from equiform.potential import Potential
-from equiform.structures import check_overlap, check_structure, has_stress, name_of, symbols
+from equiform.structures import check_overlap, check_structure, has_stress, known_elements, name_of, symbols
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -111,7 +111,7 @@ class Predictor:
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        return tuple(int(number) for number in self.potential.model.config.elements)
+        return known_elements(self.potential)
 
     def with_own_capacity(self) -> "Predictor":
         """The same model with a capacity and a count of compilations of its own; nothing is copied."""
@@ -202,8 +202,8 @@ class Predictor:
         """
         from equiform.neighbors import graph_from_atoms
 
-        check_structure(atoms, self.elements, index)
-        graph = graph_from_atoms(atoms, self.cutoff)
+        check_structure(atoms, self.potential, index)
+        graph = graph_from_atoms(atoms, self.cutoff, tags=getattr(self.potential.model.config, "num_tags", 0) > 0)
         check_overlap(atoms, graph, index)
         return graph
 
@@ -278,7 +278,7 @@ class Predictor:
         stressed = has_stress(structures[0])
         before = _traces
         with self.precision():
-            device = to_device(batch([_bare(graph) for graph in graphs], capacity), jnp.dtype(self.dtype))
+            device = to_device(batch(graphs, capacity), jnp.dtype(self.dtype))
             result = jax.tree.map(np.asarray, _compute(self.potential, device, stressed))
         self.compilations += _traces - before
         starts = np.cumsum([0] + [graph.capacity.atoms for graph in graphs])
@@ -301,17 +301,13 @@ def load(path: str | Path, dtype: Dtype = "float32") -> Predictor:
     """Load a trained model.
 
     Args:
-        path: The model's folder.
+        path: The model's folder, or a run folder (its best model).
         dtype: Precision of the computation: "float32" or "float64".
     """
+    from equiform.about import find_model
     from equiform.modelfile import load_model
 
-    loaded = load_model(Path(path))
-    if getattr(loaded.potential.model.config, "num_tags", 0):
-        raise UserError(
-            f"{path}: this model needs atom tags (OC20), which predictions for ASE structures do not carry yet; "
-            "equiform.modelfile.load_model gives the bare potential, to be called with a Graph"
-        )
+    loaded = load_model(find_model(Path(path)))
     return Predictor(loaded.potential, loaded.reference_energies, loaded.metadata, dtype=dtype)
 
 
@@ -339,11 +335,6 @@ def _cast(potential: Potential, dtype: np.dtype) -> Potential:
         return leaf
 
     return jax.tree.map(cast, potential)
-
-
-def _bare(graph: Graph) -> Graph:
-    """Without labels, which would only travel to the device and back."""
-    return graph.replace(node_fields={}, edge_fields={}, graph_fields={})
 
 
 def _packed(graphs: list[Graph], batch_size: int) -> list[tuple[list[int], Capacity]]:

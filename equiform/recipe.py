@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from glob import glob
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from equiform import yaml_lines
 from equiform.config_errors import explain, suggest
 from equiform.data.config import DataConfig
+from equiform.data.set_config import SetConfig
 from equiform.errors import UserError
 from equiform.training.config import TrainingConfig
 from equiform.yaml_lines import KeyPath
@@ -57,12 +58,17 @@ class RunConfig(BaseModel):
     folder: str | None = None
 
 
+def _kind_of_data(section: Any) -> str:
+    named = "set" in section if isinstance(section, Mapping) else isinstance(section, SetConfig)
+    return "named set" if named else "files"
+
+
 class Recipe(BaseModel):
     """The effective configuration of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: DataConfig
+    data: Annotated[Annotated[DataConfig, Tag("files")] | Annotated[SetConfig, Tag("named set")], Discriminator(_kind_of_data)]
     model: ModelChoice = Field(default_factory=ModelChoice)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     run: RunConfig = Field(default_factory=RunConfig)
@@ -211,8 +217,10 @@ def shipped_data(name: str) -> Path:
     return path
 
 
-def data_on_disk(config: DataConfig) -> DataConfig:
+def data_on_disk(config: DataConfig | SetConfig) -> DataConfig | SetConfig:
     """The data section with `equiform:` names replaced by paths."""
+    if isinstance(config, SetConfig):
+        return config
 
     def locate(text: str) -> str:
         if not text.startswith(SHIPPED):

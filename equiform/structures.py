@@ -1,7 +1,7 @@
 """What a structure must be like before a model may look at it, and how messages name it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,22 +20,29 @@ def has_stress(atoms: "Atoms") -> bool:
     return bool(atoms.pbc.any() and atoms.cell.rank == 3)
 
 
-def check_structure(atoms: "Atoms", elements: Sequence[int], index: int | None = None) -> None:
+def known_elements(potential: Any) -> tuple[int, ...]:
+    """Atomic numbers that predictions can be made for: of an anchored potential, those it is anchored for."""
+    known = potential.elements if potential.anchored else potential.model.config.elements
+    return tuple(int(number) for number in known)
+
+
+def check_structure(atoms: "Atoms", potential: Any, index: int | None = None) -> None:
     """Refuse a structure that no prediction can be made for.
 
     Args:
         atoms: The structure.
-        elements: Atomic numbers that the model knows.
+        potential: What is to predict.
         index: Its place in a list, for the message.
 
     Raises:
-        UserError: It has no atoms, unknown elements, numbers that are not finite, or a periodic direction without
-            a cell vector.
+        UserError: It has no atoms, unknown elements, numbers that are not finite, a periodic direction without a cell
+            vector, or not the tags that the model needs.
     """
     if not len(atoms):
         which = "the structure" if index is None else f"structure {index}"
         raise UserError(f"{which} has no atoms")
     name = name_of(atoms, index)
+    elements = known_elements(potential)
     unknown = sorted(set(atoms.numbers.tolist()) - set(elements))
     if unknown:
         raise UserError(f"{name} has {symbols(unknown)}, but the model knows only {symbols(elements)}")
@@ -51,6 +58,22 @@ def check_structure(atoms: "Atoms", elements: Sequence[int], index: int | None =
             f"{name} is periodic (pbc = {atoms.pbc.tolist()}), but its cell vectors there are zero or "
             "parallel: "
             f"{cell.tolist()}; give a cell, or set pbc to false"
+        )
+    if num_tags := getattr(potential.model.config, "num_tags", 0):
+        check_tags(atoms.get_tags() if atoms.has("tags") else None, num_tags, name)
+
+
+def check_tags(tags: np.ndarray | None, num_tags: int, name: str) -> None:
+    """Refuse tags that a model of tagged atoms was not made for; ASE's surface builders number the layers instead.
+
+    Raises:
+        UserError: There are none, or one is not below `num_tags`.
+    """
+    if tags is None or tags.min() < 0 or tags.max() >= num_tags:
+        found = "has none" if tags is None else f"has {tags.min()} to {tags.max()}"
+        raise UserError(
+            f"the model needs tags of the atoms from 0 to {num_tags - 1} (OC20: 0 below the surface, 1 surface, "
+            f"2 adsorbate), but {name} {found}; set them with ASE's atoms.set_tags"
         )
 
 

@@ -19,3 +19,12 @@ def parity_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the official reference outputs (shared/parity) are not beside this clone")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Published data in the publishers' formats; not part of the product."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the published data (shared/data) are not beside this clone")
+    return folder

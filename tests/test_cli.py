@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ class ToySettings(BaseModel):
     name: Literal["toy"] = "toy"
     cutoff: float = 4.0
     elements: tuple[int, ...] = (1, 6, 8)
+    num_tags: int = 0
 
 
 class Result:
@@ -243,7 +245,7 @@ def test_info_describes_data_model_and_run(trained, data):
     run, _ = trained
     assert "structures" in Result("info", data).out
     model = Result("info", run / "best").out
-    assert "toy" in model and "cutoff: 4 Å" in model and "H O" in model
+    assert "toy" in model and "cutoff: 4 Å" in model and "elements: H, O" in model
     whole = Result("info", run).out
     assert "meV/Å" in whole and "name: toy" in whole
 
@@ -469,3 +471,46 @@ def test_a_continued_run_cannot_be_given_other_settings():
 def test_md_settings_out_of_range_are_wrong_usage(data):
     result = Result("md", "model", data, "--timestep", -1)
     assert result.status == 2 and "--timestep should be greater than 0, but -1.0" in result.err
+
+
+def test_a_model_of_tagged_atoms_is_trained_evaluated_and_used_on_tagged_structures(data, tmp_path):
+    settings = ["model.name=toy", "model.num_tags=3", "training.max_steps=2", "training.batch_size=4"]
+    assert "a training structure has none" in Result("train", data, *settings, "-o", tmp_path / "run").error()
+    frames = structures(12)
+    for atoms in frames:
+        atoms.set_tags([2, 1, 0])
+    ase.io.write(tmp_path / "tagged.xyz", frames, format="extxyz")
+    result = Result("train", tmp_path / "tagged.xyz", *settings, "-o", tmp_path / "run2")
+    assert result.status == 0, result.err
+    found = json.loads(Result("evaluate", tmp_path / "run2", tmp_path / "tagged.xyz", "--json").out)
+    assert found["forces"]["mae"] > 0
+    assert "has none" in Result("evaluate", tmp_path / "run2", data, "--json").error()
+    assert "has none" in Result("predict", tmp_path / "run2", data, "-o", "p.xyz").error()
+    assert Result("predict", tmp_path / "run2", tmp_path / "tagged.xyz", "-o", "p.xyz").status == 0
+    assert ase.io.read("p.xyz").get_tags().tolist() == [2, 1, 0]
+
+
+def test_of_the_elements_of_a_model_those_are_known_that_the_data_have(data, trained, tmp_path):
+    # The toy model is made for H, C and O; water was learnt.
+    ase.io.write(tmp_path / "methane.xyz", molecule("CH4"))
+    line = Result("predict", trained[0], tmp_path / "methane.xyz", "-o", "p.xyz").error()
+    assert "has C, but the model knows only H, O" in line
+
+
+def test_a_used_run_folder_is_refused_before_the_data_are_read(trained):
+    assert "holds an earlier run" in Result("train", "gone.xyz", "-o", trained[0]).error()
+
+
+def test_a_misspelt_recipe_is_not_taken_for_a_data_file():
+    assert "did you mean the recipe ethanol?" in Result("train", "ethanoll").error()
+
+
+def test_xla_is_told_to_be_silent_before_it_is_imported():
+    code = (
+        "import os, sys; import equiform.cli; assert 'jax' not in sys.modules\n"
+        "try: equiform.cli.main(['--version'])\n"
+        "except SystemExit: print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    ended = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
+    assert ended.stdout.split()[-1] == "3"

@@ -159,6 +159,39 @@ def test_reference_energies_must_cover_the_structure():
     assert Predictor(Potential(ToyModel())).energy(ase.Atoms("C")) == 0
 
 
+def test_tags_reach_the_model_one_by_one_and_in_batches():
+    predictor = make(model=ToyModel(ToyConfig(num_tags=3)))
+    plain, tagged = molecule(6), molecule(6)
+    plain.set_tags(0)
+    tagged.set_tags([0, 1, 2, 2, 1, 0])
+    half = 3.0  # of every pair each atom has its half, times 1 + its tag
+    pair = ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.3]], tags=[1, 2])
+    expected = make().predict_one(pair).interaction_energy * (2 + half) / 2
+    assert predictor.predict_one(pair).interaction_energy == pytest.approx(expected, abs=1e-12)
+    results = predictor.predict([plain, tagged, pair])
+    singles = [predictor.predict_one(atoms) for atoms in (plain, tagged, pair)]
+    assert [r.energy for r in results] == pytest.approx([s.energy for s in singles], abs=1e-10)
+    assert results[0].energy == pytest.approx(make().energy(plain), abs=1e-10) != results[1].energy
+
+
+def test_a_model_of_tagged_atoms_refuses_others():
+    predictor = make(model=ToyModel(ToyConfig(num_tags=3)))
+    with pytest.raises(UserError, match=r"needs tags .* from 0 to 2 .*, but \w+ has none; set them"):
+        predictor.energy(molecule(3))
+    layers = molecule(3)
+    layers.set_tags([1, 2, 3])
+    with pytest.raises(UserError, match=r"structure 0 \(\w+\) has 1 to 3; set them"):
+        predictor.energy([layers])
+
+
+def test_an_anchored_potential_knows_the_elements_that_it_is_anchored_for():
+    predictor = make(anchored=True, elements=(1, 8))
+    assert predictor.elements == (1, 8)
+    assert predictor.energy(ase.Atoms("O")) == REFERENCE_ENERGIES[8]
+    with pytest.raises(UserError, match="C has C, but the model knows only H, O"):
+        predictor.energy(ase.Atoms("C"))
+
+
 class Explaining(ToyModel):
     def descriptors(self, graph):
         return graph.positions * 2

@@ -13,10 +13,11 @@ from equiform.graph import Graph
 class ToyConfig(NamedTuple):
     cutoff: float = 4.0
     elements: tuple[int, ...] = (1, 6, 8)
+    num_tags: int = 0
 
 
 class ToyModel(eqx.Module):
-    """e_i = ½ Σ_j depth · [(1 − e^{−width (r − r0)})² − 1] · (1 − (r/r_c)²)³."""
+    """e_i = ½ Σ_j depth · [(1 − e^{−width (r − r0)})² − 1] · (1 − (r/r_c)²)³, times 1 + its tag if there are tags."""
 
     depth: Array
     width: Array
@@ -34,4 +35,7 @@ class ToyModel(eqx.Module):
         u = jnp.where(inside, r / self.config.cutoff, 1.0)
         morse = self.depth * ((1 - jnp.exp(-self.width * (r - self.r0))) ** 2 - 1)
         pair = jnp.where(inside, 0.5 * morse * (1 - u**2) ** 3, 0)
-        return {"energy": jax.ops.segment_sum(pair, graph.receivers, graph.species.shape[0])}
+        energy = jax.ops.segment_sum(pair, graph.receivers, graph.species.shape[0])
+        if self.config.num_tags:
+            energy = energy * (1 + graph.node_fields["tags"].astype(energy.dtype))
+        return {"energy": energy}

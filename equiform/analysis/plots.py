@@ -108,12 +108,13 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
     figure = _figure(len(panels), title, height=4.2)
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
-        low, high = np.inf, -np.inf
+        low, high, bias = np.inf, -np.inf, 0.0
         for number, name in enumerate(panel.reference):
             reference, predicted = _finite(panel.reference[name], panel.predicted[name])
             if not len(reference):
                 continue
             error = np.abs(predicted - reference).mean() * panel.error_scale
+            bias += (predicted - reference).sum()
             low = min(low, reference.min(), predicted.min())
             high = max(high, reference.max(), predicted.max())
             if len(reference) > MAX_POINTS:
@@ -140,7 +141,8 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
             axes.set_xlim(ends)
             axes.set_ylim(ends)
             axes.set_aspect("equal")
-            legend = axes.legend(edgecolor="none", framealpha=0.8, fontsize=8, loc="upper left", handletextpad=0.2)
+            free = "upper left" if bias <= 0 else "lower right"
+            legend = axes.legend(edgecolor="none", framealpha=0.8, fontsize=8, loc=free, handletextpad=0.2)
             for handle in legend.legend_handles:
                 if handle is not None:
                     handle.set_alpha(1)

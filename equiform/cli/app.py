@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ USER_ERROR, BUG, INTERRUPTED = 1, 70, 130
 EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted behind the name of a command."""
 
-COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "doctor", "demo"]
+COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "data", "doctor", "demo"]
 COMMANDS += ["convert", "export-official"]
 """In the order of the help text."""
 
@@ -111,6 +112,10 @@ _settings = {"cache": False}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends by raising SystemExit with the exit status."""
+    # On processors with slow gathers XLA reports, at length and for each program it loads from the cache, that
+    # "prefer-no-gather" is no instruction set; the program was made here and runs (openxla/xla issue 44565). XLA reads
+    # this when it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):
         # In a log file, lines of both stand in their order; a terminal without Å or ≤ shows a question mark.
         reconfigure = getattr(stream, "reconfigure", lambda **_: None)

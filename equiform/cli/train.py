@@ -1,11 +1,14 @@
 """`equiform train`: from a data file or a recipe to a run folder."""
 
+from difflib import get_close_matches
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from equiform.cli.app import Interrupted, app, examples, print_table, say, start_jax, warn
+from equiform.errors import UserError
 
 
 @app.command(
@@ -82,6 +85,9 @@ def _read(source: str | None, changes: list[str], output: str | None) -> Any:
         return load_recipe(None, [source, *changes], base)[0]
     if source.endswith((".yaml", ".yml")) or (source in builtin_recipes() and not Path(source).exists()):
         return load_recipe(find_recipe(source), changes, base)[0]
+    near = get_close_matches(source, builtin_recipes(), n=1, cutoff=0.75)
+    if near and not glob(source):
+        raise UserError(f"{source}: no such file or recipe; did you mean the recipe {near[0]}?")
     return load_recipe(None, changes, {**base, "data": {"train": source}})[0]
 
 

@@ -28,7 +28,7 @@ def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
         return "the cell is NaN or infinite"
     for name, value in labels._asdict().items():
         if value is not None and not np.isfinite(value).all():
-            return f"its {name} {'has' if name == 'forces' else 'is'} NaN or infinite"
+            return f"its {name} {'are' if name == 'forces' else 'is'} NaN or infinite"
     try:
         # 2 Å because a list as short as 0.1 Å needs a grid of very many cells.
         senders, receivers, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from equiform.data.check import usable_structures
 from equiform.data.labels import LabelKeys
+from equiform.data.stored import StoredGraphs
 from equiform.errors import UserError
 from equiform.graph import Graph
 from equiform.neighbors import Labels, graph_from_atoms
@@ -21,12 +22,27 @@ class Dataset(Sequence[Graph]):
     """A sequence of host graphs with labels (NaN = not given), and what training wants to know of them.
 
     Labels are `graph_fields["energy"]` (interaction energy, eV), `node_fields["forces"]` (eV/Å) and
-    `graph_fields["stress"]` (eV/Å³).
+    `graph_fields["stress"]` (eV/Å³). `node_fields["tags"]` is there if all structures have tags.
     """
 
-    def __init__(self, graphs: Sequence[Graph], cutoff: float):
-        self._graphs = list(graphs)
-        self.cutoff = cutoff
+    def __init__(
+        self,
+        graphs: Sequence[Graph],
+        cutoff: float,
+        *,
+        units: Mapping[str, str] | None = None,
+        quantity: str = "energy",
+    ):
+        """What is in a store stays there.
+
+        Args:
+            graphs: The structures.
+            cutoff: Å.
+            units: Units of labels other than energy, forces and stress, by name.
+            quantity: The label per structure that a model's scalar readout is to give.
+        """
+        self._graphs = graphs if isinstance(graphs, StoredGraphs) else list(graphs)
+        self.cutoff, self.units, self.quantity = cutoff, dict(units or {}), quantity
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -37,22 +53,44 @@ class Dataset(Sequence[Graph]):
     def __getitem__(self, index: slice) -> "Dataset": ...
     def __getitem__(self, index: int | slice) -> "Graph | Dataset":
         if isinstance(index, slice):
-            return Dataset(self._graphs[index], self.cutoff)
+            return Dataset(self._graphs[index], self.cutoff, units=self.units, quantity=self.quantity)
         return self._graphs[index]
+
+    @property
+    def noised(self) -> bool:
+        """Whether training draws the positions anew in every epoch."""
+        return isinstance(self._graphs, StoredGraphs) and self._graphs.noise is not None
+
+    def drawn(self, index: int, seed: int, epoch: int) -> Graph:
+        """The graph to train on in an epoch; it differs from epoch to epoch only where the data are noised."""
+        return self._graphs.drawn(index, seed, epoch) if isinstance(self._graphs, StoredGraphs) else self._graphs[index]
+
+    def column(self, label: str) -> Float[np.ndarray, "structures"]:
+        """A label per structure; NaN where not given."""
+        if isinstance(self._graphs, StoredGraphs):
+            return np.asarray(self._graphs.graph_labels.get(label, np.full(len(self), np.nan)), np.float64)
+        missing = [np.nan]
+        return np.array([float(graph.graph_fields.get(label, missing)[0]) for graph in self._graphs])
 
     @cached_property
     def num_atoms(self) -> Int[np.ndarray, "structures"]:
         """Atoms of each structure."""
+        if isinstance(self._graphs, StoredGraphs):
+            return self._graphs.num_atoms
         return np.array([len(graph.species) for graph in self._graphs], np.int64)
 
     @cached_property
     def num_edges(self) -> Int[np.ndarray, "structures"]:
         """Directed edges of each structure."""
+        if isinstance(self._graphs, StoredGraphs):
+            return self._graphs.num_edges
         return np.array([len(graph.senders) for graph in self._graphs], np.int64)
 
     @cached_property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
+        if isinstance(self._graphs, StoredGraphs):
+            return self._graphs.elements
         return tuple(sorted({int(z) for graph in self._graphs for z in np.unique(graph.species)}))
 
     @property
@@ -63,15 +101,28 @@ class Dataset(Sequence[Graph]):
     @cached_property
     def energy(self) -> Float[np.ndarray, "structures"]:
         """Interaction energies, eV; NaN where not given."""
-        return np.array([float(graph.graph_fields["energy"][0]) for graph in self._graphs])
+        return self.column("energy")
+
+    def has_label(self, name: str) -> bool:
+        """Whether any structure has a label of that name."""
+        stored = self._graphs
+        if isinstance(stored, StoredGraphs) and name not in stored.node_labels:
+            return bool(np.isfinite(stored.graph_labels.get(name, np.nan)).any())
+        fields = (graph.graph_fields.get(name, graph.node_fields.get(name)) for graph in self._graphs)
+        return any(field is not None and bool(np.isfinite(np.asarray(field)).any()) for field in fields)
 
     @cached_property
     def _forces(self) -> Float[np.ndarray, "atoms 3"]:
-        return np.concatenate([np.zeros((0, 3)), *(graph.node_fields["forces"] for graph in self._graphs)])
+        return self._gathered("forces", "node_fields", (3,))
 
     @cached_property
     def _stress(self) -> Float[np.ndarray, "structures 3 3"]:
-        return np.concatenate([np.zeros((0, 3, 3)), *(graph.graph_fields["stress"] for graph in self._graphs)])
+        return self._gathered("stress", "graph_fields", (3, 3))
+
+    def _gathered(self, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        if not self.has_label(name):
+            return np.zeros((0, *shape))
+        return np.concatenate([getattr(graph, kind)[name] for graph in self._graphs])
 
     @property
     def has_energy(self) -> bool:
@@ -163,6 +214,8 @@ def dataset_from_labels(
 ) -> Dataset:
     """Subtract reference energies from labels in eV, and build neighbour lists of structures in Å.
 
+    Tags of the atoms go along if all structures have them: batches that differ in their fields would be compiled apart.
+
     Args:
         structures: The structures.
         labels: Their labels, total energies.
@@ -174,10 +227,11 @@ def dataset_from_labels(
         UserError: An element has no reference energy.
     """
     graphs = []
+    tags = all(atoms.has("tags") for atoms in structures)
     for number, (atoms, label) in enumerate(zip(structures, labels, strict=True)):
         if label.energy is not None:
             label = label._replace(energy=interaction_energy(atoms, label.energy, reference_energies))
-        graphs.append(graph_from_atoms(atoms, cutoff, labels=label))
+        graphs.append(graph_from_atoms(atoms, cutoff, labels=label, tags=tags))
         if progress is not None:
             progress(number + 1, len(structures))
     return Dataset(graphs, cutoff)

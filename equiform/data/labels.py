@@ -93,9 +93,11 @@ def find_labels(structures: "Sequence[ase.Atoms]", config: DataConfig | None = N
             f"one: {', '.join(seen[:12])}; name them with data.energy_key=… and data.forces_key=…"
         )
     if names["forces"] is None:
-        warnings.append("no forces found: a potential trained on energies alone needs far more structures")
+        others = f"; data.forces_key=… if they are {' or '.join(sorted(found['forces'])[:6])}" if found["forces"] else ""
+        warnings.append(f"no forces found: a potential trained on energies alone needs far more structures{others}")
     if names["energy"] is None:
-        warnings.append("no energies found: the energy is learnt from forces only, up to a constant")
+        others = f"; data.energy_key=… if they are {' or '.join(sorted(found['energy'])[:6])}" if found["energy"] else ""
+        warnings.append(f"no energies found: the energy is learnt from forces only, up to a constant{others}")
     factors = _factors(structures, config, names["stress"], notes, warnings)
     forces_name = _plain(names["forces"] or "")
     if "grad" in forces_name:
@@ -164,7 +166,7 @@ def _rank(kind: str, name: str) -> int | None:
         for place, prefix in enumerate(_PREFIXES):
             if plain in (prefix + stem, stem + prefix):
                 return 10 * stem_place + place if kind == "stress" else place
-    if kind == "forces" and plain in ("gradient", "gradients", "grad"):
+    if kind == "forces" and plain in {prefix + stem for prefix in _PREFIXES for stem in ("gradient", "gradients", "grad")}:
         return 30
     if kind == "energy" and plain in ("epot", "etot", "toten", "e", "pe", "ene"):
         return 30

@@ -14,6 +14,7 @@ from equiform.data.inspect import DataReport, inspect_labelled, leaked
 from equiform.data.labels import LabelKeys, find_labels, named_values
 from equiform.data.read import read_structures
 from equiform.data.reference_energies import find_reference_energies, is_isolated_atom
+from equiform.data.set_config import SetConfig
 from equiform.data.split import split_indices
 from equiform.errors import UserError
 from equiform.neighbors import Labels
@@ -55,8 +56,10 @@ class _Part:
         return _Part([self.structures[k] for k in indices], [self.labels[k] for k in indices])
 
 
-def prepare(config: DataConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None) -> PreparedData:
-    """Read, check, split, subtract reference energies, and build neighbour lists.
+def prepare(
+    config: DataConfig | SetConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None
+) -> PreparedData:
+    """Read, check, split, subtract reference energies, and build neighbour lists; or open a benchmark's store.
 
     Args:
         config: Where the data are and how to read them.
@@ -66,6 +69,10 @@ def prepare(config: DataConfig, cutoff: float, *, progress: Callable[[int, int],
     Raises:
         UserError: Anything about the data that makes training impossible or wrong.
     """
+    if isinstance(config, SetConfig):
+        from equiform.data.sets import prepare_set
+
+        return prepare_set(config, cutoff, progress=progress)
     warnings: list[str] = []
     whole, keys = _read(config.train, config, None, warnings)
     warnings += keys.warnings
@@ -91,7 +98,7 @@ def prepare(config: DataConfig, cutoff: float, *, progress: Callable[[int, int],
         isolated=list(zip(isolated.structures, isolated.labels)),
     )
     for name, part in {"validation": validation, **tests}.items():
-        _check_elements(name, part, elements, references.values)
+        _check_elements(name, part, elements)
     report = inspect_labelled(train.structures, train.labels, keys, references)
     warnings += leaked(train.structures, {"validation": validation.structures} | {n: p.structures for n, p in tests.items()})
     report = report.extended(
@@ -165,14 +172,8 @@ def _sole_carriers(part: _Part) -> list[int]:
     return sorted({rows[0] for rows in carriers.values()})
 
 
-def _check_elements(name: str, part: _Part, elements: tuple[int, ...], references: dict[int, float]) -> None:
-    # A lone atom is its reference energy, whether or not the model has seen its element.
-    unknown = {
-        int(z)
-        for atoms in part.structures
-        if not (is_isolated_atom(atoms) and int(atoms.numbers[0]) in references)
-        for z in np.unique(atoms.numbers)
-    } - set(elements)
+def _check_elements(name: str, part: _Part, elements: tuple[int, ...]) -> None:
+    unknown = set(_elements(part)) - set(elements)
     if unknown:
         from ase.data import chemical_symbols
 

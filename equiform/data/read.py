@@ -88,10 +88,11 @@ def _format(file: Path) -> str | None:
         return "xyz"
     if suffixes and suffixes[-1] == ".db":
         return "db"
-    from ase.io.formats import UnknownFileTypeError, filetype
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
     try:
         known = filetype(str(file))
+        get_ioformat(known)  # ASE takes a suffix that it does not know for the name of a format
     except UnknownFileTypeError:
         raise UserError(f"{file}: not a format that ASE recognises; extended XYZ (.xyz, .extxyz), .traj and .db are") from None
     except (OSError, UnicodeDecodeError, EOFError) as error:

@@ -166,6 +166,10 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _torch_state(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK" and start[:1] != b"\x80":  # a zip archive, or the pickle of PyTorch before 1.6
+        raise UserError(f"{path} is no checkpoint: neither an .npz of named arrays nor a PyTorch file")
     torch = _torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

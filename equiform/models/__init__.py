@@ -6,10 +6,12 @@ from jaxtyping import PRNGKeyArray
 from pydantic import BaseModel
 
 from equiform.errors import UserError
+from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
 
 MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "equiformer": (EquiformerConfig, Equiformer),
+    "egnn": (EGNNConfig, EGNN),
 }
 
 

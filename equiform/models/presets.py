@@ -1,4 +1,4 @@
-"""Named Equiformer configurations: the reference's, exactly, and our own.
+"""Named configurations: the reference's Equiformers, exactly, and our own; `ALL_PRESETS` has the other architectures' too.
 
 The reference presets keep the published function (sharp cutoff, per-degree normalisation) and parameter counts. Ours are named
 by size; they have a smooth cutoff and the joint normalisation, so energies and forces are continuous and invariance holds at
@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from equiform.errors import UserError
-from equiform.models.equiformer import EquiformerConfig
+from equiform.models import parse_config
+from equiform.models.family_presets import FAMILY_PRESETS
 
 _REFERENCE: dict[str, Any] = {"norm": "per_degree", "cutoff_kind": "sharp"}
 _QM9 = _REFERENCE | {"elements": (1, 6, 7, 8, 9), "alpha_dropout": 0.2}
@@ -89,24 +90,28 @@ for _name in OWN:
     PRESETS[_name] = {"basis": "exp", "num_basis": 32} | PRESETS[_name]
 
 
-def preset(name: str, *, elements: Iterable[int] | None = None, **changes: Any) -> EquiformerConfig:
+ALL_PRESETS: dict[str, dict[str, Any]] = {**PRESETS, **FAMILY_PRESETS}
+"""Every name that a recipe may ask for."""
+
+
+def preset(name: str, *, elements: Iterable[int] | None = None, **changes: Any) -> Any:
     """A configuration by name.
 
     Args:
-        name: One of `PRESETS`.
+        name: One of `ALL_PRESETS`.
         elements: Atomic numbers; our own presets need them, the reference's have theirs.
         changes: Fields to set differently.
 
     Raises:
         UserError: There is no such preset, or it needs elements.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
+    if name not in ALL_PRESETS:
+        near = difflib.get_close_matches(name, ALL_PRESETS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"there is no preset {name!r}{hint} (there are: {', '.join(PRESETS)})")
-    fields = PRESETS[name] | changes
+        raise UserError(f"there is no preset {name!r}{hint} (there are: {', '.join(ALL_PRESETS)})")
+    fields = ALL_PRESETS[name] | changes
     if elements is not None:
         fields["elements"] = tuple(sorted(set(elements)))
     if "elements" not in fields:
         raise UserError(f"preset {name!r} needs the elements of the data")
-    return EquiformerConfig(**fields)
+    return parse_config(fields)

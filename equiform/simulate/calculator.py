@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -32,6 +33,13 @@ class EquiformCalculator(Calculator):
     def compilations(self) -> int:
         """How many programs were compiled since the calculator was made."""
         return self.predictor.compilations
+
+    def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; ASE does not count tags, which some models depend on."""
+        changes = super().check_state(atoms, tol)
+        if self.atoms is not None and not np.array_equal(self.atoms.get_tags(), atoms.get_tags()):
+            changes.append("tags")
+        return changes
 
     def calculate(
         self,

@@ -87,6 +87,7 @@ class System(eqx.Module):
         max_force: A larger force is an explosion, eV/Å.
         max_kinetic_energy: A larger kinetic energy is an explosion, eV.
         key: The seed of the thermostat; the noise of a step depends on it and on the step's number only.
+        node_fields: What else the model wants to know of the atoms.
     """
 
     species: Int[Array, "atoms"]
@@ -99,6 +100,7 @@ class System(eqx.Module):
     max_force: Float[Array, ""]
     max_kinetic_energy: Float[Array, ""]
     key: PRNGKeyArray
+    node_fields: dict[str, Array] = eqx.field(default_factory=dict)
 
 
 class Candidates(eqx.Module):
@@ -268,6 +270,7 @@ def _graph(system: System, candidates: Candidates, positions: Array, inside: Arr
         atom_mask=jnp.ones_like(system.species, bool),
         edge_mask=mask,
         graph_mask=jnp.ones(1, bool),
+        node_fields=system.node_fields,
     )
 
 

@@ -209,7 +209,8 @@ def _prepared(
     if not freedom:
         raise UserError(f"{name} has no internal degree of freedom: NVE has nothing to simulate; try NVT")
     velocities = _velocities(atoms, config, fixed, freedom)
-    substance = Substance(atoms.numbers, masses, np.array(atoms.cell.array), atoms.pbc.copy(), fixed)
+    tags = atoms.get_tags() if atoms.has("tags") else None
+    substance = Substance(atoms.numbers, masses, np.array(atoms.cell.array), atoms.pbc.copy(), fixed, tags)
     return substance, positions, velocities, freedom
 
 
@@ -274,6 +275,7 @@ def _system(
         masses=jnp.asarray(substance.masses, dtype),
         inverse_masses=jnp.asarray(np.where(substance.fixed, 0, 1 / substance.masses), dtype),
         cell=jnp.asarray(cell[None], dtype),
+        node_fields={} if substance.tags is None else {"tags": jnp.asarray(substance.tags, jnp.int32)},
         time_step=number(config.timestep * ase.units.fs),
         thermal_energy=number(ase.units.kB * (config.temperature or 0)),
         friction=number(config.friction / ase.units.fs),

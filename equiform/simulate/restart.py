@@ -57,7 +57,7 @@ def save_restart(path: Path, restart: Restart) -> None:
     }
     arrays: dict[str, Any] = {
         "settings": np.array(json.dumps(settings)),
-        **{f"substance.{name}": value for name, value in vars(substance).items()},
+        **{f"substance.{name}": value for name, value in vars(substance).items() if value is not None},
         "positions": np.stack(state.positions),
         "velocities": np.stack(state.velocities),
         "reference": np.stack(restart.reference),

@@ -64,6 +64,7 @@ class Substance:
     cell: Float[np.ndarray, "3 3"]
     pbc: Bool[np.ndarray, "3"]
     fixed: Bool[np.ndarray, "atoms"]
+    tags: Int[np.ndarray, "atoms"] | None = None
 
     def atoms(self, frame: Frame) -> "Atoms":
         """The frame as ASE structure with momenta, energy, forces, and its fixed atoms."""
@@ -77,6 +78,7 @@ class Substance:
             cell=self.cell,
             pbc=self.pbc,
             masses=self.masses,
+            tags=self.tags,
             momenta=frame.velocities * self.masses[:, None],
             constraint=FixAtoms(mask=self.fixed) if self.fixed.any() else None,
         )
@@ -141,6 +143,9 @@ class ExtxyzWriter(_TextFile):
         if substance.fixed.any():
             properties += ":move_mask:L:1"
             constant = [text + (" F" if fixed else " T") for text, fixed in zip(constant, substance.fixed)]
+        if substance.tags is not None:
+            properties += ":tags:I:1"
+            constant = [f"{text} {tag}" for text, tag in zip(constant, substance.tags)]
         self._template = "".join(
             f"{chemical_symbols[number]:<2s}{' %16.9f' * 9}{text}\n" for number, text in zip(substance.numbers, constant)
         )

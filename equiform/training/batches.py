@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from equiform.data.batching import collate, plan_epoch
+from equiform.data.batching import PlannedBatch, collate, plan_epoch
 from equiform.data.dataset import Dataset
-from equiform.graph import Capacity, Graph
+from equiform.graph import Capacity, Graph, batch
 
 AHEAD = 2
 """Batches that are ready before they are asked for."""
@@ -57,6 +57,7 @@ class BatchStream:
         position: The first batch in it.
         shuffle: A new order in every epoch; else one epoch in the order of the data set.
         dtype: Precision of floating-point arrays.
+        shard: Which of how many processes this is: each takes every so manieth batch, all of them equally many.
     """
 
     def __init__(
@@ -70,7 +71,11 @@ class BatchStream:
         position: int = 0,
         shuffle: bool = True,
         dtype: str = "float32",
+        shard: tuple[int, int] = (0, 1),
     ):
+        if not 0 <= shard[0] < shard[1]:
+            raise ValueError(f"shard {shard[0]} of {shard[1]} does not exist")
+        self._shard = shard
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._shuffle, self._dtype = shuffle, np.dtype(dtype)
         largest = int(np.max(dataset.num_edges, initial=1))
@@ -80,8 +85,8 @@ class BatchStream:
         self._thread = threading.Thread(target=self._work, args=(epoch, position), name="equiform-batches", daemon=True)
 
     def plan(self, epoch: int) -> Any:
-        """The planned batches of an epoch."""
-        return plan_epoch(
+        """The planned batches of an epoch: a pure function of the sizes, the seed, the epoch and the shard."""
+        whole = plan_epoch(
             self._dataset.num_atoms,
             self._dataset.num_edges,
             batch_size=self._batch_size,
@@ -90,6 +95,9 @@ class BatchStream:
             epoch=epoch,
             shuffle=self._shuffle,
         )
+        index, count = self._shard
+        # What does not go round evenly is left out of a shuffled epoch (each epoch, something else) and kept in an ordered one.
+        return whole[index : len(whole) - len(whole) % count if self._shuffle else None : count]
 
     def __enter__(self) -> "BatchStream":
         self._thread.start()
@@ -137,7 +145,7 @@ class BatchStream:
 
     def _prepare(self, epoch: int, place: int, plan: Any) -> Batch:
         indices = np.asarray(plan[place].indices)
-        host = jax.tree.map(self._cast, collate(self._dataset, plan[place]))
+        host = jax.tree.map(self._cast, self._collated(plan[place], epoch))
         # The switch for 64 bits belongs to a thread, not to the process.
         with jax.enable_x64(self._dtype == np.float64):
             graph = jax.device_put(host)
@@ -152,8 +160,23 @@ class BatchStream:
             signature=(jax.tree.structure(host), shapes),
         )
 
+    def _collated(self, planned: PlannedBatch, epoch: int) -> Graph:
+        if not (self._shuffle and self._dataset.noised):
+            return collate(self._dataset, planned)
+        graphs = [self._dataset.drawn(index, self._seed, epoch) for index in planned.indices]
+        capacity = planned.capacity
+        # Noised positions have other edges than those that the plan counted.
+        edges = sum(len(graph.senders) for graph in graphs)
+        return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=_roomy(edges)))
+
     def _cast(self, leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
         if np.issubdtype(array.dtype, np.floating):
             return array.astype(self._dtype, copy=False)
         return array.astype(np.int32) if array.dtype == np.int64 else array
+
+
+def _roomy(edges: int) -> int:
+    """A number of edges that few batches exceed and that few compiled programs serve: up to the next eighth of a power of 2."""
+    step = 1 << max(edges.bit_length() - 4, 0)
+    return -(-edges // step) * step

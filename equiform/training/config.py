@@ -74,6 +74,22 @@ class Losses(BaseModel):
         return {name: term for name, term in named.items() if term is not None}
 
 
+class Normalization(BaseModel):
+    """How a model's output becomes the quantity: quantity = std · output + mean.
+
+    Attributes:
+        mean: In the unit of the quantity.
+        std: In the unit of the quantity.
+        readouts: What one unit of each further readout is worth, by name (OC20: `{displacement: 0.877}`, Å).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+    readouts: dict[str, float] = Field(default_factory=dict)
+
+
 class TrainingConfig(BaseModel):
     """The `training:` section of a recipe.
 
@@ -101,6 +117,9 @@ class TrainingConfig(BaseModel):
         clip: Largest global norm of the gradient; None switches clipping off.
         ema: Decay of the running mean of the weights that is validated and saved; None switches it off.
         losses: The terms of the loss.
+        normalization: How the model's output becomes the quantity: "anchored" (isolated atoms at their reference energy,
+            scaled by the forces), "mean-std" (of the training structures, as most papers standardise), "none", or numbers.
+        standardized_losses: The terms of the loss are of errors divided by the normalisation's std, as published.
         early_stopping: Stop after so many validations without a better loss; None never does.
         seed: Of the data order and of dropout.
         dtype: Precision of weights and arithmetic.
@@ -130,6 +149,8 @@ class TrainingConfig(BaseModel):
     clip: float | None = Field(default=10.0, gt=0)
     ema: float | None = Field(default=0.999, gt=0, lt=1)
     losses: Losses = Field(default_factory=Losses)
+    normalization: Literal["anchored", "mean-std", "none"] | Normalization = "anchored"
+    standardized_losses: bool = False
     early_stopping: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     dtype: Literal["float32", "float64"] = "float32"

@@ -85,10 +85,11 @@ def evaluate_with_values(
         dataset: Host graphs with label fields; NaN where not given.
         batch_size: Structures per batch on average.
         dtype: Precision of the predictions.
-        targets: Which readouts to compare; None means energy, forces and stress as far as there are labels.
+        targets: Which readouts to compare; None means energy, forces, stress and whatever else the data set has units for,
+            as far as there are labels.
         progress: Told how many structures were done.
     """
-    names = list(targets) if targets is not None else labelled(dataset, ("energy", "forces", "stress"))
+    names = list(targets) if targets is not None else labelled(dataset, ("energy", "forces", "stress", *dataset.units))
     rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in names}
     with jax.enable_x64(dtype == "float64"):
         params, static = split(with_dtype(potential, dtype))
@@ -113,23 +114,18 @@ def evaluate_with_values(
             key = "energy_per_atom" if name == "energy" else name
             values[key] = columns
             difference = columns.predicted - columns.reference
-            errors[key] = {**_statistics(difference), "unit": UNITS.get(key, ""), "count": difference.size}
+            errors[key] = {**_statistics(difference), "unit": unit_of(key, dataset), "count": difference.size}
     return Evaluation(errors, values)
 
 
 def labelled(dataset: Dataset, names: Iterable[str]) -> list[str]:
     """Which of the names have at least one label in the data set."""
-    missing = dict.fromkeys(names)
-    found = []
-    for graph in dataset:
-        for name in list(missing):
-            field = graph.graph_fields.get(name, graph.node_fields.get(name))
-            if field is not None and np.isfinite(np.asarray(field)).any():
-                found.append(name)
-                del missing[name]
-        if not missing:
-            break
-    return [name for name in names if name in found]
+    return [name for name in names if dataset.has_label(name)]
+
+
+def unit_of(key: str, dataset: Dataset) -> str:
+    """The unit of an error; empty if nobody said."""
+    return dataset.units.get(key, UNITS.get(key, ""))
 
 
 class Validator:
@@ -173,7 +169,7 @@ class Validator:
             errors[key] = {
                 "mae": sums["absolute"] / count if sums["count"] else None,
                 "rmse": float(np.sqrt(sums["squared"] / count)) if sums["count"] else None,
-                "unit": UNITS.get(key, ""),
+                "unit": unit_of(key, self._dataset),
             }
         return loss, errors
 

@@ -28,6 +28,7 @@ from equiform.training.checkpoint import CheckpointFolder
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 FORMAT = "equiform-run"
+ELSEWHERE = "choose another folder with -o (run.folder=…)"
 PACKAGES = (
     "equiform",
     "jax",
@@ -78,16 +79,8 @@ class RunFolder:
         Raises:
             UserError: There is something in that folder, or it cannot be written.
         """
-        path = Path(path).absolute()
-        advice = "choose another folder with run.folder=..."
-        with explained(f"cannot make the run folder {path}", advice):
-            if path.exists() and not path.is_dir():
-                raise UserError(f"{path} is a file; {advice}")
-            if path.is_dir() and any(path.iterdir()):
-                earlier = (path / RUN_FILE).exists()
-                what = "holds an earlier run" if earlier else "is not empty"
-                hint = "resume it (--resume), or " if earlier else ""
-                raise UserError(f"{path} {what}, which would be overwritten; {hint}{advice}")
+        path = cls.check_free(path)
+        with explained(f"cannot make the run folder {path}", ELSEWHERE):
             path.mkdir(parents=True, exist_ok=True)
             content = {
                 "format": FORMAT,
@@ -99,6 +92,24 @@ class RunFolder:
             write_atomically(path / RECIPE_FILE, recipe.encode())
             write_atomically(path / RUN_FILE, to_json(content))
         return cls(path, content)
+
+    @staticmethod
+    def check_free(path: str | Path) -> Path:
+        """The absolute path of a folder that is new or empty.
+
+        Raises:
+            UserError: It is neither, or cannot be looked into.
+        """
+        path = Path(path).absolute()
+        with explained(f"cannot make the run folder {path}", ELSEWHERE):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file; {ELSEWHERE}")
+            if path.is_dir() and any(path.iterdir()):
+                earlier = (path / RUN_FILE).exists()
+                what = "holds an earlier run" if earlier else "is not empty"
+                hint = "resume it (--resume), or " if earlier else ""
+                raise UserError(f"{path} {what}, which would be overwritten; {hint}{ELSEWHERE}")
+        return path
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":

@@ -1,8 +1,74 @@
-"""The energy scale of a data set: what one unit of a freshly initialised model's output should be worth."""
+"""From a model to a potential: what one unit of the model's output is worth, and what its zero is."""
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 from equiform.data.dataset import Dataset
+from equiform.errors import UserError
+from equiform.potential import Potential
+from equiform.training.config import LossConfig, Normalization, TrainingConfig
+
+
+def initial_potential(model: Any, config: TrainingConfig, train: Dataset, elements: Iterable[int]) -> Potential:
+    """The potential to start training from.
+
+    Args:
+        model: Freshly initialised.
+        config: Says how the output is normalised.
+        train: Gives scale and mean where they come from data.
+        elements: Atomic numbers that energies can be predicted for.
+
+    Raises:
+        UserError: The mean and standard deviation are asked for and cannot be found.
+    """
+    quantity = train.quantity
+    unit = "eV" if quantity == "energy" else train.units.get(quantity, "")
+    wanted = config.normalization
+    if wanted == "anchored" and quantity == "energy":
+        return Potential(model, scale=energy_scale(train), elements=tuple(sorted(elements)), anchored=True)
+    scale, shift, scales = 1.0, 0.0, {}
+    if isinstance(wanted, Normalization):
+        scale, shift, scales = wanted.std, wanted.mean, wanted.readouts
+    elif wanted != "none":
+        values = train.column(quantity)
+        values = values[np.isfinite(values)]
+        if len(values) < 2 or not values.std() > 0:
+            raise UserError(
+                f"training.normalization=mean-std needs training structures whose {quantity} differs; {len(values)} have one"
+            )
+        # Unbiased, as the published codes have it.
+        scale, shift = float(values.std(ddof=1)), float(values.mean())
+    return Potential(
+        model,
+        scale=scale,
+        shift=shift,
+        elements=tuple(sorted(elements)),
+        quantity=quantity,
+        unit=unit,
+        scales=tuple(sorted(scales.items())),
+    )
+
+
+def loss_terms_of(config: TrainingConfig, potential: Potential) -> dict[str, LossConfig]:
+    """The terms of the loss; for standardised losses each weight is divided by what its target is standardised with."""
+    terms = config.losses.terms()
+    if potential.quantity != "energy":
+        kept = {name: term for name, term in terms.items() if name not in ("energy", "forces", "stress")}
+        terms = {potential.quantity: LossConfig(), **kept}
+    if not config.standardized_losses:
+        return terms
+    scales: Mapping[str, float] = dict(potential.scales)
+    return {name: _rescaled(term, scales.get(name, potential.scale)) for name, term in terms.items()}
+
+
+def _rescaled(term: LossConfig, scale: float) -> LossConfig:
+    if term.kind in ("mse", "huber"):
+        raise UserError(f"training.standardized_losses goes with losses that are lengths (l1, l2norm), not with {term.kind}")
+    final = None if term.final_weight is None else term.final_weight / scale
+    return term.model_copy(update={"weight": term.weight / scale, "final_weight": final})
 
 
 def energy_scale(dataset: Dataset) -> float:

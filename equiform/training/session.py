@@ -26,6 +26,7 @@ from equiform.training.optimizer import learning_rate
 from equiform.training.parameters import with_dtype
 from equiform.training.progress import Meter, Reporter, errors_in_words
 from equiform.training.run_folder import RunFolder
+from equiform.training.scale import loss_terms_of
 from equiform.training.step import NO_STEP, TrainingStep, explain_failure
 
 FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every")
@@ -82,7 +83,7 @@ class Session:
         self.potential, self.train, self.config = potential, train, config
         self.folder, self.reporter = run, reporter
         validation = validation if validation is not None and len(validation) else None
-        self.terms = terms_with_labels(config, train, reporter)
+        self.terms = terms_with_labels(loss_terms_of(config, potential), config, train, reporter)
         self.step = TrainingStep(potential, config, self.terms, reporter.say)
         self.state = self.step.initial_state()
         self.validator = None
@@ -296,13 +297,15 @@ class Session:
         raise explain_failure(bad, sums, dict(self._recent).get(bad), advice)
 
 
-def terms_with_labels(config: TrainingConfig, train: Dataset, reporter: Reporter) -> dict[str, LossConfig]:
+def terms_with_labels(
+    terms: dict[str, LossConfig], config: TrainingConfig, train: Dataset, reporter: Reporter
+) -> dict[str, LossConfig]:
     """The terms of the loss that have a label anywhere in the training set; what is left out is said.
 
     Raises:
         UserError: None has, or a target that was named under `other` has not.
     """
-    wanted = {name: term for name, term in config.losses.terms().items() if term.weight or term.final_weight}
+    wanted = {name: term for name, term in terms.items() if term.weight or term.final_weight}
     found = labelled(train, wanted)
     for name in wanted:
         if name in found:
@@ -321,7 +324,7 @@ def terms_with_labels(config: TrainingConfig, train: Dataset, reporter: Reporter
 def fingerprint(potential: Potential, config: TrainingConfig, train: Dataset, validation: Dataset | None) -> dict[str, Any]:
     """What must be the same for a run to be resumed: settings, model, data."""
     settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
-    model = {name: getattr(potential, name, None) for name in ("scale", "shift", "anchored")}
+    model = {name: getattr(potential, name, None) for name in ("scale", "shift", "anchored", "quantity")}
     dump = getattr(getattr(potential.model, "config", None), "model_dump", None)
     return {
         "training": settings,

@@ -60,7 +60,7 @@ def test_element_without_reference_energy_is_named():
     [
         (water(np.nan), "energy is NaN"),
         (water(np.inf), "energy is NaN or infinite"),
-        (water(-1.0, np.full((3, 3), np.nan)), "forces has NaN"),
+        (water(-1.0, np.full((3, 3), np.nan)), "forces are NaN"),
         (water(-1.0, cell=[0, 0, 0], pbc=True), "no volume"),
         (Atoms("H2", positions=[[0, 0, 0], [0, 0, np.nan]], info={"energy": 1.0}), "position is NaN"),
         (Atoms("H2", positions=[[0, 0, 0], [0, 0, 0]], info={"energy": 1.0}), "atoms 0 and 1 overlap"),
@@ -105,3 +105,15 @@ def test_progress_is_reported():
     structures = labelled(molecules(3))
     build_dataset(structures, find_labels(structures), 3.0, {}, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_tags_go_along_if_all_structures_have_them():
+    structures = labelled(molecules(3))
+    keys = find_labels(structures)
+    assert all("tags" not in graph.node_fields for graph in build_dataset(structures, keys, 3.0, {}))
+    for number, atoms in enumerate(structures):
+        atoms.set_tags(number)
+    for number, graph in enumerate(build_dataset(structures, keys, 3.0, {})):
+        assert graph.node_fields["tags"].tolist() == [number] * len(structures[number])
+    del structures[1].arrays["tags"]
+    assert all("tags" not in graph.node_fields for graph in build_dataset(structures, keys, 3.0, {}))

@@ -8,7 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from equiform.data import units
 from equiform.data.inspect import inspect, leaked
 from equiform.data.labels import LabelKeys, find_labels
-from equiform.data.plausibility import energy_force_slope, energy_unit_warning
+from equiform.data.plausibility import Slope, energy_force_slope, energy_unit_warning, slope_warning
 from equiform.neighbors import Labels
 
 from .samples import isolated_atoms, labelled, molecules
@@ -60,6 +60,15 @@ def test_slope_of_consistent_data_is_one(turned):
 def test_units_that_contradict_each_other_are_recognised(energy, forces, said):
     found = warnings_of(labelled(molecules(30), energy=energy, forces=forces))
     assert any(said in line for line in found), found
+
+
+def test_sound_data_far_apart_are_not_accused():
+    # Between far frames the trapezoid misses the anharmonic part: 500 frames of 3BPA at 300 K give 0.58 to 0.8.
+    slopes = [Slope(0.58, 0.95, 20, distance) for distance in (0.7, 0.2)]
+    assert slope_warning(slopes[0]) is None
+    assert "energies and forces are not in eV" in (slope_warning(slopes[1]) or "")
+    assert "are not in eV" in (slope_warning(Slope(0.58 / EH, 0.95, 20, 0.7)) or "")
+    assert "sign is wrong" in (slope_warning(Slope(-0.58, 0.95, 20, 0.7)) or "")
 
 
 def test_unit_set_by_the_user_silences_the_warning():

@@ -49,6 +49,20 @@ def test_usual_names_are_found(energy, forces):
     np.testing.assert_array_equal(labels.forces, FORCES)
 
 
+def test_gradients_are_forces_with_the_other_sign():
+    structures = [water({"DFT_energy": -14.0}, {"DFT_gradient": FORCES})]
+    keys = find_labels(structures)
+    assert keys.forces == "DFT_gradient" and any("read as the gradient" in note for note in keys.notes)
+    np.testing.assert_array_equal(read_labels(structures[0], keys).forces, -FORCES)
+
+
+def test_without_forces_the_arrays_that_could_be_them_are_named():
+    keys = find_labels([water({"energy": -14.0}, {"accelerations": FORCES, "charges": np.zeros(3)})])
+    assert any("data.forces_key=… if they are accelerations" in line for line in keys.warnings)
+    keys = find_labels([water({"heat": -14.0}, {"forces": FORCES})])
+    assert any("data.energy_key=… if they are heat" in line for line in keys.warnings)
+
+
 def test_reference_names_beat_calculator_output_and_it_is_said():
     keys = find_labels([water({"REF_energy": -2.0}, {"REF_forces": FORCES}, energy=-1.0, forces=-FORCES)])
     assert (keys.energy, keys.forces) == ("REF_energy", "REF_forces")

@@ -144,3 +144,9 @@ def test_corrupt_compression_is_one_line(tmp_path):
     (tmp_path / "b.xyz.gz").write_bytes(b"not gzip")
     with pytest.raises(UserError, match=r"b\.xyz\.gz"):
         read_structures(tmp_path / "b.xyz.gz")
+
+
+def test_an_unknown_suffix_is_not_taken_for_a_format(tmp_path):
+    (tmp_path / "data.foo").write_text("hello\n")
+    with pytest.raises(UserError, match="not a format that ASE recognises"):
+        read_structures(tmp_path / "data.foo")

@@ -101,3 +101,10 @@ def test_our_own_presets_are_not_exported(tmp_path):
     save_model(tmp_path / "model", Potential(Equiformer(config, key=jax.random.key(0))), {})
     with pytest.raises(UserError, match="would compute something else"):
         export(tmp_path / "model", tmp_path / "out.npz")
+
+
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
+    path = tmp_path / "data.xyz"
+    path.write_text("1\n\nH 0 0 0\n")
+    with pytest.raises(UserError, match=r"neither an \.npz of named arrays nor a PyTorch file"):
+        read_state(path)

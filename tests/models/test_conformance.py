@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from equiform.models import MODELS, build_model
+from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
 from equiform.potential import Potential
 from equiform.testing import CHECKS, check
@@ -33,8 +34,15 @@ _TRUE_PARITY = _SMALL | {
 _LINEAR = _SMALL | {"message": "linear", "vector_readout": None, "irreps_feature": "8x0e", "basis": "bessel"}
 _REFERENCE = _SMALL | {"norm": "per_degree", "cutoff_kind": "sharp", "num_tags": 3}
 
-QUICK = {"equiformer": EquiformerConfig(**_SMALL)}
+_EGNN = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16}
+
+QUICK = {
+    "equiformer": EquiformerConfig(**_SMALL),
+    "egnn": EGNNConfig(**_EGNN, displacement="displacement"),
+}
 THOROUGH = {
+    "egnn, still and without a gate": EGNNConfig(**_EGNN, gate=False, species="powers"),
+    "egnn, as published": EGNNConfig(**_EGNN, species="powers", readout="graph", cutoff_kind="sharp"),
     "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),
     "equiformer, linear messages": EquiformerConfig(**_LINEAR),
     "equiformer, dot-product attention": EquiformerConfig(**_LINEAR, attention="dot"),
@@ -52,7 +60,8 @@ def test_every_model_is_listed_here():
 def potential(request) -> Potential:
     config = request.param
     model = build_model(config, key=jax.random.key(0))
-    return Potential(model, scale=2.0, elements=config.elements, anchored=True)
+    # Energies that are no sum over atoms have no energy of an isolated atom to subtract.
+    return Potential(model, scale=2.0, elements=config.elements, anchored=getattr(config, "additive", True))
 
 
 # Operation by operation is slow: two minutes.

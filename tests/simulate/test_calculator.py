@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from equiform.potential import Potential
+from equiform.predictor import Predictor
 from equiform.simulate.calculator import EquiformCalculator, calculator
+from tests.toy import ToyConfig, ToyModel
 
 
 def test_properties_follow_the_conventions_of_ase(crystal, predictor):
@@ -82,3 +85,11 @@ def test_nve_with_the_integrator_of_ase_keeps_the_energy(cluster, predictor):
     run.run(300)
     assert np.ptp(energies) / 7 < 2e-4
     assert cluster.calc.compilations == 1
+
+
+def test_new_tags_are_a_change(cluster):
+    cluster.set_tags(0)
+    cluster.calc = calculator(Predictor(Potential(ToyModel(ToyConfig(num_tags=2))), dtype="float64"))
+    before = cluster.get_potential_energy()
+    cluster.set_tags(1)
+    assert cluster.get_potential_energy() == pytest.approx(2 * before, abs=1e-10)

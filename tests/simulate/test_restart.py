@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from equiform.errors import UserError
+from equiform.potential import Potential
+from equiform.predictor import Predictor
 from equiform.simulate.md import MDConfig, resume_md, run_md
+from tests.toy import ToyConfig, ToyModel
 
 TIMING = {"steps_per_second", "ns_per_day", "wall_seconds", "compilations", "trajectory", "log", "restart"}
 
@@ -121,3 +124,21 @@ def test_files_that_were_changed_since_are_not_continued(cluster, predictor, tmp
     files["trajectory"].unlink()
     with pytest.raises(UserError, match="gone"):
         resume_md(predictor(), files["restart"], steps=60)
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".traj"])
+def test_tags_reach_the_model_the_trajectory_and_the_continuation(cluster, tmp_path, suffix):
+    import ase.io
+
+    model = Predictor(Potential(ToyModel(ToyConfig(num_tags=3))), dtype="float64")
+    cluster.set_tags([0, 1, 2, 0, 1, 2, 2])
+    config = MDConfig(temperature=100, steps=4, frame_interval=1)
+    trajectory, restart = tmp_path / f"a{suffix}", tmp_path / "a.npz"
+    run_md(model, cluster, config, trajectory=trajectory, restart=restart)
+    resume_md(model, restart, steps=6)
+    frames = ase.io.read(trajectory, ":")
+    assert len(frames) == 7
+    for frame in frames:
+        assert np.array_equal(frame.get_tags(), cluster.get_tags())
+        # Coordinates of text have nine decimals.
+        assert model.energy(frame) == pytest.approx(frame.get_potential_energy(), abs=1e-6)

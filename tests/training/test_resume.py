@@ -27,7 +27,7 @@ def start(folder: Path, *options: str, cached: bool = True) -> subprocess.Popen[
     command = [sys.executable, "-m", "tests.training.run_toy", str(folder), *options]
     cache = jax.config.jax_compilation_cache_dir if cached else ""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", "TF_CPP_MIN_LOG_LEVEL": "3"}  # as equiform.cache
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", "TF_CPP_MIN_LOG_LEVEL": "3"}  # as equiform.cli
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 

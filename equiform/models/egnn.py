@@ -1,0 +1,272 @@
+"""EGNN: messages from invariant distances, and positions that move along the edges.
+
+Every node has invariant channels and a position. An edge computes a message from both ends and their squared distance; nodes
+add up messages, and positions may follow the sum of edge vectors weighted by an invariant number per message. Vectors are thus
+only ever made of positions (and a given velocity), which makes the model E(n)-equivariant without any harmonics.
+
+    m_ij = φ_e(h_i, h_j, |x_i − x_j|², a_ij)                    (Dense SiLU)², the others Dense SiLU Dense; gate: m_ij σ(w·m_ij)
+    x_i += mean_j clip((x_i − x_j) φ_x(m_ij)) + φ_v(h_i) v_i     only with a `displacement` readout; v_i the given velocity
+    h_i += φ_h(h_i, Σ_j m_ij)
+
+Source: Satorras, Hoogeboom and Welling, ICML 2021 (arXiv:2102.09844); reference code vgsatorras/egnn.
+Differs: `cutoff_kind = "smooth"` multiplies messages by an envelope that vanishes at the cutoff, and moves positions by a sum
+over a constant number of neighbours, so that energies and forces are continuous; `readout = "atoms"` sums an energy per atom,
+so that energies are additive. Presets named after the paper switch both off. The first layer of φ_e is applied to nodes before
+they are gathered (the same function).
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from equiform.graph import Graph
+from equiform.nn.dense import MLP, Dense
+from equiform.nn.radial import polynomial_envelope
+from equiform.nn.species import type_table
+
+MAX_MOVE = 100.0
+"""Components of a weighted edge vector are clipped to this, as in the reference."""
+
+
+class EGNNConfig(BaseModel):
+    """Everything that fixes an EGNN's function and parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["egnn"] = "egnn"
+    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å; far beyond the graph: fully connected.")
+    num_layers: int = Field(7, ge=1)
+    channels: int = Field(128, ge=1)
+    species: Literal["one_hot", "powers"] | None = Field(
+        "one_hot", description='Node inputs from the element; "powers": one-hot times 1, Z/9 and (Z/9)²; None: not used.'
+    )
+    velocity: str | None = Field(
+        None, description="Node field with a velocity: node inputs get its length, positions follow it."
+    )
+    charge: str | None = Field(None, description="Node field with a charge: the product of both ends is an edge input.")
+    initial_distance: bool = Field(False, description="The squared distance before any update is an edge input.")
+    gate: bool = Field(True, description="Messages are weighted by σ(w·m).")
+    displacement: str | None = Field(
+        None, description="Name of the readout x_out − x_in of nodes; None: positions do not move."
+    )
+    readout: Literal["atoms", "graph"] | None = Field(
+        "atoms", description='Energies: a sum over atoms, or a network on summed atoms as in the reference ("graph").'
+    )
+    cutoff_kind: Literal["smooth", "sharp"] = "smooth"
+    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EGNNConfig":
+        if self.readout is None and self.displacement is None:
+            raise ValueError("there is nothing to predict: give readout or displacement")
+        if self.velocity is not None and self.displacement is None:
+            raise ValueError("a velocity needs a displacement readout")
+        if len(set(self.elements)) != len(self.elements):
+            raise ValueError(f"elements has repeated entries: {self.elements}")
+        return self
+
+    @property
+    def additive(self) -> bool:
+        """Whether the energy of two molecules far apart is the sum of their energies."""
+        return self.readout != "graph"
+
+
+class EGNN(eqx.Module):
+    """The model; call it with a graph. Invariant energies, equivariant displacements: under O(3) and translations."""
+
+    embedding: Dense
+    layers: list["Layer"]
+    node_readout: MLP | None
+    graph_readout: MLP | None
+    config: EGNNConfig = eqx.field(static=True)
+
+    def __init__(self, config: EGNNConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, config.num_layers + 3)
+        self.config = config
+        size = {None: 0, "one_hot": 1, "powers": 3}[config.species] * len(config.elements) + (config.velocity is not None)
+        self.embedding = Dense(max(size, 1), config.channels, key=keys[0])
+        self.layers = [Layer(config, key=k) for k in keys[3:]]
+        width = config.channels
+        self.node_readout = self.graph_readout = None
+        if config.readout == "atoms":
+            self.node_readout = MLP(width, width, 1, key=keys[1])
+        elif config.readout == "graph":
+            self.node_readout = MLP(width, width, width, key=keys[1])
+            self.graph_readout = MLP(width, width, 1, key=keys[2])
+
+    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """Energy per atom `"energy"` (atoms) and the displacement (atoms, 3), as the configuration asks.
+
+        A graph readout gives every atom an equal share, so that the sum over atoms is the network's output.
+
+        Args:
+            graph: The batch.
+            key: Not used; the model has no dropout.
+        """
+        h, moved = self._run(graph)
+        outputs = {}
+        if self.node_readout is not None:
+            energy = self.node_readout(h)
+            if self.graph_readout is not None:
+                pooled = self.graph_readout(graph.sum_over_atoms(energy))[:, 0]
+                number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(h[:, 0])), 1)
+                outputs["energy"] = (pooled / number)[graph.graph_index]
+            else:
+                outputs["energy"] = energy[:, 0]
+        if self.config.displacement is not None:
+            outputs[self.config.displacement] = moved
+        return outputs
+
+    def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
+        """Invariant features of each atom after the last layer."""
+        return self._run(graph)[0]
+
+    def decay_mask(self) -> "EGNN":
+        """True for parameters under weight decay: all, as in the reference."""
+        return jax.tree.map(lambda _: True, self)
+
+    def node_inputs(self, graph: Graph) -> Float[Array, "atoms inputs"]:
+        """What the embedding sees of each node: its element, its speed, or 1 if there is neither."""
+        config, dtype = self.config, graph.positions.dtype
+        parts = []
+        if config.species is not None:
+            types = jnp.asarray(type_table(config.elements))[graph.species]
+            one_hot = jax.nn.one_hot(types, len(config.elements), dtype=dtype)
+            if config.species == "powers":
+                powers = (jnp.asarray(graph.species, dtype) / 9)[:, None] ** jnp.arange(3, dtype=dtype)[None]
+                one_hot = (one_hot[:, :, None] * powers[:, None]).reshape(len(types), -1)
+            parts.append(one_hot)
+        if config.velocity is not None:
+            parts.append(jnp.sqrt((self._field(graph, config.velocity) ** 2).sum(axis=1, keepdims=True)))
+        return jnp.concatenate(parts, axis=1) if parts else jnp.ones((graph.species.shape[0], 1), dtype)
+
+    def _field(self, graph: Graph, name: str) -> Array:
+        if name not in graph.node_fields:
+            have = ", ".join(sorted(graph.node_fields)) or "none"
+            raise ValueError(f"this model needs the node field {name!r}; the graph has: {have}")
+        return jnp.asarray(graph.node_fields[name])
+
+    def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
+        config = self.config
+        senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
+        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
+        squared = (vectors**2).sum(axis=1)
+        # An edge of an atom to itself is not there; one to another atom at the same place is.
+        inside = jnp.asarray(graph.edge_mask) & (squared <= config.cutoff**2)
+        share = inside.astype(vectors.dtype)
+        if config.cutoff_kind == "smooth":
+            distance = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+            share = jnp.where(inside, polynomial_envelope(distance / config.cutoff), 0)
+        attributes = []
+        if config.charge is not None:
+            charge = self._field(graph, config.charge).reshape(-1)
+            attributes.append((charge[senders] * charge[receivers])[:, None])
+        if config.initial_distance:
+            attributes.append(squared[:, None])
+        edges = Edges(
+            senders=senders,
+            receivers=receivers,
+            inside=inside,
+            share=share,
+            attributes=jnp.concatenate(attributes, axis=1) if attributes else None,
+        )
+        velocity = None if config.velocity is None else self._field(graph, config.velocity)
+        h, moved = self.embedding(self.node_inputs(graph)), jnp.zeros_like(graph.positions)
+        for layer in self.layers:
+            # Only the change of positions is carried: cell shifts and large coordinates cancel exactly.
+            now = vectors + moved[senders] - moved[receivers]
+            h, moved = layer(h, moved, now, edges, velocity)
+        return h, moved
+
+
+class Edges(eqx.Module):
+    """What all layers know of the edges.
+
+    Attributes:
+        senders: Node that an edge starts from.
+        receivers: Node that it ends at; ascending.
+        inside: False for padding and edges beyond the cutoff.
+        share: Weight of an edge in sums: 0 or 1, or the smooth envelope.
+        attributes: Invariant inputs of the edges, the same for all layers.
+    """
+
+    senders: Array
+    receivers: Array
+    inside: Bool[Array, " edges"]
+    share: Float[Array, " edges"]
+    attributes: Float[Array, "edges attributes"] | None
+
+
+class Layer(eqx.Module):
+    """One step of messages, positions and nodes. Equivariant under O(3) and translations."""
+
+    edge: MLP
+    node: MLP
+    gate: Dense | None
+    move: tuple[Dense, Dense] | None
+    follow: MLP | None
+    smooth: bool = eqx.field(static=True)
+    average_degree: float = eqx.field(static=True)
+
+    def __init__(self, config: EGNNConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 6)
+        width = config.channels
+        attributes = (config.charge is not None) + config.initial_distance
+        self.smooth, self.average_degree = config.cutoff_kind == "smooth", config.average_degree
+        self.edge = MLP(2 * width + 1 + attributes, width, width, key=keys[0])
+        self.node = MLP(2 * width, width, width, key=keys[1])
+        self.gate = Dense(width, 1, key=keys[2]) if config.gate else None
+        self.move = self.follow = None
+        if config.displacement is not None:
+            # Small at first: positions hardly move before there is a reason to.
+            self.move = (
+                Dense(width, width, key=keys[3]),
+                Dense(width, 1, bias=False, kind="xavier", gain=1e-3, key=keys[4]),
+            )
+        if config.velocity is not None:
+            self.follow = MLP(width, width, 1, key=keys[5])
+
+    def __call__(
+        self,
+        h: Float[Array, "atoms channels"],
+        moved: Float[Array, "atoms 3"],
+        vectors: Float[Array, "edges 3"],
+        edges: Edges,
+        velocity: Float[Array, "atoms 3"] | None,
+    ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
+        message = self.messages(h, vectors, edges)
+        if self.move is not None:
+            weight = self.move[1](jax.nn.silu(self.move[0](message)))
+            # Edge vectors point from the receiver to the sender.
+            step = jnp.clip(-vectors * weight, -MAX_MOVE, MAX_MOVE) * edges.share[:, None]
+            number = self.average_degree
+            if not self.smooth:
+                number = jnp.maximum(self._sum(edges.inside.astype(h.dtype)[:, None], edges, len(h)), 1)
+            moved = moved + self._sum(step, edges, len(h)) / number
+        if self.follow is not None and velocity is not None:
+            moved = moved + self.follow(h) * velocity
+        received = self._sum(message * edges.share[:, None], edges, len(h))
+        return h + self.node(jnp.concatenate([h, received], axis=1)), moved
+
+    def messages(
+        self, h: Float[Array, "atoms channels"], vectors: Float[Array, "edges 3"], edges: Edges
+    ) -> Float[Array, "edges channels"]:
+        """SiLU(φ_e); the rows of its first matrix belong to receiver, sender, squared distance and attributes."""
+        width = h.shape[1]
+        weight, bias = self.edge.first.weight, self.edge.first.bias
+        assert bias is not None
+        invariants = (vectors**2).sum(axis=1, keepdims=True)
+        if edges.attributes is not None:
+            invariants = jnp.concatenate([invariants, edges.attributes], axis=1)
+        hidden = (h @ weight[:width] + bias[None])[edges.receivers] + (h @ weight[width : 2 * width])[edges.senders]
+        hidden = hidden + invariants @ weight[2 * width :]
+        message = jax.nn.silu(self.edge.second(jax.nn.silu(hidden)))
+        return message if self.gate is None else message * jax.nn.sigmoid(self.gate(message))
+
+    def _sum(self, values: Float[Array, "edges _"], edges: Edges, num_atoms: int) -> Float[Array, "atoms _"]:
+        return jax.ops.segment_sum(values, edges.receivers, num_atoms, indices_are_sorted=True)
