@@ -36,6 +36,9 @@ from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.so3.products import Paths
 from equiform.so3.rotations import Directions, safe_unit
 
+CPU_EDGE_CHUNK = 512
+"""Edges whose intermediate values fit into the caches of a processor."""
+
 
 class EquiformerConfig(BaseModel):
     """Everything that fixes an Equiformer's function and parameters. Irreps are written `128x0e+64x1e`; lengths in Å."""
@@ -68,6 +71,9 @@ class EquiformerConfig(BaseModel):
     average_atoms: float = Field(18.03065905448718, gt=0, description="Atoms per graph; a normalisation.")
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
     vector_readout: str | None = Field(None, description="Name of an additional vector per atom; needs l = 1 features.")
+    edge_chunk: int | None = Field(
+        None, ge=0, description="Edges computed at a time; None: what suits the device; 0: all at once."
+    )
     product: ProductForm = Field("aligned", description="Tensor products in the edge frame, or by definition.")
 
     @field_validator("irreps", "irreps_sh", "irreps_head", "irreps_message", "irreps_mlp", "irreps_feature")
@@ -198,9 +204,16 @@ class Equiformer(eqx.Module):
 
     def edges(self, graph: Graph) -> Edges:
         """Geometry and masks of the edges, shared by all layers."""
+        config = self.config
+        chunk = CPU_EDGE_CHUNK if jax.default_backend() == "cpu" else 0
+        chunk = chunk if config.edge_chunk is None else config.edge_chunk
+        num_edges = graph.senders.shape[0]
+        if chunk and num_edges > chunk:
+            num_chunks = -(-num_edges // chunk)
+            chunk = -(-num_edges // num_chunks)  # the least padding
+            graph = _with_padding_edges(graph, num_chunks * chunk - num_edges)
         vectors = jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0)
         distance, nonzero = safe_unit(vectors)[1:]
-        config = self.config
         message = Irreps.parse(config.irreps_message or config.irreps)
         l_max = Irreps.parse(config.irreps_sh).l_max
         l_max_frame = max(message.l_max, Irreps.parse(config.irreps_head).l_max)
@@ -215,6 +228,7 @@ class Equiformer(eqx.Module):
             basis=self.basis(distance),
             envelope=envelope,
             num_atoms=graph.species.shape[0],
+            chunk=chunk or None,
         )
 
     def embed(self, graph: Graph, edges: Edges) -> Features:
@@ -267,7 +281,7 @@ class Equiformer(eqx.Module):
         attention: list[Array] = []
         if collected is not None:
             after = [jax.tree.map(lambda leaf, i=i: leaf[i], collected[0]) for i in range(num_layers - 1)]
-            attention = list(collected[1])
+            attention = [weights[: graph.senders.shape[0]] for weights in collected[1]]
         feature = self.norm(x)
         hidden = self.energy_hidden(feature).map(scaled_silu)
         energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
@@ -376,6 +390,19 @@ class FeedForward(eqx.Module):
         branch = self.linear_out(gate(self.linear_in(self.norm(x))))
         x = x if self.shortcut is None else self.shortcut(x)
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)
+
+
+def _with_padding_edges(graph: Graph, count: int) -> Graph:
+    def extend(array: Array | np.ndarray, fill: Array | int | bool) -> Array:
+        return jnp.concatenate([array, jnp.full((count, *array.shape[1:]), fill, array.dtype)])
+
+    last = graph.species.shape[0] - 1
+    return graph.replace(
+        senders=extend(graph.senders, last),
+        receivers=extend(graph.receivers, last),
+        shifts=extend(graph.shifts, 0),
+        edge_mask=extend(graph.edge_mask, False),
+    )
 
 
 def type_table(elements: tuple[int, ...]) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Equivariant graph attention: messages on edges, a softmax over each node's incoming edges, a projection.
 
-Everything between gathering the message and the weighted sum happens in the edge-aligned frame (`product = "aligned"`), where
-tensor products are scalings; gate, linear maps over channels and attention weights commute with rotations, so they are
-the same code in either frame. `product = "plain"` keeps the global frame and the definition of the product.
+Between gathering the message and the weighted sum everything happens in the edge-aligned frame (`product = "aligned"`), where
+tensor products are scalings; gate and linear maps over channels commute with rotations. `product = "plain"` keeps the global
+frame and the definition of the product.
 
 Source: Liao & Smidt, ICLR 2023, section 3.3 and appendix (linear messages, dot-product attention).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -22,16 +23,10 @@ from equiform.nn.dropout import dropout, equivariant_dropout
 from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
 from equiform.nn.linear import Linear
 from equiform.nn.radial import RadialMLP
+from equiform.so3.edge_frame import Aligned, from_edge_frame, radial_product_linear, shared_product_linear, to_edge_frame
 from equiform.so3.features import Features
 from equiform.so3.irreps import SCALAR, Chunk, Irreps
-from equiform.so3.products import (
-    Paths,
-    aligned_product_linear,
-    aligned_shared_linear,
-    depthwise_product,
-    from_edge_frame,
-    to_edge_frame,
-)
+from equiform.so3.products import Paths, depthwise_product
 from equiform.so3.rotations import Directions
 
 ProductForm = Literal["aligned", "plain"]
@@ -48,6 +43,7 @@ class Edges(eqx.Module):
         basis: Radial basis of the distance.
         envelope: Smooth cutoff factor, None for the reference's sharp one.
         num_atoms: Number of nodes.
+        chunk: Edges whose messages are computed at a time; None: all at once.
     """
 
     senders: Int[Array, " edges"]
@@ -57,6 +53,7 @@ class Edges(eqx.Module):
     basis: Float[Array, "edges basis"]
     envelope: Float[Array, " edges"] | None
     num_atoms: int = eqx.field(static=True)
+    chunk: int | None = eqx.field(static=True)
 
 
 @dataclass(frozen=True)
@@ -107,32 +104,28 @@ class NonlinearMessage(eqx.Module):
         self.value_weights = init.normal((self.value_paths.num_weights,), key=keys[4])
         self.value = Linear(self.value_paths.irreps_out, heads, key=keys[5])
 
-    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
-        hidden, alpha = self.first(m, edges)
-        logits = attention_logits(alpha, self.alpha_dot)
-        return logits, self.second(gate(hidden), edges)
-
-    def first(self, m: Features, edges: Edges) -> tuple[Features, Array]:
-        """The radial product with both linear maps that follow: gate input and attention scalars."""
-        weights = self.radial(edges.basis)
+    def __call__(self, m: Features, query: None, edges: Edges) -> tuple[Array, Features]:
         if self.product == "plain":
-            f = depthwise_product(m, edges.directions, weights, self.paths)
-            return self.linear(f), self.alpha(f).scalars
+            f = depthwise_product(m, edges.directions, self.radial(edges.basis), self.paths)
+            logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
+            v = depthwise_product(gate(self.linear(f)), edges.directions, self.value_weights, self.value_paths)
+            return logits, self.value(v)
+        hidden, alpha = self._first(to_edge_frame(m, edges.directions), edges)
+        values = shared_product_linear(gate(hidden), self.value_weights, self.value_paths, self.value.weights)
+        values = from_edge_frame(_complete(values, self.value), edges.directions)
+        return attention_logits(alpha, self.alpha_dot), values
+
+    def _first(self, m: Aligned, edges: Edges) -> tuple[Aligned, Array]:
+        """The radial product with both linear maps that follow: gate input and attention scalars."""
+        assert self.linear.bias is not None and self.alpha.bias is not None
         # Both maps act on the same scalars: one matrix product.
         matrices = dict(self.linear.weights)
         matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
-        out = aligned_product_linear(m, weights, self.paths, matrices)
-        split = self.linear.weights["0e"].shape[1]
-        alpha = out.scalars[:, split:]
-        assert self.alpha.bias is not None
-        return complete(out, self.linear, scalars=split), alpha + self.alpha.bias[None]
-
-    def second(self, v: Features, edges: Edges) -> Features:
-        """The product with learned weights, the same on all edges, and the linear map to the heads."""
-        if self.product == "plain":
-            f = depthwise_product(v, edges.directions, self.value_weights, self.value_paths)
-            return self.value(f)
-        return complete(aligned_shared_linear(v, self.value_weights, self.value_paths, self.value.weights), self.value)
+        bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
+        out = radial_product_linear(m, self.radial.pieces(edges.basis, self.paths.columns), self.paths, matrices)
+        sizes = [self.linear.bias.shape[0], self.alpha.bias.shape[0]]
+        scalars, alpha = jax.lax.split(out.scalars + bias[None], sizes, axis=1)
+        return _complete(out, self.linear, scalars=scalars), alpha
 
 
 class LinearMessage(eqx.Module):
@@ -154,15 +147,15 @@ class LinearMessage(eqx.Module):
         self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
         self.alpha_dot = _glorot((config.num_heads, config.alpha_channels), key=keys[2])
 
-    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
+    def __call__(self, m: Features, query: None, edges: Edges) -> tuple[Array, Features]:
         out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
         num_heads, size = self.alpha_dot.shape
         scalars = out.scalars.reshape(out.scalars.shape[0], num_heads, -1)
-        logits = attention_logits(scalars[:, :, :size], self.alpha_dot)
-        values = scalars[:, :, size:].reshape(scalars.shape[0], 1, -1)
+        alpha, values = jax.lax.split(scalars, [size, scalars.shape[2] - size], axis=2)
+        values = values.reshape(values.shape[0], 1, -1)
         blocks = [values if ir == SCALAR else block for block, (_, ir) in zip(out.blocks, out.irreps)]
         chunks = (Chunk(values.shape[-1] if ir == SCALAR else mul, ir) for mul, ir in out.irreps)
-        return logits, Features(blocks, Irreps(tuple(chunks)))
+        return attention_logits(alpha, self.alpha_dot), Features(blocks, Irreps(tuple(chunks)))
 
 
 class DotProductMessage(eqx.Module):
@@ -184,18 +177,15 @@ class DotProductMessage(eqx.Module):
         self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
         self.query = Linear(config.irreps_in, config.irreps_head * config.num_heads, key=keys[2])
 
-    def __call__(self, m: Features, x: Features, edges: Edges) -> tuple[Array, Features]:
+    def __call__(self, m: Features, query: Features, edges: Edges) -> tuple[Array, Features]:
         out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
-        keys, values = _half(out, 0), _half(out, 1)
-        query = self.query(x)[edges.receivers]
-        if self.product == "aligned":
-            query = to_edge_frame(query, edges.directions)
+        halves = [jax.lax.split(block, [mul // 2, mul // 2], axis=2) for block, (mul, _) in zip(out.blocks, out.irreps)]
         copies = query.irreps.num_channels // self.num_heads
-        logits = jnp.zeros((m.blocks[0].shape[0], self.num_heads), m.blocks[0].dtype)
-        for q, k, (_, irrep) in zip(query.blocks, keys.blocks, query.irreps):
+        logits = jnp.zeros((len(out.blocks[0]), self.num_heads), out.blocks[0].dtype)
+        for q, (k, _), (_, irrep) in zip(query.blocks, halves, query.irreps):
             product = (q * k).sum(axis=1).reshape(q.shape[0], self.num_heads, -1).sum(axis=-1)
             logits = logits + product / sqrt(copies * irrep.dim)
-        return logits, values
+        return logits, Features([values for _, values in halves], query.irreps)
 
 
 class GraphAttention(eqx.Module):
@@ -233,16 +223,31 @@ class GraphAttention(eqx.Module):
         """
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
         m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
-        if self.config.product == "aligned":
-            m = to_edge_frame(m, edges.directions)
-        logits, values = self.message(m, x, edges)
+        query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None
+        logits, values = in_chunks(self.message, (m, query, edges), edges.chunk)
         attention = edge_softmax(logits, edges.receivers, edges.mask, edges.num_atoms, envelope=edges.envelope)
         dropped = dropout(attention, self.config.alpha_dropout, key=alpha_key)
-        values = weigh_heads(values, dropped)
-        if self.config.product == "aligned":
-            values = from_edge_frame(values, edges.directions)
-        summed = sum_over_edges(values, edges)
+        summed = sum_over_edges(weigh_heads(values, dropped), edges)
         return equivariant_dropout(self.projection(summed), self.config.out_dropout, key=out_key), attention
+
+
+def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
+    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, not kept.
+
+    On a processor the intermediate values of a chunk stay in its caches; anywhere, the memory they need no longer grows with
+    the number of edges.
+
+    Args:
+        function: Acts on each edge by itself.
+        arguments: Arrays with one row per edge; the number of rows is a multiple of `size`, if there is more than one chunk.
+        size: Edges per chunk; None: all at once, and kept.
+    """
+    num_edges = jax.tree.leaves(arguments)[0].shape[0]
+    if size is None or num_edges <= size:
+        return function(*arguments)
+    folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
+    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False), folded)
+    return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
 
 
 def edge_softmax(
@@ -302,37 +307,34 @@ def sum_over_edges(values: Features, edges: Edges) -> Features:
 def radial_convolution(
     m: Features, edges: Edges, radial: RadialMLP, linear: Linear, paths: Paths, product: ProductForm
 ) -> Features:
-    """Linear(DTP(m, Y; w(d))), in the frame that `product` names."""
-    weights = radial(edges.basis)
+    """Linear(DTP(m, Y; w(d))), by way of the edge frame or not."""
     if product == "plain":
-        return linear(depthwise_product(m, edges.directions, weights, paths))
-    return complete(aligned_product_linear(m, weights, paths, linear.weights), linear)
+        return linear(depthwise_product(m, edges.directions, radial(edges.basis), paths))
+    weights = radial.pieces(edges.basis, paths.columns)
+    out = radial_product_linear(to_edge_frame(m, edges.directions), weights, paths, linear.weights)
+    return from_edge_frame(_complete(out, linear), edges.directions)
 
 
-def complete(products: Features, linear: Linear, *, scalars: int | None = None) -> Features:
-    """Add a linear map's bias to its matrix products, and zeros for output irreps that no path reaches.
+def _complete(products: Aligned, linear: Linear, *, scalars: Array | None = None) -> Aligned:
+    """A linear map from its matrix products: its bias added, and zeros for output irreps that no path reaches.
 
     Args:
         products: The matrix products, per irrep.
         linear: The map they belong to.
-        scalars: How many of the 0e channels are the map's own.
+        scalars: The 0e channels, bias included, if they are known already.
     """
-    blocks = []
+    result = []
     for mul, irrep in linear.irreps_out:
-        block = products.get(irrep)
-        if block is None:
-            first = products.blocks[0]
-            block = jnp.zeros((first.shape[0], irrep.dim, mul), first.dtype)
-        if irrep == SCALAR:
-            block = block[..., :scalars]
-            block = block if linear.bias is None else block + linear.bias[None, None]
-        blocks.append(block)
-    return Features(blocks, linear.irreps_out)
-
-
-def _half(x: Features, index: int) -> Features:
-    blocks = [block[..., index * mul // 2 : (index + 1) * mul // 2] for block, (mul, _) in zip(x.blocks, x.irreps)]
-    return Features(blocks, Irreps(tuple(Chunk(mul // 2, irrep) for mul, irrep in x.irreps)))
+        parts = products.get(irrep)
+        if irrep == SCALAR and scalars is not None:
+            parts = (scalars[:, None, :],)
+        elif parts is None:
+            first = products.parts[0][0]
+            parts = tuple(jnp.zeros((len(first), 2 if m else 1, mul), first.dtype) for m in range(irrep.l + 1))
+        elif irrep == SCALAR and linear.bias is not None:
+            parts = (parts[0] + linear.bias[None, None],)
+        result.append(parts)
+    return Aligned(tuple(result), linear.irreps_out)
 
 
 def _glorot(shape: tuple[int, int], *, key: PRNGKeyArray) -> Array:

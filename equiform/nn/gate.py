@@ -1,8 +1,11 @@
 """Activations with unit second moment, and the gate that carries them over to l > 0."""
 
+from typing import TypeVar
+
 import jax
 from jaxtyping import Array
 
+from equiform.so3.edge_frame import Aligned
 from equiform.so3.features import Features
 from equiform.so3.irreps import SCALAR, Chunk, Irreps
 
@@ -11,6 +14,9 @@ from equiform.so3.irreps import SCALAR, Chunk, Irreps
 SILU_FACTOR = 1.6791767923989418
 SIGMOID_FACTOR = 1.8467055342154763
 SMOOTH_LEAKY_RELU_FACTOR = 1.531320475574866
+
+
+Gateable = TypeVar("Gateable", Features, Aligned)
 
 
 def scaled_silu(x: Array) -> Array:
@@ -30,22 +36,14 @@ def gate_input(irreps: Irreps) -> Irreps:
     return Irreps((scalars, *(chunk for chunk in irreps if chunk.irrep != SCALAR)))
 
 
-def gate(x: Features) -> Features:
+def gate(x: Gateable) -> Gateable:
     """SiLU on scalars, and every other channel times the sigmoid of its own gate scalar. Equivariant under O(3).
 
     Args:
         x: Features of irreps `gate_input(irreps)`: the 0e block holds the scalars, then the gates in channel order.
     """
-    others = [(block, chunk) for block, chunk in zip(x.blocks, x.irreps) if chunk.irrep != SCALAR]
-    num_gates = sum(chunk.mul for _, chunk in others)
-    first = x.get(SCALAR)
-    if first is None:
-        raise ValueError(f"a gate needs 0e channels, the input has {x.irreps}")
-    num_scalars = first.shape[-1] - num_gates
-    blocks = [scaled_silu(first[..., :num_scalars])]
-    gates = SIGMOID_FACTOR * jax.nn.sigmoid(first[..., num_scalars:])
-    start = 0
-    for block, chunk in others:
-        blocks.append(block * gates[..., start : start + chunk.mul])
-        start += chunk.mul
-    return Features(blocks, Irreps((Chunk(num_scalars, SCALAR), *(chunk for _, chunk in others))))
+    sizes = [mul for mul, irrep in x.irreps if irrep != SCALAR]
+    scalars = x.scalars
+    num_scalars = scalars.shape[-1] - sum(sizes)
+    values, *gates = jax.lax.split(scalars, [num_scalars, *sizes], axis=scalars.ndim - 1)
+    return x.gated(scaled_silu(values), [SIGMOID_FACTOR * jax.nn.sigmoid(gate) for gate in gates])

@@ -4,6 +4,7 @@ Source: Liao & Smidt, ICLR 2023 (Gaussian basis, radial network); Gasteiger et a
 envelope); Unke & Meuwly, 2019 (exponential-normal basis).
 """
 
+from collections.abc import Sequence
 from math import exp, pi, sqrt
 from typing import Literal
 
@@ -139,6 +140,11 @@ class RadialMLP(eqx.Module):
 
     def __call__(self, basis: Float[Array, "edges basis"]) -> Float[Array, "edges weights"]:
         return self.hidden(basis) @ self.weights[-1] + self.offset[None]
+
+    def pieces(self, basis: Float[Array, "edges basis"], columns: Sequence[slice]) -> list[Float[Array, "edges _"]]:
+        """Some columns of the path weights at a time, without slicing an array of all edges."""
+        hidden = self.hidden(basis)
+        return [hidden @ self.weights[-1][:, some] + self.offset[None, some] for some in columns]
 
     def hidden(self, basis: Float[Array, "edges basis"]) -> Float[Array, "edges _"]:
         """All but the last linear map."""

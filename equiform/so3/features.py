@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from equiform.so3.irreps import SCALAR, Irrep, Irreps
+from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 
 
 class Features(eqx.Module):
@@ -45,6 +45,14 @@ class Features(eqx.Module):
     def map(self, function: Callable[[Array], Array]) -> "Features":
         """Apply a function that keeps the last two axes to every block."""
         return Features([function(block) for block in self.blocks], self.irreps)
+
+    def gated(self, scalars: Array, gates: Sequence[Array]) -> "Features":
+        """Other scalars, and every other chunk multiplied by its gates, channel by channel."""
+        rest, blocks, chunks = iter(gates), [], []
+        for block, (mul, irrep) in zip(self.blocks, self.irreps):
+            blocks.append(scalars[..., None, :] if irrep == SCALAR else block * next(rest)[..., None, :])
+            chunks.append(Chunk(scalars.shape[-1] if irrep == SCALAR else mul, irrep))
+        return Features(blocks, Irreps(tuple(chunks)))
 
     def get(self, irrep: Irrep) -> Array | None:
         """The block of an irrep, None if there is none."""

@@ -102,12 +102,12 @@ class Directions(eqx.Module):
 
     Attributes:
         harmonics: Y_l of each edge, per degree.
-        rotations: D^l into the frame in which the edge is the polar axis, per degree.
+        rotations: D^l into the frame in which the edge is the polar axis, per degree and |m| its rows −m and +m.
         nonzero: False for edges without a direction; there Y_l = 0 for l > 0.
     """
 
     harmonics: list[Float[Array, "edges _"]]
-    rotations: list[Float[Array, "edges _ _"]]
+    rotations: list[list[Float[Array, "edges _ _"]]]
     nonzero: Bool[Array, "edges"]
 
     def __init__(self, vectors: Float[Array, "edges 3"], l_max: int, *, l_max_frame: int | None = None):
@@ -122,5 +122,8 @@ class Directions(eqx.Module):
         # The polar axis stands in for the missing direction.
         aligned = jnp.where(nonzero[:, None], unit, jnp.asarray([0, 1, 0], unit.dtype))
         self.harmonics = spherical_harmonics(l_max, unit, normalize=False)
-        self.rotations = wigner_d(l_max if l_max_frame is None else l_max_frame, rotation_to_pole(aligned))
+        matrices = wigner_d(l_max if l_max_frame is None else l_max_frame, rotation_to_pole(aligned))
+        self.rotations = [
+            [matrix[:, l - m : l + m + 1 : max(2 * m, 1)] for m in range(l + 1)] for l, matrix in enumerate(matrices)
+        ]
         self.nonzero = nonzero

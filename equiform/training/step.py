@@ -113,7 +113,8 @@ class TrainingStep:
 
         def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
             potential = eqx.combine(params, self.static)
-            outputs = potential(graph, forces="forces" in self.terms, stress="stress" in self.terms, key=key)
+            wanted = {name: name in self.terms for name in ("forces", "stress")}
+            outputs = potential.for_training(graph, **wanted, key=key)
             means = {name: mean(value) for name, value in loss_terms(outputs, graph, self.terms).items()}
             total = sum((weights[i] * value for i, value in enumerate(means.values())), jnp.zeros_like(rate))
             return total, means

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from equiform.so3.features import Features
-from equiform.so3.irreps import Chunk, Irreps
-from equiform.so3.products import (
-    Paths,
-    aligned_product_linear,
-    aligned_shared_linear,
-    depthwise_product,
+from equiform.so3.edge_frame import (
     depthwise_product_aligned,
     from_edge_frame,
+    radial_product_linear,
+    shared_product_linear,
     to_edge_frame,
 )
+from equiform.so3.features import Features
+from equiform.so3.irreps import Chunk, Irreps
+from equiform.so3.products import Paths, depthwise_product
 from equiform.so3.rotations import Directions, wigner_d
 
 SETS = {
     "all even, l <= 4": ("3x0e+2x1e+3x2e+1x3e+2x4e", False, 4),
     "true parity, l <= 4": ("3x0e+1x0o+2x1e+3x1o+1x2e+2x2o+1x3e+1x3o+2x4e+1x4o", True, 4),
     "no even vectors": ("3x0e+2x1o+2x2e", True, 2),
+    "degrees out of order": ("2x2e+3x0e+2x1e", False, 2),
     "only scalars": ("4x0e", True, 1),
     "a lone pseudoscalar": ("2x0e+3x0o+2x1o", True, 1),
 }
@@ -69,9 +69,14 @@ def test_fused_linear_maps_equal_product_then_linear(name):
         directions = Directions(vectors, paths.irreps_in.l_max)
         inside = to_edge_frame(x, directions)
         pairs = []
-        for w, fused in ((weights, aligned_product_linear), (weights[0], aligned_shared_linear)):
+        per_source = [weights[:, columns] for columns in paths.columns]
+        fused = (
+            (weights, radial_product_linear(inside, per_source, paths, matrices)),
+            (weights[0], shared_product_linear(inside, weights[0], paths, matrices)),
+        )
+        for w, got in fused:
             expected = _after_linear(depthwise_product(x, directions, w, paths), matrices)
-            pairs.append((expected.to_mul_ir(), from_edge_frame(fused(inside, w, paths, matrices), directions).to_mul_ir()))
+            pairs.append((expected.to_mul_ir(), from_edge_frame(got, directions).to_mul_ir()))
         return pairs
 
     for expected, got in all_four(x, vectors, weights):

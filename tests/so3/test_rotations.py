@@ -7,9 +7,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
+from equiform.so3.edge_frame import depthwise_product_aligned
 from equiform.so3.features import Features
 from equiform.so3.irreps import Irreps
-from equiform.so3.products import Paths, depthwise_product_aligned
+from equiform.so3.products import Paths
 from equiform.so3.rotations import Directions, rotation_to_pole, safe_unit, spherical_harmonics, wigner_d
 
 AXES = np.concatenate([np.eye(3), -np.eye(3), [[1e-9, 1, 0], [0, -1, 1e-9], [1, 0, -1], [0.3, -1e-12, 0.5]]])
