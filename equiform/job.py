@@ -1,11 +1,13 @@
 """The main job: a recipe becomes a run folder with a trained model, its errors, plots and a report."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from equiform.errors import UserError
 from equiform.recipe import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.training.config import LossConfig
 
@@ -138,6 +140,7 @@ def evaluate_file(
         UserError: Not a model, not readable data, no labels, or elements that the model does not know.
     """
     from equiform.about import find_model
+    from equiform.data import plausibility
     from equiform.data.check import usable_structures
     from equiform.data.config import DataConfig
     from equiform.data.dataset import dataset_from_labels
@@ -158,8 +161,13 @@ def evaluate_file(
     for name, given in keys.items():
         settings[name] = given or (trained.get(name) if trained.get(name) in present else None)
     warnings: list[str] = []
-    found = find_labels(structures, DataConfig(train=str(data), **settings))
+    try:
+        found = find_labels(structures, DataConfig(train=str(data), **settings))
+    except UserError as error:
+        raise UserError(re.sub(r"data\.(\w+)_key=", r"--\1-key ", f"{data}: {error}")) from None
     usable, labels = usable_structures(structures, found, name=str(data), skip_invalid=False, warnings=warnings)
+    for line in plausibility.unit_warnings(usable, labels):
+        warnings.append(f"{line.partition('; set ')[0]}; convert the file, or name its units in it (energy_unit=…)")
     dataset = dataset_from_labels(usable, labels, model_settings.cutoff, loaded.reference_energies)
     errors = evaluate(
         loaded.potential,
@@ -298,6 +306,7 @@ def _fit_and_report(
             result.potential, dataset, batch_size=settings.batch_size, dtype=settings.dtype
         )
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
+    facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
     return run_report.write(run, recipe, data, evaluations, facts, extra_report)
 
 

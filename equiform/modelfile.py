@@ -255,7 +255,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder} holds other files; choose another folder for the model")
     if not overwrite:
-        raise UserError(f"{folder} holds a model already; choose another folder, or remove that one")
+        raise UserError(f"{folder} holds a model already; choose another folder, or allow to replace it (--overwrite)")
 
 
 def _swap(temporary: Path, folder: Path) -> None:

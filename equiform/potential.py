@@ -42,7 +42,8 @@ class Potential(eqx.Module):
         elements: Atomic numbers whose isolated-atom output is subtracted.
         anchored: Whether it is subtracted.
         quantity: What the sum of the model's scalar readout stands for: the energy, or another property of a structure
-            (`alpha`, `gap`, …), under whose name it is returned; it has then no forces.
+            (`alpha`, `gap`, …), under whose name it is returned; it has then no forces. A model without a scalar readout
+            gives its other readouts only (an N-body model: a vector per particle).
         unit: Of the quantity; where it is not eV, read eV in this docstring as that unit.
         scales: What one unit of each further readout of the model is worth, by name.
     """
@@ -60,7 +61,8 @@ class Potential(eqx.Module):
         """Per-atom outputs of the model, the energy scaled (eV) and anchored."""
         if not self.anchored:
             outputs = dict(self.model(graph, key=key))
-            outputs["energy"] = self.scale * outputs["energy"]
+            if "energy" in outputs:
+                outputs["energy"] = self.scale * outputs["energy"]
             return self._scaled(outputs)
         num_atoms = graph.species.shape[0]
         outputs = self.model(_with_isolated_atoms(graph, self.elements), key=key)
@@ -128,15 +130,22 @@ class Potential(eqx.Module):
     def _strained(
         self, graph: Graph, positions: Array, strain: Array | None, key: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The total energy and all readouts with atoms and cell moved by a symmetric strain."""
+        """The total energy and all readouts with atoms and cell moved by a symmetric strain: what forces are taken of."""
         if strain is None:
-            return self._total(graph.replace(positions=positions), key)
-        deform = jnp.eye(3, dtype=positions.dtype)[None] + 0.5 * (strain + jnp.swapaxes(strain, 1, 2))
-        moved = jnp.einsum("ai,aij->aj", positions, deform[graph.graph_index])
-        return self._total(graph.replace(positions=moved, cell=graph.cell @ deform), key)
+            moved = graph.replace(positions=positions)
+        else:
+            deform = jnp.eye(3, dtype=positions.dtype)[None] + 0.5 * (strain + jnp.swapaxes(strain, 1, 2))
+            strained = jnp.einsum("ai,aij->aj", positions, deform[graph.graph_index])
+            moved = graph.replace(positions=strained, cell=graph.cell @ deform)
+        total, result = self._total(moved, key)
+        if total is None:
+            raise ValueError(f"this model gives no energy, so no forces; it gives {', '.join(sorted(result))}")
+        return total, result
 
-    def _total(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def _total(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""] | None, dict[str, Array]]:
         outputs = self.outputs(graph, key=key)
+        if "energy" not in outputs:
+            return None, outputs
         energy = graph.sum_over_atoms(outputs.pop("energy"))
         energy = jnp.where(graph.graph_mask, energy + self.shift, 0)
         return energy.sum(), {self.quantity: energy, **outputs}

@@ -7,7 +7,7 @@ folder and trains again as it is.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from glob import glob
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from equiform.config_errors import explain, suggest
 from equiform.data.config import DataConfig
 from equiform.data.set_config import SetConfig
 from equiform.errors import UserError
+from equiform.papers.entry import Benchmark
 from equiform.training.config import TrainingConfig
 from equiform.yaml_lines import KeyPath
 
@@ -72,6 +73,7 @@ class Recipe(BaseModel):
     model: ModelChoice = Field(default_factory=ModelChoice)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     run: RunConfig = Field(default_factory=RunConfig)
+    benchmark: Benchmark | None = None
 
     def to_yaml(self) -> str:
         """The whole recipe as YAML, defaults written out."""
@@ -111,15 +113,15 @@ def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[
     tree: dict[str, Any] = {}
     origins: dict[KeyPath, str] = {}
     if path is not None:
-        tree, lines = yaml_lines.load_with_lines(path)
-        origins = {key: f"{path}:{line}" for key, line in lines.items()}
-        _resolve_paths(tree, path.parent)
+        tree, origins = _load(path)
     source = Source(tree, origins, str(path) if path else "command line")
     for section, values in (base or {}).items():
         for key, value in values.items():
             _set(source, (section, key), value, "command line")
     for text in overrides:
         name, equals, value = text.partition("=")
+        if name == "model" and equals:  # One word chooses the architecture, or a preset of one.
+            name = "model.name" if value in _architectures() else "model.preset"
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)+", name):
             hint = suggest(name, known_paths()) if equals else ""
             raise UserError(f"'{text}' is not section.key=value, such as training.max_minutes=5{hint}")
@@ -173,7 +175,7 @@ def model_config(
         UserError: Unknown model or preset, or a field that the architecture does not have or cannot take.
     """
     from equiform.models import MODELS, parse_config
-    from equiform.models.presets import PRESETS, preset
+    from equiform.models.presets import ALL_PRESETS, preset
 
     source = source or Source({"model": choice.model_dump()}, {}, "recipe")
     fields = choice.fields
@@ -191,10 +193,10 @@ def model_config(
         start: dict[str, Any] = {"name": choice.name, "elements": elements}
     else:
         wanted = choice.preset or "auto"
-        if wanted != "auto" and wanted not in PRESETS:
+        if wanted != "auto" and wanted not in ALL_PRESETS:
             raise UserError(
                 f"{source.origin(('model', 'preset'))}: there is no preset {wanted!r}"
-                f"{suggest(wanted, PRESETS)}; there are: auto, {', '.join(PRESETS)}"
+                f"{suggest(wanted, ALL_PRESETS)}; there are: auto, {', '.join(ALL_PRESETS)}"
             )
         start = preset((preset_if_auto or "small") if wanted == "auto" else wanted, elements=elements).model_dump()
     try:
@@ -235,8 +237,7 @@ def data_on_disk(config: DataConfig | SetConfig) -> DataConfig | SetConfig:
 
 def builtin_recipes() -> dict[str, Path]:
     """The recipes of the package by name."""
-    folder = Path(str(resources.files("equiform"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(_recipe_folder().glob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
@@ -250,23 +251,27 @@ def find_recipe(name: str) -> Path:
         return path
     if name in builtin:
         return builtin[name]
-    raise UserError(f"{name}: no such recipe{suggest(name, builtin)}; built-in ones: {', '.join(builtin)}")
+    some = ", ".join(list(builtin)[:6]) + (", …" if len(builtin) > 6 else "")
+    raise UserError(f"{name}: no such recipe{suggest(name, builtin)}; built-in ones: {some} (equiform recipe list)")
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of a recipe, for editors: completion and checks while typing."""
     from equiform.models import MODELS
-    from equiform.models.presets import PRESETS
+    from equiform.models.presets import ALL_PRESETS
 
     schema = Recipe.model_json_schema()
     section: dict[str, Any] = {
-        "preset": {"enum": ["auto", *PRESETS], "description": "A named set of fields."},
+        "preset": {"enum": ["auto", *ALL_PRESETS], "description": "A named set of fields."},
         "name": {"enum": list(MODELS), "description": "The architecture, instead of a preset."},
     }
     for config, _ in MODELS.values():
         model = config.model_json_schema()
         schema["$defs"] |= model.pop("$defs", {})
-        section = {**model["properties"], **section}
+        for key, entry in model["properties"].items():
+            if key in section and section[key] != entry and key != "name":
+                section[key] = {"anyOf": [*section[key].get("anyOf", [section[key]]), entry]}  # Architectures differ in it.
+            section.setdefault(key, entry)
     schema["$defs"]["ModelChoice"] = {"type": "object", "properties": section, "additionalProperties": False}
     for definition in schema["$defs"].values():
         _describe(definition)
@@ -281,6 +286,36 @@ def _describe(definition: dict[str, Any]) -> None:
             definition["properties"][name].setdefault("description", " ".join(text.split()))
     if summary:
         definition["description"] = summary
+
+
+def _load(path: Path, depth: int = 0) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """A recipe file laid over the one that it names as `base`: a built-in base, or a file beside it."""
+    tree, lines = yaml_lines.load_with_lines(path)
+    origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    _resolve_paths(tree, path.parent)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree, origins
+    known = {entry.stem: entry for entry in sorted((_recipe_folder() / "base").glob("*.yaml"))}
+    beside = path.parent / str(base)
+    place = beside if beside.is_file() else known.get(str(base))
+    if place is None or depth > 5:
+        raise UserError(f"{origins.get(('base',), path)}: there is no base {base!r}{suggest(str(base), known)}")
+    below, below_origins = _load(place, depth + 1)
+    model = tree.get("model") or {}
+    if "preset" in model or "name" in model:
+        below.get("model", {}).pop("name" if "preset" in model else "preset", None)
+    return _merge(below, tree), {**below_origins, **origins}
+
+
+def _recipe_folder() -> Path:
+    return Path(str(resources.files("equiform"))) / "recipes"
+
+
+def _architectures() -> Collection[str]:
+    from equiform.models import MODELS
+
+    return MODELS
 
 
 def _set(source: Source, keys: KeyPath, value: Any, origin: str) -> None:
@@ -343,7 +378,7 @@ def known_paths() -> list[str]:
     """Every `section.key` of a recipe, with the fields of the architectures."""
     from equiform.models import MODELS
 
-    sections = {"data": DataConfig, "training": TrainingConfig, "run": RunConfig}
-    paths = [f"{section}.{key}" for section, config in sections.items() for key in config.model_fields]
+    sections = [("data", DataConfig), ("data", SetConfig), ("training", TrainingConfig), ("run", RunConfig)]
+    paths = [f"{section}.{key}" for section, config in (*sections, ("benchmark", Benchmark)) for key in config.model_fields]
     own = [key for config, _ in MODELS.values() for key in config.model_fields]
     return [*paths, *(f"model.{key}" for key in dict.fromkeys(["preset", "name", *own]))]

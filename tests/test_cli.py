@@ -170,6 +170,22 @@ def test_evaluate_prints_exactly_one_json_object(trained, data):
     assert errors["stress"]["mae"] is None
 
 
+def test_evaluate_says_that_energies_are_not_ev(trained, tmp_path):
+    water = molecule("H2O")
+    water.info["energy"] = -76.404702  # Hartree, B3LYP
+    ase.io.write(tmp_path / "hartree.xyz", [water], format="extxyz")
+    result = Result("evaluate", trained[0], tmp_path / "hartree.xyz", "--json")
+    assert result.status == 0 and set(json.loads(result.out)) == {"energy_per_atom", "forces", "stress"}
+    assert "is the energy in Hartree" in result.err and "convert the file" in result.err
+
+
+def test_evaluate_names_its_own_options(trained, data, tmp_path):
+    line = Result("evaluate", trained[0], data, "--energy-key", "enrgy").error()
+    assert "--energy-key enrgy: not in the file" in line and "data." not in line
+    ase.io.write(tmp_path / "bare.xyz", molecule("H2O"), format="extxyz")
+    assert "--energy-key …" in Result("evaluate", trained[0], tmp_path / "bare.xyz").error()
+
+
 def test_evaluate_agrees_with_predict_and_numpy(trained, data, tmp_path):
     errors = json.loads(Result("evaluate", trained[0], data, "--json", "--dtype", "float64").out)
     assert Result("predict", trained[0], data, "-o", "p.extxyz", "--dtype", "float64").status == 0

@@ -189,6 +189,16 @@ def test_a_model_section_becomes_a_configuration():
     assert auto == model_config(ModelChoice(preset="tiny"), elements=(1,), preset_if_auto=None)
 
 
+def test_one_word_chooses_an_architecture_or_a_preset(tmp_path):
+    path = write(tmp_path, GOOD)
+    recipe, _ = load_recipe(path, ["model=egnn", "model.channels=8"])
+    assert recipe.model.name == "egnn" and recipe.model.preset is None
+    recipe, _ = load_recipe(path, ["model=egnn-nbody"])
+    assert recipe.model.preset == "egnn-nbody" and recipe.model.name is None
+    message = error_of(path, "model=smal")
+    assert "there is no preset 'smal'; did you mean 'small'?" in message
+
+
 def test_name_and_preset_together_are_refused(tmp_path):
     message = error_of(write(tmp_path, GOOD.replace("preset: tiny", "preset: tiny\n  name: equiformer")))
     assert "both given" in message

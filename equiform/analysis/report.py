@@ -12,6 +12,7 @@ QUANTITIES = {
     "forces": "force components",
     "stress": "stress components",
 }
+"""What the errors are called; another quantity has its own name. The total energy stands for itself in the papers' tables."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Er
     """The errors of several data sets, electronvolts as millielectronvolts."""
     rows = []
     for name, quantities in errors.items():
-        for key, label in QUANTITIES.items():
+        others = {key: key for key in quantities if key not in QUANTITIES and key != "energy"}
+        for key, label in {**QUANTITIES, **others}.items():
             values = quantities.get(key)
             if not values or values.get("mae") is None or values["mae"] != values["mae"]:
                 continue

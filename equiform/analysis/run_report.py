@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def write(
     from equiform.training.metrics import read_metrics
 
     files = {"learning curve": run.path / "learning_curve.png", "parity": run.path / "parity.png"}
-    learning_curve(read_metrics(run.path), files["learning curve"])
+    units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
+    learning_curve(read_metrics(run.path), files["learning curve"], units)
     parity(evaluations, files["parity"])
     errors = {name: evaluation.errors for name, evaluation in evaluations.items()}
     content = json.dumps(errors, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -82,7 +84,16 @@ def write(
     return outcome
 
 
-def learning_curve(records: list[dict[str, Any]], path: Any) -> None:
+def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Title and unit of everything that may be plotted: our targets, and other quantities under their own names."""
+    return {**TARGETS, **{key: (key, unit) for key, unit in known.items() if key not in TARGETS and key != "energy"}}
+
+
+def _in_millis(unit: str) -> tuple[float, str]:
+    return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
+
+
+def learning_curve(records: list[dict[str, Any]], path: Any, units: Mapping[str, str] = MappingProxyType({})) -> None:
     """Loss of training and validation, and validation errors, over epochs."""
     train = [record for record in records if record["kind"] == "train"]
     validation = [record for record in records if record["kind"] == "validation"]
@@ -91,25 +102,28 @@ def learning_curve(records: list[dict[str, Any]], path: Any) -> None:
         curve = plots.Curve("validation", _column(validation, "epoch"), _column(validation, "loss"), marked=True)
         losses.append(curve)
     panels = [plots.Panel("Loss", "epoch", "loss (weighted sum)", losses, log_y=True)]
-    for key, (title, unit) in TARGETS.items():
-        values = 1e3 * _column(validation, f"{key}_mae")
+    for key, (title, unit) in _targets(units).items():
+        factor, shown = _in_millis(unit)
+        values = factor * _column(validation, f"{key}_mae")
         if np.isfinite(values).any():
             curve = plots.Curve(title, _column(validation, "epoch"), values, marked=True)
-            panels.append(plots.Panel(title, "epoch", f"validation MAE (m{unit})", [curve], log_y=True))
+            panels.append(plots.Panel(title, "epoch", f"validation MAE ({shown})", [curve], log_y=True))
     plots.lines(path, panels)
 
 
 def parity(evaluations: Mapping[str, Any], path: Any) -> None:
     """Predicted against reference values of every target that has labels."""
     panels = []
-    for key, (title, unit) in TARGETS.items():
+    units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
+    for key, (title, unit) in _targets(units).items():
+        factor, shown = _in_millis(unit)
         values = {name: e.values[key] for name, e in evaluations.items() if key in e.values}
         if values:
             reference = {name: value.reference for name, value in values.items()}
             predicted = {name: value.predicted for name, value in values.items()}
             if key == "energy_per_atom":
                 title, unit = "Interaction energy per atom", unit
-            panels.append(plots.Parity(title, unit, reference, predicted, f"m{unit}", 1e3))
+            panels.append(plots.Parity(title, unit, reference, predicted, shown, factor))
     plots.parity(path, panels)
 
 

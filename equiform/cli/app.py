@@ -21,7 +21,7 @@ USER_ERROR, BUG, INTERRUPTED = 1, 70, 130
 EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted behind the name of a command."""
 
-COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "data", "doctor", "demo"]
+COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
 COMMANDS += ["convert", "export-official"]
 """In the order of the help text."""
 

@@ -92,8 +92,11 @@ def _read(source: str | None, changes: list[str], output: str | None) -> Any:
 
 
 def _default_folder(recipe: Any) -> Path:
+    from equiform.data.set_config import SetConfig
     from equiform.training.run_folder import free_folder
 
+    if isinstance(recipe.data, SetConfig):
+        return free_folder("runs", "-".join(filter(None, (recipe.data.set, recipe.data.target, recipe.data.molecule))))
     first = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
     stem = Path(first.partition("@")[0].removeprefix("equiform:")).stem
     name = "".join(c for c in stem if c.isalnum() or c in "-_.").strip(".") or "data"

@@ -160,7 +160,8 @@ def _groups(packed_sizes: bytes, batch_size: int | None, atom_budget: float, edg
         if sum(group.num_batches for group in groups) > 1.1 * fewest:
             break  # half-empty batches of small groups would cost more than they save
         wasted = _padding(groups, sizes)
-        if wasted < least - 0.01:  # a further compilation has to be worth it
+        # A further compilation takes as long as some hundred steps: a step or two of each epoch must be saved by it.
+        if wasted < least - max(0.01, 2 / fewest) * (count - len(best)):
             best, least = groups, wasted
     return best
 

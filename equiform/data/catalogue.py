@@ -180,6 +180,20 @@ def open_store(
     return Store(path)
 
 
+def is_here(name: str, part: str | None) -> bool:
+    """Whether a set, or a store that was made of it, is on this machine."""
+    label = name if part is None else f"{name}-{part}"
+    return published_files(name, part) is not None or any((cache_folder() / "stores").glob(f"{label}-[0-9a-f]*"))
+
+
+def checks(store: Store) -> list[str]:
+    """What is known about the content, for people; a warning where it is not what was published."""
+    if store.about.get("set") != "qm9":
+        return []
+    same = store.about.get("content") == qm9.CONTENT
+    return ["content: as published" if same else "warning: the numbers are not those of the published archive"]
+
+
 def _places(name: str, folder: str | Path | None) -> Iterator[Path]:
     bases = [Path(folder)] if folder is not None else []
     if folder is None and os.environ.get(ENVIRONMENT):

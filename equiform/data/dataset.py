@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from equiform.data.check import usable_structures
 from equiform.data.labels import LabelKeys
-from equiform.data.stored import StoredGraphs
+from equiform.data.source import GraphSource
 from equiform.errors import UserError
 from equiform.graph import Graph
 from equiform.neighbors import Labels, graph_from_atoms
@@ -33,7 +33,7 @@ class Dataset(Sequence[Graph]):
         units: Mapping[str, str] | None = None,
         quantity: str = "energy",
     ):
-        """What is in a store stays there.
+        """What a source builds when it is asked for is not kept.
 
         Args:
             graphs: The structures.
@@ -41,7 +41,7 @@ class Dataset(Sequence[Graph]):
             units: Units of labels other than energy, forces and stress, by name.
             quantity: The label per structure that a model's scalar readout is to give.
         """
-        self._graphs = graphs if isinstance(graphs, StoredGraphs) else list(graphs)
+        self._graphs = graphs if isinstance(graphs, GraphSource) else list(graphs)
         self.cutoff, self.units, self.quantity = cutoff, dict(units or {}), quantity
 
     def __len__(self) -> int:
@@ -58,38 +58,38 @@ class Dataset(Sequence[Graph]):
 
     @property
     def noised(self) -> bool:
-        """Whether training draws the positions anew in every epoch."""
-        return isinstance(self._graphs, StoredGraphs) and self._graphs.noise is not None
+        """Whether training draws the graphs anew in every epoch."""
+        return isinstance(self._graphs, GraphSource) and self._graphs.noised
 
     def drawn(self, index: int, seed: int, epoch: int) -> Graph:
         """The graph to train on in an epoch; it differs from epoch to epoch only where the data are noised."""
-        return self._graphs.drawn(index, seed, epoch) if isinstance(self._graphs, StoredGraphs) else self._graphs[index]
+        return self._graphs.drawn(index, seed, epoch) if isinstance(self._graphs, GraphSource) else self._graphs[index]
 
     def column(self, label: str) -> Float[np.ndarray, "structures"]:
         """A label per structure; NaN where not given."""
-        if isinstance(self._graphs, StoredGraphs):
-            return np.asarray(self._graphs.graph_labels.get(label, np.full(len(self), np.nan)), np.float64)
+        if isinstance(self._graphs, GraphSource):
+            return np.asarray(self._graphs.labels.get(label, np.full(len(self), np.nan)), np.float64)
         missing = [np.nan]
         return np.array([float(graph.graph_fields.get(label, missing)[0]) for graph in self._graphs])
 
     @cached_property
     def num_atoms(self) -> Int[np.ndarray, "structures"]:
         """Atoms of each structure."""
-        if isinstance(self._graphs, StoredGraphs):
+        if isinstance(self._graphs, GraphSource):
             return self._graphs.num_atoms
         return np.array([len(graph.species) for graph in self._graphs], np.int64)
 
     @cached_property
     def num_edges(self) -> Int[np.ndarray, "structures"]:
         """Directed edges of each structure."""
-        if isinstance(self._graphs, StoredGraphs):
+        if isinstance(self._graphs, GraphSource):
             return self._graphs.num_edges
         return np.array([len(graph.senders) for graph in self._graphs], np.int64)
 
     @cached_property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        if isinstance(self._graphs, StoredGraphs):
+        if isinstance(self._graphs, GraphSource):
             return self._graphs.elements
         return tuple(sorted({int(z) for graph in self._graphs for z in np.unique(graph.species)}))
 
@@ -106,8 +106,8 @@ class Dataset(Sequence[Graph]):
     def has_label(self, name: str) -> bool:
         """Whether any structure has a label of that name."""
         stored = self._graphs
-        if isinstance(stored, StoredGraphs) and name not in stored.node_labels:
-            return bool(np.isfinite(stored.graph_labels.get(name, np.nan)).any())
+        if isinstance(stored, GraphSource) and name not in stored.node_labels:
+            return bool(np.isfinite(stored.labels.get(name, np.nan)).any())
         fields = (graph.graph_fields.get(name, graph.node_fields.get(name)) for graph in self._graphs)
         return any(field is not None and bool(np.isfinite(np.asarray(field)).any()) for field in fields)
 

@@ -93,13 +93,11 @@ def inspect_labelled(
         facts.append(("energies against forces", f"ΔE = {slope.value:.3f} × work of the forces ({slope.pairs} pairs)"))
     warnings += [
         *references.warnings,
+        *plausibility.unit_warnings(structures, labels),
         *filter(
             None,
             (
-                plausibility.energy_unit_warning(structures, labels),
                 plausibility.slope_warning(slope),
-                plausibility.forces_size_warning(labels),
-                plausibility.stress_size_warning(labels),
                 plausibility.reference_warning(per_atom[known], references.source, references.values),
             ),
         ),

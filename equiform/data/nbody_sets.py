@@ -13,7 +13,7 @@ import difflib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equiform.data import nbody
+from equiform.data.source import GraphSource
 from equiform.errors import UserError
 from equiform.files import explained, write_atomically
 from equiform.graph import Graph, fully_connected_edges, make_graph
@@ -214,7 +215,7 @@ def is_nbody_file(path: str | Path) -> bool:
         return False
 
 
-class NBodySamples(Sequence[Graph]):
+class NBodySamples(GraphSource):
     """The simulations of a file as graphs, built when they are asked for.
 
     Attributes:
@@ -262,6 +263,21 @@ class NBodySamples(Sequence[Graph]):
         if horizon < 1 or first < 0 or first + horizon >= positions.shape[1]:
             raise UserError(f"{path}: it has {positions.shape[1]} frames, too few for start {start} and horizon {horizon}")
         return cls(nbody.Trajectories(*arrays), metadata)
+
+    @property
+    def noised(self) -> bool:
+        """Whether training starts at another frame in every epoch."""
+        return self.random_start
+
+    @property
+    def labels(self) -> Mapping[str, np.ndarray]:
+        """There are no labels per simulation."""
+        return {}
+
+    @property
+    def node_labels(self) -> tuple[str, ...]:
+        """Names of the node fields."""
+        return ("velocity", "charge", *LABELS)
 
     @property
     def num_bodies(self) -> int:

@@ -66,6 +66,12 @@ class Slope(NamedTuple):
         return 1.4 if self.distance < 0.4 else 3.0
 
 
+def unit_warnings(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> list[str]:
+    """What each label by itself says about its unit."""
+    found = (energy_unit_warning(structures, labels), forces_size_warning(labels), stress_size_warning(labels))
+    return [line for line in found if line is not None]
+
+
 def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> str | None:
     """Total energies against those of free atoms with all their electrons.
 

@@ -20,13 +20,24 @@ class SetConfig(BaseModel):
         validation_size: The same of the validation part.
         test_size: The same of the test part.
         noise: OC20: draw positions between initial and relaxed ones anew in every epoch ("Noisy Nodes").
-        folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null.
+        folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null. An N-body set that is not
+            there is made there.
         seed: Of the split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    set: Literal["qm9", "md17", "rmd17", "oc20-is2re"]
+    set: Literal[
+        "qm9",
+        "md17",
+        "rmd17",
+        "oc20-is2re",
+        "nbody-egnn",
+        "nbody-egnn-sweep",
+        "nbody-se3",
+        "nbody-demetar",
+        "nbody-gravity",
+    ]
     target: str | None = None
     molecule: str | None = None
     split: str = "published"

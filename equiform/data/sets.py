@@ -10,6 +10,7 @@ from equiform.data.catalogue import check_name, open_store
 from equiform.data.dataset import Dataset
 from equiform.data.inspect import DataReport
 from equiform.data.labels import LabelKeys
+from equiform.data.nbody_data import prepare_nbody
 from equiform.data.neighborhood import Neighborhood, oc20_neighborhood
 from equiform.data.prepare import PreparedData
 from equiform.data.protocols import Split
@@ -37,6 +38,8 @@ def prepare_set(config: SetConfig, cutoff: float, *, progress: Progress | None =
         UserError: The set is not here, or the target, molecule or split does not exist or does not fit.
     """
     _check_keys(config)
+    if config.set.startswith("nbody-"):
+        return prepare_nbody(config, cutoff, progress=progress)
     if config.set == "qm9":
         return _qm9(config, cutoff, progress)
     if config.set in ("md17", "rmd17"):
@@ -102,7 +105,8 @@ def system_split(store: Store, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(systems)
     held = max(len(systems) // 4, 1)
     parts = (order[held + 1 :], order[held : held + 1], order[:held])
-    rows = [np.flatnonzero(np.isin(store["system"], part)) for part in parts]
+    shuffle = np.random.default_rng([seed, 1]).permutation
+    rows = [shuffle(np.flatnonzero(np.isin(store["system"], part))) for part in parts]
     names = [", ".join(map(str, sorted(part.tolist()))) for part in parts]
     return Split(*rows, about=f"by system, seed {seed}: train {names[0]}; validation {names[1]}; test {names[2]}")
 
@@ -162,7 +166,7 @@ def _oc20(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepar
             store,
             rows,
             edges,
-            graph_labels={"energy": np.asarray(store["energy"])[rows]},
+            graph_labels={"energy": _relaxation_energies(store)[rows]},
             node_labels={"tags": "tags"},
             node_values=labels,
             noise=noise,
@@ -175,7 +179,7 @@ def _oc20(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepar
         tests = {"test": graphs(store, split.test, drawn=False)}
         train, validation = graphs(store, split.train, drawn=True), graphs(store, split.validation, drawn=False)
         facts = [("data", f"OC20 relaxations, {len(store)} frames, {store.path}"), ("split", split.about)]
-        facts.append(("energies", f"{store.about['energies']}, {_statistics(train.energy, 'eV')}"))
+        facts.append(("energies", f"what the rest of the relaxation gains, {_statistics(train.energy, 'eV')}"))
         return PreparedData(train, validation, tests, train.elements, {}, DataReport(tuple(facts)), LabelKeys(energy="energy"))
     if config.split != "published":
         raise UserError(f"oc20-is2re has no split {config.split!r}; there are: published (the publishers' parts), systems")
@@ -195,6 +199,12 @@ def _oc20(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepar
     facts.append(("energies", f"{store.about['energies']}, {_statistics(train.energy, 'eV')}"))
     validation = tests["val_id"][: config.validation_size]
     return PreparedData(train, validation, tests, train.elements, {}, DataReport(tuple(facts)), LabelKeys(energy="energy"))
+
+
+def _relaxation_energies(store: Store) -> np.ndarray:
+    """Adsorption energies of the relaxed state; of trajectories, which have total energies, what the relaxation still gains."""
+    final = np.asarray(store["energy"])
+    return final - np.asarray(store["current_energy"]) if "current_energy" in store.fields else final
 
 
 def _prepared(

@@ -1,6 +1,6 @@
 """Structures of a store as a sequence of host graphs with labels; nothing is opened before it is asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple, overload
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from equiform.data.neighborhood import find_edges
+from equiform.data.source import GraphSource
 from equiform.data.store import EdgeIndex, Neighborhood, Store, make_stored_graph
 from equiform.graph import Graph
 
@@ -25,7 +26,7 @@ class Noise(NamedTuple):
     hood: Neighborhood
 
 
-class StoredGraphs(Sequence[Graph]):
+class StoredGraphs(GraphSource):
     """Some structures of a store, in a given order, with labels.
 
     Args:
@@ -92,6 +93,16 @@ class StoredGraphs(Sequence[Graph]):
         fields |= {name: value(row) for name, value in self._node_values.items() if name not in drawn}
         labels = {name: np.asarray(values[index : index + 1]) for name, values in self.graph_labels.items()}
         return make_stored_graph(store, row, edges, positions=positions, node_fields={**fields, **drawn}, graph_fields=labels)
+
+    @property
+    def noised(self) -> bool:
+        """Whether training draws the positions anew in every epoch."""
+        return self.noise is not None
+
+    @property
+    def labels(self) -> Mapping[str, np.ndarray]:
+        """Values per structure, in the order of `rows`, by label."""
+        return self.graph_labels
 
     @cached_property
     def num_atoms(self) -> Int[np.ndarray, "structures"]:

@@ -186,7 +186,8 @@ class TrajWriter:
         return self._count
 
     def close(self) -> None:
-        self._trajectory.close()
+        with explained(f"cannot write {self.path}", ADVICE):
+            self._trajectory.close()
 
 
 def _keep_frames(path: Path, count: int) -> None:

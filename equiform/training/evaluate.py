@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
     """Errors of a potential on a data set.
 
     Attributes:
-        errors: `mae`, `rmse`, `unit` and `count` (numbers compared) by target.
+        errors: `mae`, `rmse`, `unit` and `count` (numbers compared) by target; energies also per atom.
         values: Predictions and labels by target; energies are interaction energies per atom.
     """
 
@@ -115,6 +115,9 @@ def evaluate_with_values(
             values[key] = columns
             difference = columns.predicted - columns.reference
             errors[key] = {**_statistics(difference), "unit": unit_of(key, dataset), "count": difference.size}
+            if name == "energy":
+                whole = difference * np.asarray(dataset.num_atoms)[columns.structure]
+                errors[name] = {**_statistics(whole), "unit": unit_of(name, dataset), "count": whole.size}
     return Evaluation(errors, values)
 
 

@@ -27,6 +27,8 @@ def initial_potential(model: Any, config: TrainingConfig, train: Dataset, elemen
     quantity = train.quantity
     unit = "eV" if quantity == "energy" else train.units.get(quantity, "")
     wanted = config.normalization
+    if quantity in train[0].node_fields:  # a readout per node, in the unit of its label
+        return Potential(model, elements=tuple(sorted(elements)), quantity=quantity, unit=unit)
     if wanted == "anchored" and quantity == "energy":
         return Potential(model, scale=energy_scale(train), elements=tuple(sorted(elements)), anchored=True)
     scale, shift, scales = 1.0, 0.0, {}

@@ -151,3 +151,9 @@ def test_waste_is_under_15_percent_on_qm9():
             edges.append(len(neighbor_list(positions, None, False, 5.0)[0]))
     for batch_size in (1, 4, 32, 128):
         assert waste(plan_epoch(np.array(atoms), np.array(edges), batch_size=batch_size)) < 0.15
+
+
+def test_few_batches_are_not_worth_many_compilations():
+    sizes = like_crystals(135)
+    assert len(capacities(plan_epoch(*sizes, batch_size=4))) <= 3
+    assert len(capacities(plan_epoch(*(np.tile(n, 20) for n in sizes), batch_size=4))) > 4

@@ -89,7 +89,7 @@ class _Jumping(eqx.Module):
         faults = {
             "axis": graph.positions[:, 0],
             "forgotten mask": jax.ops.segment_sum(along**2, graph.receivers, size),
-            "counted edges": jax.ops.segment_sum(graph.edge_mask * 1.0, graph.receivers, size),
+            "counted edges": jax.ops.segment_sum(graph.edge_mask.astype(along.dtype), graph.receivers, size),
         }
         outputs["energy"] = outputs["energy"] + faults[self.fault]
         return outputs

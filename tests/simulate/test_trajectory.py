@@ -66,3 +66,19 @@ def test_a_full_disk_is_one_clear_line(cluster, predictor, tmp_path):
     log.symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot write .*No space left"):
         run_md(predictor(), cluster, MDConfig(temperature=300, steps=40), log=log, overwrite=True)
+
+
+def test_a_disk_that_is_full_when_a_trajectory_is_closed_is_one_clear_line(cluster, predictor, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    from ase.io.trajectory import TrajectoryWriter
+
+    def full(writer: TrajectoryWriter) -> None:
+        close(writer)
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    close = TrajectoryWriter.close
+    monkeypatch.setattr(TrajectoryWriter, "close", full)
+    with pytest.raises(UserError, match=r"cannot write .*run\.traj: File too large; free some space"):
+        run_md(predictor(), cluster, MDConfig(temperature=300, steps=4), trajectory=tmp_path / "run.traj")

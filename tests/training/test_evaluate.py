@@ -46,12 +46,21 @@ def differences() -> dict[str, np.ndarray]:
 def test_errors_are_means_over_all_labels(batch_size: int) -> None:
     errors = evaluate(learner(), data(), batch_size=batch_size, dtype="float64", targets=["energy", "forces", "dipole"])
     expected = differences()
-    assert list(errors) == ["energy_per_atom", "forces", "dipole"]
+    assert list(errors) == ["energy_per_atom", "energy", "forces", "dipole"]
     for key, name in (("energy_per_atom", "energy"), ("forces", "forces"), ("dipole", "dipole")):
         np.testing.assert_allclose(errors[key]["mae"], np.abs(expected[name]).mean(), rtol=1e-12)
         np.testing.assert_allclose(errors[key]["rmse"], np.sqrt((expected[name] ** 2).mean()), rtol=1e-12)
         assert errors[key]["count"] == expected[name].size
-    assert (errors["energy_per_atom"]["unit"], errors["forces"]["unit"]) == ("eV/atom", "eV/Å")
+    units = [errors[name]["unit"] for name in ("energy_per_atom", "energy", "forces")]
+    assert units == ["eV/atom", "eV", "eV/Å"]
+
+
+def test_the_error_of_the_total_energy_counts_every_structure_once() -> None:
+    errors = evaluate(learner(), data(), dtype="float64", targets=["energy"])
+    labelled = [len(graph.species) for graph in data() if np.isfinite(graph.graph_fields["energy"][0])]
+    total = np.abs(differences()["energy"] * np.array(labelled).reshape(-1))
+    np.testing.assert_allclose(errors["energy"]["mae"], total.mean(), rtol=1e-12)
+    assert errors["energy"]["count"] == len(labelled)
 
 
 def test_values_are_beside_their_labels() -> None:

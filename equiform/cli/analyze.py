@@ -1,0 +1,56 @@
+"""`equiform analyze attention`: what a trained model attends to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax
+
+analyze = typer.Typer(no_args_is_help=True, help="Look into trained models.")
+app.add_typer(analyze, name="analyze")
+
+
+@analyze.callback()
+def _analyses() -> None:
+    """Look into trained models."""
+
+
+@analyze.command(
+    epilog=examples(
+        "equiform analyze attention runs/qm9-alpha-1 qm9 --structures 500",
+        "equiform analyze attention runs/ethanol rmd17:ethanol -o attention",
+        "equiform analyze attention MODEL molecules.xyz",
+    )
+)
+def attention(
+    model: Annotated[Path, typer.Argument(help="A model or run folder.")],
+    data: Annotated[str, typer.Argument(help="A structure file, or a data set: qm9, md17:MOLECULE, oc20-is2re:PART.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for plots and numbers.")] = Path("attention"),
+    structures: Annotated[int, typer.Option("--structures", min=1, help="At most so many, evenly spread.")] = 200,
+    source: Annotated[Path | None, typer.Option("--from", help="Folder with the published files.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Attention by element pair and distance, and for bonded and non-bonded pairs; as numbers and plots."""
+    from equiform.analysis.attention import KINDS, as_dict, collect_attention, overall, write_analysis
+    from equiform.data.structures_of import some_structures
+    from equiform.predictor import load
+
+    chosen = some_structures(data, structures, source)
+    start_jax()
+    predictor = load(model)
+    with progress_bar("looking at attention") as advance:
+        statistics = collect_attention(predictor, chosen, advance)
+    paths = write_analysis(statistics, output, f"{model}: {len(chosen)} structures of {data}")
+    if as_json:
+        print_json(as_dict(statistics))
+        return
+    names = as_dict(statistics)["elements"]
+    share = statistics.share().mean(axis=0)
+    rows = [(name, *(f"{value:.3f}" for value in line)) for name, line in zip(names, share)]
+    print_table("share of the attention of an atom (row) that goes to", ("", *names), rows, right=range(1, len(names) + 1))
+    say()
+    for kind in KINDS:
+        say(f"attention relative to an even spread, {kind} pairs: {overall(statistics, kind):.3f}")
+    for path in paths:
+        say(f"written: {path}")

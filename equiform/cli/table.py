@@ -1,0 +1,115 @@
+"""`equiform recipe run` and `equiform table`: entries of published tables, and the tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equiform.cli.app import Interrupted, app, examples, print_json, print_table, say, start_jax, warn
+from equiform.cli.inspect import recipes
+
+
+@recipes.command(
+    "run",
+    epilog=examples(
+        "equiform recipe run qm9-alpha --scaled",
+        "equiform recipe run md17-ethanol-l2 -o runs/ethanol",
+        "equiform recipe run rmd17-aspirin-l2 --scaled --seed 2 --from DATA_FOLDER",
+        "equiform recipe run --resume runs/ethanol",
+    ),
+)
+def run_recipe(
+    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry; equiform recipe list names them.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Further changes.", metavar="KEY=VALUE")] = None,
+    scaled: Annotated[bool, typer.Option("--scaled", help="The form for a small machine; what is scaled is printed.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; runs/NAME-N if not given.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Folder with the published files.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, dropout and data order.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="RUN")] = None,
+) -> None:
+    """Reproduce an entry of a published table: get the data, train, test, and print ours beside the published value.
+
+    The checkpoint is chosen on the validation part; the test part is looked at once, at the end.
+    """
+    from equiform import job
+    from equiform.papers import run
+    from equiform.recipe import load_recipe
+    from equiform.training.run_folder import free_folder
+
+    start_jax()
+    clock = run.Clock()
+    folder = resume
+    try:
+        if resume is not None:
+            if name is not None:
+                raise typer.BadParameter("--resume takes a run folder and no recipe")
+            outcome = job.resume(resume, list(settings or []), say=say, warn=warn)
+        else:
+            if name is None:
+                raise typer.BadParameter("name a recipe, such as: equiform recipe run qm9-alpha --scaled")
+            changes = [*(settings or [])]
+            changes += [f"training.seed={seed}"] if seed is not None else []
+            changes += [f"data.folder={source.absolute()}"] if source is not None else []
+            recipe = run.read_entry(name, changes, scaled=scaled, folder=output)
+            folder = output or free_folder("runs", Path(name).stem)
+            for line in run.plan(recipe):
+                say(line)
+            _fetch_if_missing(recipe)
+            outcome = job.train(recipe, folder, say=say, warn=warn)
+    except KeyboardInterrupt as error:
+        kept = folder is not None and (folder / "run.json").is_file()
+        raise Interrupted(f"go on with: equiform recipe run --resume {folder}" if kept else "nothing was kept") from error
+    result = run.conclude(outcome, load_recipe(outcome.folder / "recipe.yaml")[0], clock.seconds)
+    say()
+    print_table("", ("entry", "ours", "published", "unit", "protocol"), run.rows(result), right=(1, 2))
+    say(run.progress_in_words(result))
+    say(f"source of the published value: {result.source}")
+    say(f"seed {result.seed}, {result.device}, {result.minutes:.1f} minutes; kept in {outcome.folder}")
+
+
+@app.command(
+    epilog=examples("equiform table qm9 runs/qm9-alpha-1 runs/qm9-gap-1", "equiform table md17 runs/md17-* --markdown"),
+)
+def table(
+    name: Annotated[str, typer.Argument(help="qm9, md17, rmd17 or oc20.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of equiform recipe run.", metavar="RUNS")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Assemble runs into the paper's table, with the published rows; runs that differ in the seed give mean ± deviation."""
+    from equiform.config_errors import suggest
+    from equiform.errors import UserError
+    from equiform.papers.tables import TABLES, assemble, markdown
+
+    if name not in TABLES:
+        raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; there are: {', '.join(TABLES)}")
+    paper, rows = assemble(name, runs or [])
+    if as_json:
+        print_json({"title": paper.title, "columns": paper.columns, "rows": [row._asdict() for row in rows]})
+        return
+    if as_markdown:
+        say(markdown(paper, rows))
+        return
+    keys = [key for key in paper.columns if any(key in row.cells for row in rows)]
+    cells = [(row.method, *(row.cells.get(key, "") for key in keys)) for row in rows]
+    print_table(paper.title, ("method", *(paper.columns[key] for key in keys)), cells, right=range(1, len(keys) + 1))
+    for row in rows:
+        if row.note:
+            say(f"{row.method}: {row.note}")
+    say(f"published rows: {paper.source}")
+
+
+def _fetch_if_missing(recipe: object) -> None:
+    """Download the published files that a recipe needs, unless they, or a store made from them, are here."""
+    from equiform.cli.datasets import fetch_with_bar
+    from equiform.data import catalogue
+    from equiform.data.set_config import SetConfig
+
+    config = getattr(recipe, "data", None)
+    if not isinstance(config, SetConfig) or config.folder is not None:
+        return
+    part = config.molecule
+    if config.set == "oc20-is2re":
+        part = "sample" if config.split == "systems" else "train" if config.part == "all" else f"train-{config.part}"
+    if not catalogue.is_here(config.set, part) and part != "sample":
+        fetch_with_bar(config.set, part, None)

@@ -1,0 +1,61 @@
+"""What a recipe says about the entry of a published table that it reproduces."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Measured(BaseModel):
+    """One result of ours.
+
+    Attributes:
+        values: Test error by quantity, in the unit of the published value.
+        scaled: Whether the scaled form was run.
+        protocol: Training, validation and test structures, epochs.
+        seed: Of weights, dropout and data order.
+        device: What it ran on.
+        minutes: How long it took.
+        command: What was typed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: dict[str, float]
+    scaled: bool
+    protocol: str
+    seed: int
+    device: str
+    minutes: float
+    command: str
+
+
+class Benchmark(BaseModel):
+    """The `benchmark:` section of a recipe: where its result stands in a paper, and what was published there.
+
+    Attributes:
+        table: The table.
+        row: The method's name in it.
+        column: The molecule or target.
+        published: Test error and unit by quantity; empty where the authors published none.
+        source: Where the published values stand.
+        cost: What the full protocol costs.
+        scaled: Changes (`section.key=value`) that make it fit a small machine.
+        measured: What we measured ourselves.
+        recipe: Written by a run: the built-in recipe that it followed.
+        form: Written by a run: as published, scaled, or with changes of its own.
+        changes: Written by a run: what was changed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: Literal["qm9", "md17", "rmd17", "oc20"]
+    row: str
+    column: str
+    published: dict[str, tuple[float, str]] = Field(default_factory=dict)
+    source: str = ""
+    cost: str = ""
+    scaled: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    recipe: str = ""
+    form: Literal["full", "scaled", "changed"] = "full"
+    changes: tuple[str, ...] = ()

@@ -1,0 +1,243 @@
+"""A table entry from its recipe: what will be done, the run, and the row beside the published one."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from equiform.errors import UserError
+from equiform.files import explained, to_json, write_atomically
+from equiform.job import Outcome
+from equiform.papers.entry import Benchmark
+from equiform.recipe import Recipe, find_recipe, read_source, validate
+
+RESULT = "benchmark.json"
+_FACTORS = {("eV", "meV"): 1e3, ("eV/Å", "meV/Å"): 1e3}
+_IRRELEVANT = ("run.", "training.seed", "data.folder", "training.evaluation_batch_size", "training.checkpoint_")
+"""Changes that leave the protocol as it is."""
+
+
+class Result(NamedTuple):
+    """One run's entry of a table.
+
+    Attributes:
+        recipe: The built-in recipe's name.
+        table: The table.
+        row: The method.
+        column: The molecule, target or data.
+        form: "full", "scaled" or "changed".
+        changes: What was changed from the full protocol.
+        values: Test errors by quantity, each with its unit.
+        published: The published ones.
+        source: Where they stand.
+        protocol: Structures, epochs, parameters.
+        progress: Validation error at the first and at the best validation, by quantity, with its unit.
+        seed: Of weights and order.
+        device: What it ran on.
+        minutes: How long it took, all sessions together.
+        command: What was typed.
+    """
+
+    recipe: str
+    table: str
+    row: str
+    column: str
+    form: str
+    changes: list[str]
+    values: dict[str, tuple[float, str]]
+    published: dict[str, tuple[float, str]]
+    source: str
+    protocol: str
+    progress: dict[str, tuple[float, float, str]]
+    seed: int
+    device: str
+    minutes: float
+    command: str
+
+
+def read_entry(name: str, changes: Sequence[str], *, scaled: bool, folder: Path | None) -> Recipe:
+    """The recipe of a table entry, with its scaled form and further changes laid over it.
+
+    Raises:
+        UserError: There is no such recipe, it is not of a table, or a change is wrong.
+    """
+    path = find_recipe(name)
+    full = validate(read_source(path))
+    if full.benchmark is None:
+        raise UserError(f"{name} reproduces no published result; train it with: equiform train {name}")
+    laid_over = [*(full.benchmark.scaled if scaled else ()), *changes]
+    base: dict[str, dict[str, Any]] = {} if folder is None else {"run": {"folder": str(folder)}}
+    recipe = validate(read_source(path, laid_over, base))
+    relevant = [change for change in laid_over if not change.startswith(_IRRELEVANT)]
+    own = [change for change in changes if not change.startswith(_IRRELEVANT)]
+    form = "scaled" if scaled else "changed" if own else "full"
+    noted = full.benchmark.model_copy(update={"recipe": path.stem, "form": form, "changes": tuple(relevant)})
+    return recipe.model_copy(update={"benchmark": noted})
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What is about to be done, for people."""
+    entry = _entry(recipe)
+    lines = [f"{entry.row}, {entry.column}: {_in_words(entry.published) or 'no published value'} ({entry.source})"]
+    if entry.form == "full":
+        lines.append(f"the full protocol, as published; expected cost: {entry.cost}; --scaled runs a small form")
+    else:
+        lines.append(f"NOT the full protocol (which costs {entry.cost}), but {len(entry.changes)} settings changed:")
+        lines += [f"  {change}" for change in entry.changes]
+    return lines
+
+
+def conclude(outcome: Outcome, recipe: Recipe, seconds: float) -> Result:
+    """Write the result of a finished run beside it.
+
+    Args:
+        outcome: What the run left.
+        recipe: Its effective recipe.
+        seconds: Wall time of this session.
+    """
+    from equiform.training.metrics import read_metrics
+    from equiform.training.run_folder import RunFolder
+
+    entry = _entry(recipe)
+    tests = {name: errors for name, errors in outcome.errors.items() if name not in ("validation", "training")}
+    values = _values(tests, entry)
+    records = [record for record in read_metrics(outcome.folder) if record["kind"] == "validation"]
+    earlier = json.loads((outcome.folder / RESULT).read_text())["minutes"] if (outcome.folder / RESULT).is_file() else 0.0
+    epochs = read_metrics(outcome.folder)[-1].get("epoch") or 0.0
+    counts = [outcome.facts.get(f"{name} structures", "0") for name in ("training", "validation")]
+    counts.append(" + ".join(outcome.facts.get(f"{name} structures", "0") for name in tests) or "0")
+    run = RunFolder.open(outcome.folder)
+    result = Result(
+        recipe=entry.recipe,
+        table=entry.table,
+        row=entry.row,
+        column=entry.column,
+        form=entry.form,
+        changes=list(entry.changes),
+        values=values,
+        published=dict(entry.published),
+        source=entry.source,
+        protocol=f"{' / '.join(counts)} structures, {epochs:.4g} epochs, {outcome.facts.get('parameters', '?')} parameters",
+        progress=_progress(records, outcome.errors.get("validation", {})),
+        seed=recipe.training.seed,
+        device=str(run.provenance.get("device", "")),
+        minutes=round(earlier + seconds / 60, 2),
+        command=str(run.provenance.get("command", "")),
+    )
+    write_atomically(outcome.folder / RESULT, to_json(result._asdict()))
+    return result
+
+
+def read_result(folder: Path) -> Result:
+    """The result of a run of a table entry.
+
+    Raises:
+        UserError: It is not one, or it has not finished.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        unfinished = (folder / "run.json").is_file()
+        hint = (
+            "it has not finished; go on with: equiform recipe run --resume"
+            if unfinished
+            else "is it a run of equiform recipe run?"
+        )
+        raise UserError(f"{folder} has no result of a table entry: {hint}{f' {folder}' if unfinished else ''}")
+    with explained(f"cannot read {path}", "check its permissions"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+        for name in ("values", "published", "progress"):
+            content[name] = {key: tuple(entry) for key, entry in content[name].items()}
+        return Result(**content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def rows(result: Result) -> list[tuple[str, str, str, str, str]]:
+    """Ours, published, unit and protocol, a line per quantity."""
+    protocol = f"{result.form}: {result.protocol}"
+    lines = []
+    for name, (value, unit) in result.values.items():
+        published = result.published.get(name)
+        label = result.column if name == result.column else f"{result.column}, {name}"
+        lines.append((label, f"{value:.4g}", f"{published[0]:g}" if published else "–", unit, protocol))
+    return lines
+
+
+def progress_in_words(result: Result) -> str:
+    """How the error fell while training."""
+    parts = [f"{name} {first:.4g} → {last:.4g} {unit}" for name, (first, last, unit) in result.progress.items()]
+    return "validation error, first → best: " + ", ".join(parts) if parts else "no validation"
+
+
+class Clock:
+    """Wall time since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchmark) -> dict[str, tuple[float, str]]:
+    """Errors of the test sets in the published units; several sets (OC20) by the sets' names."""
+    found: dict[str, tuple[float, str]] = {}
+    for set_name, errors in tests.items():
+        for quantity, error in errors.items():
+            if quantity in ("energy_per_atom", "stress") or error.get("mae") is None:
+                continue
+            several = len(tests) > 1
+            name = (set_name if quantity == "energy" else f"{set_name} {quantity}") if several else quantity
+            unit = str(error["unit"])
+            wanted = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
+            found[name] = (float(error["mae"]) * _factor(unit, wanted), wanted)
+    return found
+
+
+def _progress(
+    records: Sequence[Mapping[str, Any]], errors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[float, float, str]]:
+    best = next((record for record in reversed(records) if record.get("best")), None)
+    if best is None:
+        return {}
+    names = [name for name in errors if records[0].get(f"{name}_mae") is not None]
+    return {
+        name: (
+            records[0][f"{name}_mae"] * _factor(str(errors[name]["unit"]), _millis(str(errors[name]["unit"]))),
+            best[f"{name}_mae"] * _factor(str(errors[name]["unit"]), _millis(str(errors[name]["unit"]))),
+            _millis(str(errors[name]["unit"])),
+        )
+        for name in names
+    }
+
+
+def _millis(unit: str) -> str:
+    return f"m{unit}" if unit.startswith("eV") else unit
+
+
+def _table_unit(unit: str, table: str) -> str:
+    return unit if table == "oc20" else _millis(unit)
+
+
+def _factor(unit: str, wanted: str) -> float:
+    if unit == wanted:
+        return 1.0
+    if unit.startswith("eV") and wanted == f"m{unit}":
+        return 1e3
+    if (unit, wanted) not in _FACTORS:
+        raise UserError(f"an error in {unit or 'no unit'} cannot stand beside one in {wanted}")
+    return _FACTORS[unit, wanted]
+
+
+def _entry(recipe: Recipe) -> Benchmark:
+    if recipe.benchmark is None:
+        raise UserError("this run is not of a table entry")
+    return recipe.benchmark
+
+
+def _in_words(values: Mapping[str, tuple[float, str]]) -> str:
+    return ", ".join(f"{name} {value:g} {unit}" for name, (value, unit) in values.items())

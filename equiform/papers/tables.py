@@ -1,0 +1,120 @@
+"""The papers' tables: the peers' rows as published, and ours from run folders."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from equiform import yaml_lines
+from equiform.papers.run import Result, read_result
+from equiform.recipe import builtin_recipes, load_recipe
+
+TABLES = ("qm9", "md17", "rmd17", "oc20")
+
+
+class PaperTable(BaseModel):
+    """A table of a paper, without the rows that recipes carry.
+
+    Attributes:
+        title: What it shows.
+        columns: Heads of the columns, by key; a key is `column` or `column/quantity` of a recipe.
+        rows: The peers' values by method and column key.
+        source: Where they stand.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    columns: dict[str, str]
+    rows: dict[str, dict[str, float]]
+    source: str
+
+
+class Row(NamedTuple):
+    """A line of an assembled table.
+
+    Attributes:
+        method: Whose.
+        cells: By column key; several runs of ours as mean ± standard deviation.
+        note: How ours was obtained; empty for published rows.
+    """
+
+    method: str
+    cells: dict[str, str]
+    note: str = ""
+
+
+def read_table(name: str) -> PaperTable:
+    """A table by name."""
+    text = Path(str(resources.files("equiform"))) / "papers" / f"{name}.yaml"
+    return PaperTable.model_validate(yaml_lines.load_with_lines(text)[0])
+
+
+def assemble(name: str, folders: Sequence[Path]) -> tuple[PaperTable, list[Row]]:
+    """The published rows, then ours: one per method and form, runs that differ in the seed alone put together.
+
+    Raises:
+        UserError: A folder holds no finished run of a table entry, or one of another table.
+    """
+    from equiform.errors import UserError
+
+    table = read_table(name)
+    results = [read_result(folder) for folder in folders]
+    for folder, result in zip(folders, results):
+        if result.table != name:
+            raise UserError(f"{folder} is a run of {result.recipe}, which belongs to the table {result.table}, not {name}")
+    lines = [Row(method, {key: f"{value:g}" for key, value in cells.items()}) for method, cells in table.rows.items()]
+    lines += [Row(f"{method} (published)", dict(cells)) for method, cells in _published(name).items()]
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.row, result.form), []).append(result)
+    lines += [_own(method, form, members, table) for (method, form), members in groups.items()]
+    return table, lines
+
+
+def markdown(table: PaperTable, lines: Sequence[Row]) -> str:
+    """The table for a page."""
+    keys = [key for key in table.columns if any(key in row.cells for row in lines)]
+    head = ["Method", *(table.columns[key] for key in keys), "How"]
+    body = [[row.method, *(row.cells.get(key, "") for key in keys), row.note] for row in lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+@cache
+def _published(table: str) -> Mapping[str, Mapping[str, str]]:
+    """What the built-in recipes say was published, by method and column key."""
+    found: dict[str, dict[str, str]] = {}
+    for path in builtin_recipes().values():
+        entry = load_recipe(path)[0].benchmark
+        if entry is None or entry.table != table:
+            continue
+        for quantity, (value, _) in entry.published.items():
+            found.setdefault(entry.row, {})[_key(entry.column, quantity)] = f"{value:g}"
+    return found
+
+
+def _own(method: str, form: str, members: Sequence[Result], table: PaperTable) -> Row:
+    cells: dict[str, list[float]] = {}
+    for result in members:
+        for quantity, (value, _) in result.values.items():
+            cells.setdefault(_key(result.column, quantity), []).append(value)
+    protocols = dict.fromkeys(result.protocol for result in members)
+    seeds = sorted({result.seed for result in members})
+    note = f"{form}: {'; '.join(protocols)}; seed {', '.join(map(str, seeds))}"
+    shown = {key: _mean(values) for key, values in cells.items() if key in table.columns}
+    return Row(f"{method} (ours, {form})", shown, note)
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.4g}"
+    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.4g} ± {deviation:.2g}"
+
+
+def _key(column: str, quantity: str) -> str:
+    return column if column == quantity else f"{column}/{quantity}"
