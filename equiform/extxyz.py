@@ -61,12 +61,28 @@ def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "S
     Raises:
         UserError: The disk refuses.
     """
+    _write(path, [_frame(atoms, prediction) for atoms, prediction in zip(structures, predictions, strict=True)])
+
+
+def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: Sequence[float]) -> None:
+    """Write structures with one predicted number each, such as a polarizability, under its name.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    frames = []
+    for atoms, value in zip(structures, values, strict=True):
+        lines = [str(len(atoms)), " ".join([*_header(atoms, "", {name}), f"{name}={float(value)!r}"])]
+        frames.append("\n".join([*lines, *_rows(atoms, atoms.positions)]) + "\n")
+    _write(path, frames)
+
+
+def _write(path: Path, frames: Sequence[str]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     with explained(f"cannot write {path}", "free some space or choose another place"):
         try:
             with open(temporary, "w", encoding="utf-8") as file:
-                for atoms, prediction in zip(structures, predictions, strict=True):
-                    file.write(_frame(atoms, prediction))
+                file.writelines(frames)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -75,23 +91,28 @@ def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "S
 
 
 def _frame(atoms: "Atoms", prediction: "Prediction") -> str:
+    values = [f"energy={float(prediction.energy)!r}"]
+    if prediction.stress is not None:
+        values.append(f'stress="{_numbers(prediction.stress)}"')
+    lines = [str(len(atoms)), " ".join([*_header(atoms, ":forces:R:3", set()), *values])]
+    return "\n".join([*lines, *_rows(atoms, np.concatenate([atoms.positions, prediction.forces], axis=1))]) + "\n"
+
+
+def _header(atoms: "Atoms", columns: str, taken: set[str]) -> list[str]:
+    """Lattice, periodicity, columns, and what the input said; the predictions follow."""
     from ase.io.extxyz import key_val_dict_to_str
 
     header = [f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"']
     if atoms.cell.array.any():
         header.insert(0, f'Lattice="{_numbers(atoms.cell.array)}"')
+    header.append(f"Properties=species:S:1:pos:R:3{columns}" + (":tags:I:1" if atoms.has("tags") else ""))
+    kept = {key: value for key, value in atoms.info.items() if key not in OURS | taken and _plain(value)}
+    return [*header, key_val_dict_to_str(kept)] if kept else header
+
+
+def _rows(atoms: "Atoms", numbers: np.ndarray) -> list[str]:
     tags = [f" {tag}" for tag in atoms.get_tags()] if atoms.has("tags") else [""] * len(atoms)
-    header.append("Properties=species:S:1:pos:R:3:forces:R:3" + (":tags:I:1" if atoms.has("tags") else ""))
-    header.append(f"energy={float(prediction.energy)!r}")
-    if prediction.stress is not None:
-        header.append(f'stress="{_numbers(prediction.stress)}"')
-    kept = {key: value for key, value in atoms.info.items() if key not in OURS and _plain(value)}
-    if kept:
-        header.append(key_val_dict_to_str(kept))
-    lines = [str(len(atoms)), " ".join(header)]
-    rows = np.concatenate([atoms.positions, prediction.forces], axis=1).tolist()
-    lines += [f"{symbol:<2} {' '.join(map(repr, row))}{tag}" for symbol, row, tag in zip(atoms.symbols, rows, tags)]
-    return "\n".join(lines) + "\n"
+    return [f"{symbol:<2} {' '.join(map(repr, row))}{tag}" for symbol, row, tag in zip(atoms.symbols, numbers.tolist(), tags)]
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -153,6 +153,9 @@ def evaluate_file(
     loaded = load_model(find_model(model))
     structures = read_structures(str(data))
     model_settings = loaded.potential.model.config
+    if loaded.potential.quantity != "energy":
+        quantity, unit = loaded.potential.quantity, loaded.potential.unit
+        raise UserError(f"{model} gives {quantity} ({unit}), not energies and forces; equiform predict writes it")
     for index, atoms in enumerate(structures):
         check_structure(atoms, loaded.potential, index)
     trained = dict(loaded.metadata.get("data") or {})

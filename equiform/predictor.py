@@ -187,6 +187,38 @@ class Predictor:
                 progress(done, len(structures))
         return [result for result in results if result is not None]
 
+    def scalars(
+        self,
+        structures: "Sequence[Atoms]",
+        *,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[float]:
+        """The quantity of `potential.quantity`, in `potential.unit`, of each structure; the energy or another one.
+
+        Args: as of `predict`.
+
+        Raises:
+            UserError: As of `predict`.
+        """
+        structures = list(structures)
+        graphs = [self.graph(atoms, index) for index, atoms in enumerate(structures)]
+        results, done = np.zeros(len(structures)), 0
+        for members, capacity in _packed(graphs, batch_size) if graphs else []:
+            with self.precision():
+                device = to_device(batch([graphs[member] for member in members], capacity), jnp.dtype(self.dtype))
+                values = np.asarray(_scalars(self.potential, device), np.float64)[: len(members)]
+            for member, value in zip(members, values):
+                if not np.isfinite(value):
+                    raise UserError(
+                        f"the model's {self.potential.quantity} for {name_of(structures[member], member)} is not finite"
+                    )
+                results[member] = value + self.reference_energy(structures[member])
+            done += len(members)
+            if progress is not None:
+                progress(done, len(structures))
+        return results.tolist()
+
     def predict_one(self, atoms: "Atoms") -> Prediction:
         """Evaluate one structure, in a capacity that grows with hysteresis from call to call."""
         graph = self.graph(atoms)
@@ -275,6 +307,10 @@ class Predictor:
         indices: Sequence[int | None],
         capacity: Capacity,
     ) -> list[Prediction]:
+        if self.potential.quantity != "energy":
+            raise UserError(
+                f"this model gives {self.potential.quantity} ({self.potential.unit}) of a structure, not energies and forces"
+            )
         stressed = has_stress(structures[0])
         before = _traces
         with self.precision():
@@ -320,6 +356,11 @@ def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Arra
     _traces += 1
     result = potential(graph, forces=True, stress=stress)
     return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
+
+
+@eqx.filter_jit
+def _scalars(potential: Potential, graph: Graph) -> Array:
+    return potential(graph, forces=False)[potential.quantity]
 
 
 def _cast(potential: Potential, dtype: np.dtype) -> Potential:

@@ -66,16 +66,26 @@ def predict(
     batch_size: BatchSize = 32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures, every digit of them."""
+    """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures, every digit of them.
+
+    A model of another quantity (a polarizability, a gap) writes that.
+    """
     from equiform.about import find_model
     from equiform.data.read import read_structures
-    from equiform.extxyz import check_output, write_predictions
+    from equiform.extxyz import check_output, write_predictions, write_scalars
     from equiform.predictor import load
 
     check_output(output, overwrite=overwrite)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
     structures = read_structures(str(data))
+    quantity, unit = predictor.potential.quantity, predictor.potential.unit
+    if quantity != "energy":
+        with progress_bar("predicting") as advance:
+            values = predictor.scalars(structures, batch_size=batch_size, progress=advance)
+        write_scalars(output, structures, quantity, values)
+        say(f"wrote {len(structures)} structures to {output} ({quantity} in {unit}; {dtype})")
+        return
     with progress_bar("predicting") as advance:
         predictions = predictor.predict(structures, batch_size=batch_size, progress=advance)
     write_predictions(output, structures, predictions)
