@@ -283,9 +283,17 @@ def test_version_and_help_with_examples():
     from equiform import __version__
 
     assert Result("--version").out == f"equiform {__version__}\n"
-    for command in set(COMMANDS) - {"recipe"}:
-        page = Result(command, "--help")
-        assert page.status == 0 and f"equiform {command}" in page.out.split("Examples")[1], command
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    pages = [[command] for command in COMMANDS if command not in groups]
+    pages += [
+        [name, c.name or c.callback.__name__]
+        for name, group in groups.items()
+        if name != "recipe"
+        for c in group.registered_commands
+    ]
+    for command in pages:
+        page = Result(*command, "--help")
+        assert page.status == 0 and f"equiform {' '.join(command)}" in page.out.split("Examples")[1], command
 
 
 def test_wrong_usage_ends_with_status_2(data):
