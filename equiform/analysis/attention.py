@@ -151,7 +151,7 @@ def _attention(predictor: "Predictor", structures: "Sequence[Atoms]") -> Iterato
     import jax
     import jax.numpy as jnp
 
-    model = predictor.potential.model
+    model: Any = predictor.potential.model
     if not hasattr(model, "attention"):
         raise UserError(f"{type(model).__name__} models offer no attention")
     graphs = [predictor.graph(atoms, index) for index, atoms in enumerate(structures)]

@@ -54,3 +54,32 @@ def attention(
         say(f"attention relative to an even spread, {kind} pairs: {overall(statistics, kind):.3f}")
     for path in paths:
         say(f"written: {path}")
+
+
+@analyze.command(
+    epilog=examples(
+        "equiform analyze relaxation runs/oc20-is2rs-1", "equiform analyze relaxation runs/oc20-is2rs-1 --from FOLDER"
+    )
+)
+def relaxation(
+    model: Annotated[Path, typer.Argument(help="A run of OC20 relaxations divided by system, or its model.")],
+    source: Annotated[Path | None, typer.Option("--from", help="Folder with the relaxations.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Displacement to the relaxed structure on held-out systems: the model, standing still, and following the forces."""
+    from equiform.about import find_model
+    from equiform.analysis.relaxation import compare_relaxations
+    from equiform.modelfile import load_model
+
+    start_jax()
+    about, found = compare_relaxations(load_model(find_model(model)), folder=None if source is None else str(source))
+    if as_json:
+        content = [{**part._asdict(), "rules": [rule._asdict() for rule in part.rules]} for part in found]
+        print_json({"split": about, "comparisons": content})
+        return
+    say(f"split: {about}")
+    for part in found:
+        say()
+        rows = [(rule.name, f"{rule.mae:.4f}", f"{rule.cosine:.3f}") for rule in part.rules]
+        heads = ("prediction", "MAE (Å)", "cosine with the true displacement")
+        print_table(f"{part.count} {part.frames} of held-out systems, atoms of tag > 0", heads, rows, right=(1, 2))

@@ -1,0 +1,119 @@
+"""Does a model know where a relaxation will end? Its displacement readout on held-out relaxations, beside two simple rules.
+
+The rules: nothing moves; everything moves along its force. The second is given its best step length on the very frames it is
+judged on, which no method could know.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from equiform.data import oc20
+from equiform.data.catalogue import open_store
+from equiform.data.dataset import Dataset
+from equiform.data.neighborhood import oc20_neighborhood
+from equiform.data.set_config import SetConfig
+from equiform.data.sets import system_split
+from equiform.data.stored import StoredGraphs
+from equiform.errors import UserError
+from equiform.modelfile import LoadedModel
+
+READOUT = "displacement"
+
+
+class Rule(NamedTuple):
+    """How good a prediction of the displacement is, over the atoms of tag > 0.
+
+    Attributes:
+        name: Of the prediction.
+        mae: Mean absolute error of a component, Å.
+        cosine: Mean over frames of the cosine between predicted and true displacement of all atoms together; NaN for none.
+    """
+
+    name: str
+    mae: float
+    cosine: float
+
+
+class Comparison(NamedTuple):
+    """Rules on a set of frames.
+
+    Attributes:
+        frames: Which frames.
+        count: How many.
+        rules: The model, and the simple rules.
+    """
+
+    frames: str
+    count: int
+    rules: list[Rule]
+
+
+def compare_relaxations(
+    loaded: LoadedModel, *, folder: str | None = None, dtype: str = "float32"
+) -> tuple[str, list[Comparison]]:
+    """The model of an OC20 run that was divided by system, on its held-out systems: their first frames, and all frames.
+
+    Args:
+        loaded: The model, with the data section of its run.
+        folder: Where the relaxations are; where they were in training if not given.
+        dtype: Precision.
+
+    Returns:
+        The split in words, and the comparisons.
+
+    Raises:
+        UserError: The model was not trained on such data, or has no such readout.
+    """
+    from equiform.training.evaluate import evaluate_with_values
+
+    potential, trained = loaded.potential, dict(loaded.metadata.get("data") or {})
+    config = potential.model.config
+    if getattr(config, "vector_readout", None) != READOUT:
+        raise UserError(f"this model has no {READOUT} readout; train one with a recipe such as oc20-is2rs")
+    if trained.get("set") != "oc20-is2re" or trained.get("split") != "systems":
+        raise UserError("this model was not trained on relaxations divided by system (data.set=oc20-is2re, data.split=systems)")
+    settings = SetConfig(**{**trained, **({"folder": folder} if folder is not None else {})})
+    store = open_store("oc20-is2re", oc20.SAMPLE, settings.folder)
+    split = system_split(store, settings.seed)
+    edges = store.edges(oc20_neighborhood(config.cutoff))
+    labels = {READOUT: lambda row: oc20.displacement(store, row)}
+    first = split.test[np.asarray(store["frame"])[split.test] == 0]
+    # The last frame of a relaxation has nowhere to go.
+    moving = np.array([row for row in split.test if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01], np.int64)
+    found = []
+    for name, rows in (("first frames", first), ("frames with more than 0.01 Å to go", np.sort(moving))):
+        graphs = StoredGraphs(
+            store,
+            rows,
+            edges,
+            graph_labels={"energy": np.asarray(store["energy"])[rows]},
+            node_labels={"tags": "tags"},
+            node_values=labels,
+        )
+        dataset = Dataset(graphs, config.cutoff, units={READOUT: "Å"})
+        values = evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
+        forces = np.concatenate([_free(store, row, store.rows("forces", row)) for row in rows[np.unique(values.structure)]])
+        found.append(Comparison(name, len(rows), _rules(values, forces)))
+    return split.about, found
+
+
+def _free(store: Any, row: int, vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors)[store.rows("tags", row) > 0]
+
+
+def _rules(values: Any, forces: np.ndarray) -> list[Rule]:
+    order = np.argsort(values.structure, kind="stable")
+    predicted, true, frame = values.predicted[order], values.reference[order], values.structure[order]
+    step = float((forces * true).sum() / max((forces**2).sum(), 1e-300))
+    candidates = {"model": predicted, "nothing moves": np.zeros_like(true), "along the force, best step": step * forces}
+    rules = []
+    for name, guess in candidates.items():
+        cosines = [_cosine(guess[frame == k], true[frame == k]) for k in np.unique(frame)]
+        rules.append(Rule(name, float(np.abs(guess - true).mean()), float(np.mean(cosines))))
+    return rules
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    length = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / length if length else float("nan")
