@@ -8,10 +8,12 @@ from pydantic import BaseModel
 from equiform.errors import UserError
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
+from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 
 MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "equiformer": (EquiformerConfig, Equiformer),
     "egnn": (EGNNConfig, EGNN),
+    "torchmd-et": (TorchMDETConfig, TorchMDET),
 }
 
 

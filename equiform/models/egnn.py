@@ -20,7 +20,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
@@ -168,19 +168,21 @@ class EGNN(eqx.Module):
             attributes.append((charge[senders] * charge[receivers])[:, None])
         if config.initial_distance:
             attributes.append(squared[:, None])
+        number = jnp.full_like(graph.positions[:, :1], config.average_degree)
+        if config.cutoff_kind == "sharp":
+            number = jnp.maximum(_sum(share[:, None], receivers, len(number)), 1)
         edges = Edges(
             senders=senders,
             receivers=receivers,
-            inside=inside,
+            vectors=vectors,
             share=share,
+            number=number,
             attributes=jnp.concatenate(attributes, axis=1) if attributes else None,
         )
         velocity = None if config.velocity is None else self._field(graph, config.velocity)
         h, moved = self.embedding(self.node_inputs(graph)), jnp.zeros_like(graph.positions)
         for layer in self.layers:
-            # Only the change of positions is carried: cell shifts and large coordinates cancel exactly.
-            now = vectors + moved[senders] - moved[receivers]
-            h, moved = layer(h, moved, now, edges, velocity)
+            h, moved = layer(h, moved, edges, velocity)
         return h, moved
 
 
@@ -190,15 +192,17 @@ class Edges(eqx.Module):
     Attributes:
         senders: Node that an edge starts from.
         receivers: Node that it ends at; ascending.
-        inside: False for padding and edges beyond the cutoff.
+        vectors: From receiver to sender, before any update.
         share: Weight of an edge in sums: 0 or 1, or the smooth envelope.
+        number: What sums of steps are divided by: the neighbours, or a constant.
         attributes: Invariant inputs of the edges, the same for all layers.
     """
 
     senders: Array
     receivers: Array
-    inside: Bool[Array, " edges"]
+    vectors: Float[Array, "edges 3"]
     share: Float[Array, " edges"]
+    number: Float[Array, "atoms 1"]
     attributes: Float[Array, "edges attributes"] | None
 
 
@@ -210,14 +214,11 @@ class Layer(eqx.Module):
     gate: Dense | None
     move: tuple[Dense, Dense] | None
     follow: MLP | None
-    smooth: bool = eqx.field(static=True)
-    average_degree: float = eqx.field(static=True)
 
     def __init__(self, config: EGNNConfig, *, key: PRNGKeyArray):
         keys = jax.random.split(key, 6)
         width = config.channels
         attributes = (config.charge is not None) + config.initial_distance
-        self.smooth, self.average_degree = config.cutoff_kind == "smooth", config.average_degree
         self.edge = MLP(2 * width + 1 + attributes, width, width, key=keys[0])
         self.node = MLP(2 * width, width, width, key=keys[1])
         self.gate = Dense(width, 1, key=keys[2]) if config.gate else None
@@ -235,38 +236,50 @@ class Layer(eqx.Module):
         self,
         h: Float[Array, "atoms channels"],
         moved: Float[Array, "atoms 3"],
-        vectors: Float[Array, "edges 3"],
         edges: Edges,
         velocity: Float[Array, "atoms 3"] | None,
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
-        message = self.messages(h, vectors, edges)
-        if self.move is not None:
+        """Nodes, and how far positions have moved; carrying only that, cell shifts and large coordinates cancel exactly."""
+        width = h.shape[1]
+        message, vectors = self.messages(h, moved, edges)
+        shared = edges.share[:, None]
+        if self.move is None:
+            received = _sum(message * shared, edges.receivers, len(h))
+        else:
             weight = self.move[1](jax.nn.silu(self.move[0](message)))
             # Edge vectors point from the receiver to the sender.
-            step = jnp.clip(-vectors * weight, -MAX_MOVE, MAX_MOVE) * edges.share[:, None]
-            number = self.average_degree
-            if not self.smooth:
-                number = jnp.maximum(self._sum(edges.inside.astype(h.dtype)[:, None], edges, len(h)), 1)
-            moved = moved + self._sum(step, edges, len(h)) / number
+            step = jnp.clip(-vectors * weight, -MAX_MOVE, MAX_MOVE)
+            both = _sum(jnp.concatenate([message, step], axis=1) * shared, edges.receivers, len(h))
+            received, moved = both[:, :width], moved + both[:, width:] / edges.number
         if self.follow is not None and velocity is not None:
             moved = moved + self.follow(h) * velocity
-        received = self._sum(message * edges.share[:, None], edges, len(h))
         return h + self.node(jnp.concatenate([h, received], axis=1)), moved
 
     def messages(
-        self, h: Float[Array, "atoms channels"], vectors: Float[Array, "edges 3"], edges: Edges
-    ) -> Float[Array, "edges channels"]:
-        """SiLU(φ_e); the rows of its first matrix belong to receiver, sender, squared distance and attributes."""
-        width = h.shape[1]
+        self, h: Float[Array, "atoms channels"], moved: Float[Array, "atoms 3"], edges: Edges
+    ) -> tuple[Float[Array, "edges channels"], Float[Array, "edges 3"]]:
+        """SiLU(φ_e) and the edge vectors as they are now.
+
+        The rows of the first matrix of φ_e belong to receiver, sender, squared distance and attributes.
+        """
+        width, vectors = h.shape[1], edges.vectors
         weight, bias = self.edge.first.weight, self.edge.first.bias
         assert bias is not None
+        # What belongs to a node is computed there, and gathered together: a gather is a scatter in the derivative.
+        receiver, sender = h @ weight[:width] + bias[None], h @ weight[width : 2 * width]
+        if self.move is not None:
+            receiver = jnp.concatenate([receiver, -moved], axis=1)
+            sender = jnp.concatenate([sender, moved], axis=1)
+        gathered = receiver[edges.receivers] + sender[edges.senders]
+        if self.move is not None:
+            vectors = vectors + gathered[:, width:]
         invariants = (vectors**2).sum(axis=1, keepdims=True)
         if edges.attributes is not None:
             invariants = jnp.concatenate([invariants, edges.attributes], axis=1)
-        hidden = (h @ weight[:width] + bias[None])[edges.receivers] + (h @ weight[width : 2 * width])[edges.senders]
-        hidden = hidden + invariants @ weight[2 * width :]
+        hidden = gathered[:, :width] + invariants @ weight[2 * width :]
         message = jax.nn.silu(self.edge.second(jax.nn.silu(hidden)))
-        return message if self.gate is None else message * jax.nn.sigmoid(self.gate(message))
+        return message if self.gate is None else message * jax.nn.sigmoid(self.gate(message)), vectors
 
-    def _sum(self, values: Float[Array, "edges _"], edges: Edges, num_atoms: int) -> Float[Array, "atoms _"]:
-        return jax.ops.segment_sum(values, edges.receivers, num_atoms, indices_are_sorted=True)
+
+def _sum(values: Float[Array, "edges _"], receivers: Array, num_atoms: int) -> Float[Array, "atoms _"]:
+    return jax.ops.segment_sum(values, receivers, num_atoms, indices_are_sorted=True)

@@ -7,6 +7,7 @@ import pytest
 from equiform.models import MODELS, build_model
 from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
+from equiform.models.torchmd_et import TorchMDETConfig
 from equiform.potential import Potential
 from equiform.testing import CHECKS, check
 
@@ -34,13 +35,18 @@ _TRUE_PARITY = _SMALL | {
 _LINEAR = _SMALL | {"message": "linear", "vector_readout": None, "irreps_feature": "8x0e", "basis": "bessel"}
 _REFERENCE = _SMALL | {"norm": "per_degree", "cutoff_kind": "sharp", "num_tags": 3}
 
+_ET = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16, "num_heads": 4, "num_basis": 8}
 _EGNN = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16}
 
 QUICK = {
     "equiformer": EquiformerConfig(**_SMALL),
     "egnn": EGNNConfig(**_EGNN, displacement="displacement"),
+    "torchmd-et": TorchMDETConfig(**_ET, vector_readout="displacement"),
 }
 THOROUGH = {
+    "torchmd-et, as published": TorchMDETConfig(**_ET, vector_cutoff=False, vector_norm="plain"),
+    "torchmd-et, dipole": TorchMDETConfig(**_ET, readout="dipole"),
+    "torchmd-et, spatial extent": TorchMDETConfig(**_ET, readout="spatial_extent"),
     "egnn, still and without a gate": EGNNConfig(**_EGNN, gate=False, species="powers"),
     "egnn, as published": EGNNConfig(**_EGNN, species="powers", readout="graph", cutoff_kind="sharp"),
     "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),

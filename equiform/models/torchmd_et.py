@@ -1,0 +1,330 @@
+"""TorchMD-NET's Equivariant Transformer: attention over neighbours on scalars and vectors, without harmonics.
+
+Atoms carry F scalars x and F vectors v, which begin at zero. Attention weights are SiLU instead of softmax, filtered by the
+distance; vectors are made of edge directions and mixed without bias, so that they stay vectors. An atom attends to itself too.
+
+    x   = Dense[Emb(z), Σ_{j≠i} Emb'(z_j) Dense(e_ij) φ_ij]            e: exponential-normal basis, φ: cosine cutoff
+    A_ij = SiLU(Σ_d q_i k_j SiLU(Dense(e_ij))) φ_ij,   (s1, s2, s3)_ij = split(s_j SiLU(Dense(e_ij)))         per head
+    (o1, o2, o3)_i = Dense(Σ_j A_ij s1_ij),   (u1, u2, u3) = v W
+    x_i += ⟨u1, u2⟩ o2 + o3,   v_i += u3 o1 + Σ_j (v_j s2_ij + r̂_ij s3_ij)                       q, k, s: Dense(LayerNorm(x))
+    e_i = two gated equivariant blocks on (LayerNorm(x), v)
+
+Source: Thölke & De Fabritiis, ICLR 2022 (arXiv:2202.02541); reference code torchmd/torchmd-net.
+Differs: `vector_cutoff = True` (an option of the later reference code) multiplies s by φ instead of A, which makes the energy
+continuous at the cutoff; `vector_norm = "smooth"` takes √(|v|² + ε²) − ε for |v|, whose direction is rounding noise where v
+vanishes by symmetry. Presets named after the paper switch both off. Zero-length edges have no direction; neighbours are
+never left out.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from equiform.graph import Graph
+from equiform.nn import init
+from equiform.nn.dense import MLP, Dense
+from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
+from equiform.nn.species import type_table
+from equiform.so3.rotations import safe_unit
+
+NORM_EPSILON = 0.1
+"""ε of the smooth length of a vector feature, whose components are of order one."""
+
+
+class TorchMDETConfig(BaseModel):
+    """Everything that fixes an Equivariant Transformer's function and parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["torchmd-et"] = "torchmd-et"
+    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the row of its embedding.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å.")
+    num_layers: int = Field(6, ge=1)
+    channels: int = Field(128, ge=2, description="Scalars, and vectors, of an atom.")
+    num_heads: int = Field(8, ge=1)
+    num_basis: int = Field(32, ge=1)
+    vector_cutoff: bool = Field(True, description="Values vanish at the cutoff, instead of attention weights.")
+    vector_norm: Literal["smooth", "plain"] = Field("smooth", description="How lengths of vectors are taken in the readout.")
+    readout: Literal["scalar", "dipole", "spatial_extent"] = Field(
+        "scalar", description="A sum over atoms; the length of a dipole; Σ_i x_i |r_i − r_com|²."
+    )
+    vector_readout: str | None = Field(None, description="Name of an additional vector per atom.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TorchMDETConfig":
+        if self.channels % self.num_heads:
+            raise ValueError(f"channels ({self.channels}) must be divisible by num_heads ({self.num_heads})")
+        if len(set(self.elements)) != len(self.elements):
+            raise ValueError(f"elements has repeated entries: {self.elements}")
+        return self
+
+    @property
+    def cutoff_kind(self) -> str:
+        """Whether energies are continuous at the cutoff ("smooth") or jump ("sharp")."""
+        return "smooth" if self.vector_cutoff else "sharp"
+
+    @property
+    def norm(self) -> str:
+        """Whether forces are sound where vectors vanish by symmetry ("joint"), as models with a normalisation say it."""
+        return "joint" if self.vector_norm == "smooth" else "per_degree"
+
+    @property
+    def additive(self) -> bool:
+        """Whether the readout of two molecules far apart is the sum of their readouts."""
+        return self.readout == "scalar"
+
+
+class Edges(eqx.Module):
+    """The edges of a batch as every layer sees them; those of atoms to themselves are computed apart.
+
+    Attributes:
+        senders: Atom that an edge starts from.
+        receivers: Atom that it ends at; ascending.
+        directions: Unit vectors from receiver to sender.
+        basis: Radial basis of the distance.
+        envelope: Cosine cutoff; zero for padding.
+        inside: False for padding and edges beyond the cutoff.
+    """
+
+    senders: Array
+    receivers: Array
+    directions: Float[Array, "edges 3"]
+    basis: Float[Array, "edges basis"]
+    envelope: Float[Array, " edges"]
+    inside: Bool[Array, " edges"]
+
+
+class TorchMDET(eqx.Module):
+    """The model; call it with a graph. Invariant energies, equivariant vectors: under O(3) and translations."""
+
+    embedding: Float[Array, "types channels"]
+    neighbor_embedding: "NeighborEmbedding"
+    layers: "Attention"
+    norm: LayerNorm
+    blocks: list["GatedBlock"]
+    extent: MLP | None
+    basis: ExpNormalBasis = eqx.field(static=True)
+    config: TorchMDETConfig = eqx.field(static=True)
+
+    def __init__(self, config: TorchMDETConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 6)
+        width, types = config.channels, len(config.elements)
+        self.config = config
+        self.embedding = init.normal((types, width), key=keys[0])
+        self.neighbor_embedding = NeighborEmbedding(types, config.num_basis, width, key=keys[1])
+        self.layers = init.stack([Attention(config, key=k) for k in jax.random.split(keys[2], config.num_layers)])
+        self.norm = LayerNorm(width)
+        self.basis = ExpNormalBasis(config.num_basis, config.cutoff)
+        self.blocks, self.extent = [], None
+        if config.readout == "spatial_extent":
+            self.extent = MLP(width, width // 2, 1, kind="xavier", key=keys[3])
+        if config.readout != "spatial_extent" or config.vector_readout is not None:
+            self.blocks = [
+                GatedBlock(width, width // 2, activated=True, smooth=config.vector_norm == "smooth", key=keys[4]),
+                GatedBlock(width // 2, 1, activated=False, smooth=config.vector_norm == "smooth", key=keys[5]),
+            ]
+
+    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """The scalar readout per atom as `"energy"` (atoms), and the vectors (atoms, 3) if they are asked for.
+
+        The length of a dipole is no sum over atoms; every atom gets an equal share of it, so that the sum over atoms is it.
+
+        Args:
+            graph: The batch.
+            key: Not used; the model has no dropout.
+        """
+        x, v = self.features(graph)
+        out, vector = x, v
+        for block in self.blocks:
+            out, vector = block(out, vector)
+        outputs = {}
+        if self.config.readout == "scalar":
+            outputs["energy"] = out[:, 0]
+        else:
+            centred = graph.positions - _centre_of_mass(graph)[graph.graph_index]
+            if self.extent is not None:
+                outputs["energy"] = self.extent(x)[:, 0] * (centred**2).sum(axis=1)
+            else:
+                dipole = graph.sum_over_atoms(out * centred + vector[:, :, 0])
+                squared = (dipole**2).sum(axis=1)
+                length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+                number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(x[:, 0])), 1)
+                outputs["energy"] = (length / number)[graph.graph_index]
+        if self.config.vector_readout is not None:
+            outputs[self.config.vector_readout] = vector[:, :, 0]
+        return outputs
+
+    def features(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
+        """Normalised scalars and vectors of each atom after the last layer."""
+        edges = self.edges(graph)
+        types = jnp.asarray(type_table(self.config.elements))[graph.species]
+        x = self.neighbor_embedding(self.embedding[types], types, edges)
+        v = jnp.zeros((len(types), 3, self.config.channels), x.dtype)
+        at_zero = self.basis(jnp.zeros(1, x.dtype))
+
+        def step(state: tuple[Array, Array], layer: "Attention") -> tuple[tuple[Array, Array], None]:
+            return layer(*state, edges, at_zero), None
+
+        (x, v), _ = jax.lax.scan(step, (x, v), self.layers)
+        return self.norm(x), v
+
+    def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
+        """Invariant features of each atom after the last layer."""
+        return self.features(graph)[0]
+
+    def edges(self, graph: Graph) -> Edges:
+        """Geometry and masks of the edges, shared by all layers."""
+        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
+        directions, distance, _ = safe_unit(vectors)
+        inside = jnp.asarray(graph.edge_mask) & (distance < self.config.cutoff)
+        return Edges(
+            senders=jnp.asarray(graph.senders),
+            receivers=jnp.asarray(graph.receivers),
+            directions=directions,
+            basis=self.basis(distance),
+            envelope=jnp.where(inside, cosine_envelope(distance / self.config.cutoff), 0),
+            inside=inside,
+        )
+
+    def decay_mask(self) -> "TorchMDET":
+        """True for parameters under weight decay: all, as in the reference (whose recipes do not decay)."""
+        return jax.tree.map(lambda _: True, self)
+
+
+class NeighborEmbedding(eqx.Module):
+    """Dense[x_i, Σ_{j≠i} Emb'(z_j) Dense(e_ij) φ_ij]. Invariant."""
+
+    embedding: Float[Array, "types channels"]
+    filter: Dense
+    combine: Dense
+
+    def __init__(self, types: int, num_basis: int, width: int, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.embedding = init.normal((types, width), key=keys[0])
+        self.filter = Dense(num_basis, width, kind="xavier", key=keys[1])
+        self.combine = Dense(2 * width, width, kind="xavier", key=keys[2])
+
+    def __call__(self, x: Float[Array, "atoms channels"], types: Array, edges: Edges) -> Float[Array, "atoms channels"]:
+        message = self.filter(edges.basis) * edges.envelope[:, None] * self.embedding[types][edges.senders]
+        return self.combine(jnp.concatenate([x, _sum(message, edges, len(x))], axis=1))
+
+
+class Attention(eqx.Module):
+    """One layer: attention on scalars, messages on vectors, and their exchange. Equivariant under O(3)."""
+
+    norm: LayerNorm
+    query: Dense
+    keys: Dense
+    values: Dense
+    out: Dense
+    vectors: Dense
+    key_filter: Dense
+    value_filter: Dense
+    num_heads: int = eqx.field(static=True)
+    vector_cutoff: bool = eqx.field(static=True)
+
+    def __init__(self, config: TorchMDETConfig, *, key: PRNGKeyArray):
+        width, basis = config.channels, config.num_basis
+        sizes = [(width, width), (width, width), (width, 3 * width), (width, 3 * width), (basis, width), (basis, 3 * width)]
+        made = [Dense(*size, kind="xavier", key=k) for size, k in zip(sizes, jax.random.split(key, 7))]
+        self.query, self.keys, self.values, self.out, self.key_filter, self.value_filter = made
+        self.vectors = Dense(width, 3 * width, bias=False, kind="xavier", key=jax.random.split(key, 7)[6])
+        self.norm = LayerNorm(width)
+        self.num_heads, self.vector_cutoff = config.num_heads, config.vector_cutoff
+
+    def __call__(
+        self,
+        x: Float[Array, "atoms channels"],
+        v: Float[Array, "atoms 3 channels"],
+        edges: Edges,
+        at_zero: Float[Array, "1 basis"],
+    ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
+        """`at_zero` is the radial basis at distance zero, for the edge of an atom to itself."""
+        atoms, width = x.shape
+        y = self.norm(x)
+        q, k, s = self.query(y), self.keys(y), self._heads(self.values(y))
+        u1, u2, u3 = jnp.split(self.vectors(v), 3, axis=-1)
+        one = jnp.ones(1, x.dtype)
+        scalars, own = self._message(q, k, s, at_zero, one)
+        moved = v * own[0]
+        send, receive = edges.senders, edges.receivers
+        message, (scale, along) = self._message(q[receive], k[send], s[send], edges.basis, edges.envelope)
+        # Attention vanishes with the envelope; vector messages may not, and stop where the edge does.
+        inside = edges.inside[:, None]
+        scalars = scalars + _sum(jnp.where(inside, message, 0), edges, atoms)
+        vectors = v[send] * scale + edges.directions[:, :, None] * along
+        vectors = moved + _sum(jnp.where(inside[:, :, None], vectors, 0).reshape(-1, 3 * width), edges, atoms).reshape(v.shape)
+        o1, o2, o3 = jnp.split(self.out(scalars), 3, axis=1)
+        return x + (u1 * u2).sum(axis=1) * o2 + o3, v + u3 * o1[:, None] + vectors
+
+    def _message(
+        self, q: Array, k: Array, s: Array, basis: Array, envelope: Array
+    ) -> tuple[Array, tuple[Float[Array, "rows 1 channels"], Float[Array, "rows 1 channels"]]]:
+        """A s1, and the factors s2 and s3 of the sender's vectors and of the direction; one row per edge."""
+        width = q.shape[1]
+        key_filter = jax.nn.silu(self.key_filter(basis))
+        value_filter = self._heads(jax.nn.silu(self.value_filter(basis)))
+        weight = jax.nn.silu(self._heads(q * k * key_filter).sum(axis=2))  # rows heads
+        if self.vector_cutoff:
+            value_filter = value_filter * envelope[:, None, None]
+        else:
+            weight = weight * envelope[:, None]
+        s1, s2, s3 = jnp.split(s * value_filter, 3, axis=2)  # rows heads channels/heads
+        rows = s1.shape[0]
+        return (s1 * weight[:, :, None]).reshape(rows, width), (s2.reshape(rows, 1, width), s3.reshape(rows, 1, width))
+
+    def _heads(self, values: Array) -> Array:
+        """Channels apart by head: rows, heads, channels of a head."""
+        return values.reshape(values.shape[0], self.num_heads, -1)
+
+
+class GatedBlock(eqx.Module):
+    """(x, v) ↦ (x', g · v W2) with (x', g) = Dense SiLU Dense [x, |v W1|]. Equivariant under O(3).
+
+    Source: Schütt et al., ICML 2021 (gated equivariant block).
+    """
+
+    first: Dense
+    second: Dense
+    mix: MLP
+    activated: bool = eqx.field(static=True)
+    smooth: bool = eqx.field(static=True)
+
+    def __init__(self, size_in: int, size_out: int, *, activated: bool, smooth: bool, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.first = Dense(size_in, size_in, bias=False, kind="xavier", key=keys[0])
+        self.second = Dense(size_in, size_out, bias=False, kind="xavier", key=keys[1])
+        self.mix = MLP(2 * size_in, size_in, 2 * size_out, kind="xavier", key=keys[2])
+        self.activated, self.smooth = activated, smooth
+
+    def __call__(
+        self, x: Float[Array, "atoms _"], v: Float[Array, "atoms 3 _"]
+    ) -> tuple[Float[Array, "atoms _"], Float[Array, "atoms 3 _"]]:
+        squared = (self.first(v) ** 2).sum(axis=1)
+        if self.smooth:
+            length = jnp.sqrt(squared + NORM_EPSILON**2) - NORM_EPSILON
+        else:
+            length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+        out, gate = jnp.split(self.mix(jnp.concatenate([x, length], axis=1)), 2, axis=1)
+        return jax.nn.silu(out) if self.activated else out, gate[:, None] * self.second(v)
+
+
+def _sum(values: Float[Array, "edges _"], edges: Edges, num_atoms: int) -> Float[Array, "atoms _"]:
+    return jax.ops.segment_sum(values, edges.receivers, num_atoms, indices_are_sorted=True)
+
+
+def _centre_of_mass(graph: Graph) -> Float[Array, "graphs 3"]:
+    mass = jnp.asarray(_masses(), graph.positions.dtype)[graph.species][:, None]
+    total = graph.sum_over_atoms(mass)
+    return graph.sum_over_atoms(mass * graph.positions) / jnp.where(total > 0, total, 1)
+
+
+def _masses() -> Float[np.ndarray, "numbers"]:
+    from ase.data import atomic_masses
+
+    return np.asarray(atomic_masses, np.float64)
