@@ -36,8 +36,8 @@ from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.so3.products import Paths
 from equiform.so3.rotations import Directions, safe_unit
 
-CPU_EDGE_CHUNK = 512
-"""Edges whose intermediate values fit into the caches of a processor."""
+CPU_CHUNK_WEIGHTS = 500_000
+"""Path weights of all edges of a chunk whose intermediate values fit into the caches of a processor."""
 
 
 class EquiformerConfig(BaseModel):
@@ -205,9 +205,7 @@ class Equiformer(eqx.Module):
     def edges(self, graph: Graph) -> Edges:
         """Geometry and masks of the edges, shared by all layers."""
         config = self.config
-        chunk = CPU_EDGE_CHUNK if jax.default_backend() == "cpu" else 0
-        chunk = chunk if config.edge_chunk is None else config.edge_chunk
-        num_edges = graph.senders.shape[0]
+        chunk, num_edges = self._edge_chunk(), graph.senders.shape[0]
         if chunk and num_edges > chunk:
             num_chunks = -(-num_edges // chunk)
             chunk = -(-num_edges // num_chunks)  # the least padding
@@ -230,6 +228,13 @@ class Equiformer(eqx.Module):
             num_atoms=graph.species.shape[0],
             chunk=chunk or None,
         )
+
+    def _edge_chunk(self) -> int:
+        """Edges computed at a time, 0 for all."""
+        if self.config.edge_chunk is not None:
+            return self.config.edge_chunk
+        num_weights = self.attention_layers.attention.message.paths.num_weights
+        return max(CPU_CHUNK_WEIGHTS // num_weights, 64) if jax.default_backend() == "cpu" else 0
 
     def embed(self, graph: Graph, edges: Edges) -> Features:
         """Atom type + degree + tag embeddings."""
