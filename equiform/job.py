@@ -253,7 +253,7 @@ def _with_stress(recipe: Recipe, data: Any, say: Say) -> Recipe:
 def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
     """The model's configuration: preset, elements and normalisations from the data where nobody gave them."""
     from equiform.models import MODELS
-    from equiform.models.presets import OWN, PRESETS
+    from equiform.models.presets import ALL_PRESETS, OWN
 
     choice, edges, atoms = recipe.model, int(data.train.num_edges.sum()), int(data.train.num_atoms.sum())
     name = choice.preset or "auto"
@@ -268,7 +268,7 @@ def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
     known = MODELS[choice.name or "equiformer"][0].model_fields
     if "average_degree" in known and (choice.name is not None or name in OWN):
         fields = {"average_degree": max(edges / max(atoms, 1), 1.0), **fields}
-    own_elements = tuple(PRESETS[name].get("elements", ())) if choice.name is None else ()
+    own_elements = tuple(ALL_PRESETS[name].get("elements", ())) if choice.name is None else ()
     elements = own_elements if set(data.elements) <= set(own_elements) else tuple(data.elements)
     sized = ModelChoice(preset=None if choice.name else name, name=choice.name, **fields)
     return model_config(sized, elements=elements, preset_if_auto=name)

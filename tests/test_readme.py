@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from equiform.cli import app
+from equiform.models import build_model
 from equiform.models.equiformer import Equiformer
+from equiform.models.family_presets import FAMILY_PRESETS
 from equiform.models.presets import OWN, PRESETS, preset
 from equiform.recipe import load_recipe
 
@@ -101,3 +103,13 @@ def test_card_lists_every_preset_with_its_parameter_count():
             basis,
             int(num_basis),
         )
+
+
+def test_family_cards_list_their_presets_with_their_parameter_counts():
+    for name, config in ((name, preset(name)) for name in FAMILY_PRESETS):
+        card = (ROOT / "docs/models" / f"{config.name}.md").read_text(encoding="utf-8")
+        found = re.search(rf"^\| `{name}` \| ([\d,]+) \|", card, flags=re.MULTILINE)
+        assert found, f"{config.name}.md does not list {name}"
+        model = eqx.filter_eval_shape(lambda config=config: build_model(config, key=jax.random.key(0)))
+        size = sum(leaf.size for leaf in jax.tree.leaves(model) if hasattr(leaf, "size"))
+        assert size == int(found[1].replace(",", "")), name

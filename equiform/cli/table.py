@@ -71,7 +71,7 @@ def run_recipe(
     epilog=examples("equiform table qm9 runs/qm9-alpha-1 runs/qm9-gap-1", "equiform table md17 runs/md17-* --markdown"),
 )
 def table(
-    name: Annotated[str, typer.Argument(help="qm9, md17, rmd17 or oc20.")],
+    name: Annotated[str, typer.Argument(help="qm9, md17, rmd17, oc20 or nbody.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of equiform recipe run.", metavar="RUNS")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
@@ -106,8 +106,8 @@ def _fetch_if_missing(recipe: object) -> None:
     from equiform.data.set_config import SetConfig
 
     config = getattr(recipe, "data", None)
-    if not isinstance(config, SetConfig) or config.folder is not None:
-        return
+    if not isinstance(config, SetConfig) or config.folder is not None or config.set.startswith("nbody-"):
+        return  # An N-body set is made by the run itself.
     part = config.molecule
     if config.set == "oc20-is2re":
         part = "sample" if config.split == "systems" else "train" if config.part == "all" else f"train-{config.part}"

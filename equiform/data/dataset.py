@@ -65,6 +65,12 @@ class Dataset(Sequence[Graph]):
         """The graph to train on in an epoch; it differs from epoch to epoch only where the data are noised."""
         return self._graphs.drawn(index, seed, epoch) if isinstance(self._graphs, GraphSource) else self._graphs[index]
 
+    def gathered(self, indices: Sequence[int], draw: tuple[int, int] | None = None) -> list[Graph]:
+        """The graphs of a batch in order, some put together already; with a seed and an epoch, those to train on."""
+        if isinstance(self._graphs, GraphSource):
+            return self._graphs.gathered(indices, draw)
+        return [self._graphs[index] for index in indices]
+
     def column(self, label: str) -> Float[np.ndarray, "structures"]:
         """A label per structure; NaN where not given."""
         if isinstance(self._graphs, GraphSource):

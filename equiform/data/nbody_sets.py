@@ -13,7 +13,7 @@ import difflib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -311,13 +311,38 @@ class NBodySamples(GraphSource):
             return NBodySamples(nbody.Trajectories(*(array[index] for array in self.trajectories)), self.metadata)
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self._graph(index, self.start(index))
+        return self.gathered([index])[0]
 
     def drawn(self, index: int, seed: int, epoch: int) -> Graph:
         """The graph to train on in an epoch: a pure function of the seed, the epoch and the simulation."""
-        if not self.random_start:
-            return self[index]
-        return self._graph(index, int(np.random.default_rng([seed, epoch, index, 6]).integers(self._room)))
+        return self.gathered([index], (seed, epoch))[0]
+
+    def gathered(self, indices: Sequence[int], draw: tuple[int, int] | None = None) -> list[Graph]:
+        """A batch as one graph of many: all samples have the same edges, so nothing is done simulation by simulation."""
+        rows, drawn = np.asarray(indices, np.int64), self.random_start and draw is not None
+        starts = np.array([self._drawn_start(int(k), *draw) if drawn and draw else self.start(int(k)) for k in rows], np.int64)
+        positions, velocities, charges = self.trajectories
+        x, v = (array[rows, starts].astype(np.float64).reshape(-1, 3) for array in (positions, velocities))
+        ends = (array[rows, starts + self.horizon].astype(np.float64).reshape(-1, 3) for array in (positions, velocities))
+        labels = dict(zip(LABELS, (end - begin for end, begin in zip(ends, (x, v)))))
+        fields = {"velocity": v, "charge": charges[rows].astype(np.float64).reshape(-1)}
+        one, count, bodies = self._template, len(rows), self.num_bodies
+        offsets = np.repeat(bodies * np.arange(count, dtype=np.int32), len(one.senders))
+        edges = count * len(one.senders)
+        graph = Graph(
+            positions=x,
+            species=np.zeros(count * bodies, np.int32),
+            senders=np.tile(one.senders, count) + offsets,
+            receivers=np.tile(one.receivers, count) + offsets,
+            shifts=np.zeros((edges, 3), np.int32),
+            cell=np.zeros((count, 3, 3)),
+            graph_index=np.repeat(np.arange(count, dtype=np.int32), bodies),
+            atom_mask=np.ones(count * bodies, bool),
+            edge_mask=np.ones(edges, bool),
+            graph_mask=np.ones(count, bool),
+            node_fields=fields | labels,
+        )
+        return [graph]
 
     def start(self, index: int) -> int:
         """The input frame of a simulation, outside of training."""
@@ -332,13 +357,8 @@ class NBodySamples(GraphSource):
     def _room(self) -> int:
         return self.trajectories.positions.shape[1] - self.horizon
 
-    def _graph(self, index: int, start: int) -> Graph:
-        positions, velocities, charges = self.trajectories
-        ends = [array[index, [start, start + self.horizon]].astype(np.float64) for array in (positions, velocities)]
-        (x, target_x), (v, target_v) = ends
-        fields = {"velocity": v, "charge": charges[index].astype(np.float64)}
-        labels = {"displacement": target_x - x, "velocity_change": target_v - v}
-        return self._template.replace(positions=x, node_fields=fields | labels)
+    def _drawn_start(self, index: int, seed: int, epoch: int) -> int:
+        return int(np.random.default_rng([seed, epoch, index, 6]).integers(self._room))
 
 
 def linear_baseline(train: NBodySamples, test: NBodySamples) -> dict[str, float]:

@@ -24,6 +24,15 @@ class GraphSource(Sequence[Graph]):
     def drawn(self, index: int, seed: int, epoch: int) -> Graph:
         """The graph to train on in an epoch: a pure function of the seed, the epoch and the structure."""
 
+    @abstractmethod
+    def gathered(self, indices: Sequence[int], draw: tuple[int, int] | None = None) -> list[Graph]:
+        """The graphs of a batch in order, some or all of them put together already.
+
+        Args:
+            indices: Which.
+            draw: Seed and epoch, to draw them anew for training; None takes them as they are.
+        """
+
     @property
     @abstractmethod
     def noised(self) -> bool:

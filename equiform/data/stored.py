@@ -1,6 +1,6 @@
 """Structures of a store as a sequence of host graphs with labels; nothing is opened before it is asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, overload
 
@@ -93,6 +93,10 @@ class StoredGraphs(GraphSource):
         fields |= {name: value(row) for name, value in self._node_values.items() if name not in drawn}
         labels = {name: np.asarray(values[index : index + 1]) for name, values in self.graph_labels.items()}
         return make_stored_graph(store, row, edges, positions=positions, node_fields={**fields, **drawn}, graph_fields=labels)
+
+    def gathered(self, indices: Sequence[int], draw: tuple[int, int] | None = None) -> list[Graph]:
+        """The graphs of a batch, one by one."""
+        return [self[index] if draw is None else self.drawn(index, *draw) for index in indices]
 
     @property
     def noised(self) -> bool:

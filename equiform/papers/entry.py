@@ -37,6 +37,7 @@ class Benchmark(BaseModel):
         row: The method's name in it.
         column: The molecule or target.
         published: Test error and unit by quantity; empty where the authors published none.
+        metric: Which error is published: the mean absolute one or the mean squared one.
         source: Where the published values stand.
         cost: What the full protocol costs.
         scaled: Changes (`section.key=value`) that make it fit a small machine.
@@ -48,10 +49,11 @@ class Benchmark(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    table: Literal["qm9", "md17", "rmd17", "oc20"]
+    table: Literal["qm9", "md17", "rmd17", "oc20", "nbody"]
     row: str
     column: str
     published: dict[str, tuple[float, str]] = Field(default_factory=dict)
+    metric: Literal["mae", "mse"] = "mae"
     source: str = ""
     cost: str = ""
     scaled: tuple[str, ...] = ()

@@ -194,8 +194,13 @@ def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchma
             name = (set_name if quantity == "energy" else f"{set_name} {quantity}") if several else quantity
             unit = str(error["unit"])
             wanted = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
-            found[name] = (float(error["mae"]) * _factor(unit, wanted), wanted)
+            found[name] = (_error(error, entry.metric) * _factor(unit, wanted), wanted)
     return found
+
+
+def _error(error: Mapping[str, Any], metric: str) -> float:
+    """The error that the table shows. (Only quantities without a unit are published as mean squares.)"""
+    return float(error["rmse"]) ** 2 if metric == "mse" else float(error["mae"])
 
 
 def _progress(

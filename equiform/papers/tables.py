@@ -12,7 +12,7 @@ from equiform import yaml_lines
 from equiform.papers.run import Result, read_result
 from equiform.recipe import builtin_recipes, load_recipe
 
-TABLES = ("qm9", "md17", "rmd17", "oc20")
+TABLES = ("qm9", "md17", "rmd17", "oc20", "nbody")
 
 
 class PaperTable(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from equiform.data.batching import PlannedBatch, collate, plan_epoch
+from equiform.data.batching import PlannedBatch, plan_epoch
 from equiform.data.dataset import Dataset
 from equiform.graph import Capacity, Graph, batch
 
@@ -161,9 +161,8 @@ class BatchStream:
         )
 
     def _collated(self, planned: PlannedBatch, epoch: int) -> Graph:
-        if not (self._shuffle and self._dataset.noised):
-            return collate(self._dataset, planned)
-        graphs = [self._dataset.drawn(index, self._seed, epoch) for index in planned.indices]
+        noised = self._shuffle and self._dataset.noised
+        graphs = self._dataset.gathered(planned.indices, (self._seed, epoch) if noised else None)
         capacity = planned.capacity
         # Noised positions have other edges than those that the plan counted.
         edges = sum(len(graph.senders) for graph in graphs)

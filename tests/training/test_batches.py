@@ -57,7 +57,7 @@ def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(
     def broken(*_: Any) -> Any:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(batches, "collate", broken)
+    monkeypatch.setattr(batches, "batch", broken)
     with BatchStream(molecules(3), batch_size=2) as stream, pytest.raises(OSError, match="the disk is gone"):
         next(stream)
 
