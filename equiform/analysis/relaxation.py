@@ -80,7 +80,7 @@ def compare_relaxations(
     labels = {READOUT: lambda row: oc20.displacement(store, row)}
     first = split.test[np.asarray(store["frame"])[split.test] == 0]
     # The last frame of a relaxation has nowhere to go.
-    moving = np.array([row for row in split.test if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01], np.int64)
+    moving = np.array([row for row in split.test.tolist() if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01], np.int64)
     found = []
     for name, rows in (("first frames", first), ("frames with more than 0.01 Å to go", np.sort(moving))):
         graphs = StoredGraphs(
@@ -93,7 +93,9 @@ def compare_relaxations(
         )
         dataset = Dataset(graphs, config.cutoff, units={READOUT: "Å"})
         values = evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
-        forces = np.concatenate([_free(store, row, store.rows("forces", row)) for row in rows[np.unique(values.structure)]])
+        forces = np.concatenate(
+            [_free(store, row, store.rows("forces", row)) for row in rows[np.unique(values.structure)].tolist()]
+        )
         found.append(Comparison(name, len(rows), _rules(values, forces)))
     return split.about, found
 

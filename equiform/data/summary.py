@@ -92,8 +92,8 @@ def force_slope(store: Store) -> tuple[float, float] | None:
         rows = np.flatnonzero(groups == group)[:1500]
         if len(rows) < 2:
             continue
-        positions = np.array([store.rows("positions", k) for k in rows])
-        forces = np.array([store.rows("forces", k) for k in rows])
+        positions = np.array([store.rows("positions", k) for k in rows.tolist()])
+        forces = np.array([store.rows("forces", k) for k in rows.tolist()])
         square = (positions.reshape(len(rows), -1) ** 2).sum(axis=1)
         flat = positions.reshape(len(rows), -1)
         distance = square[:, None] + square[None] - 2 * flat @ flat.T
