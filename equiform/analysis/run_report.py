@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from equiform.job import Outcome
     from equiform.recipe import Recipe
 
+_WAYS = (
+    "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
+    "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
+)
 TARGETS = {
     "energy_per_atom": ("Energy per atom", "eV/atom"),
     "forces": ("Force components", "eV/Å"),
@@ -47,6 +51,9 @@ def write(
     units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
     learning_curve(read_metrics(run.path), files["learning curve"], units)
     parity(evaluations, files["parity"])
+    ways = _trajectories(data, evaluations, run.path / "trajectories.png")
+    if ways is not None:
+        files["trajectories"] = ways
     errors = {name: evaluation.errors for name, evaluation in evaluations.items()}
     content = json.dumps(errors, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(run.path / "errors.json", content.encode())
@@ -62,6 +69,7 @@ def write(
     figures = [
         Figure(files["learning curve"], "Loss and errors on the validation data while training."),
         Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
+        *([] if ways is None else [Figure(ways, _WAYS)]),
         *more.get("figures", ()),
     ]
     rows = error_rows(errors)
@@ -91,6 +99,21 @@ def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _in_millis(unit: str) -> tuple[float, str]:
     return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
+
+
+def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
+    """Paths of simulated particles of the first test set, where the data are such."""
+    from equiform.analysis.trajectories import trajectories
+    from equiform.data.nbody_sets import NBodySamples
+
+    for name, dataset in data.tests.items():
+        source = getattr(dataset, "source", None)
+        if isinstance(source, NBodySamples) and "displacement" in evaluations[name].values:
+            values = evaluations[name].values["displacement"]
+            # Batches are not in the order of the data set.
+            predicted = values.predicted[np.argsort(values.structure, kind="stable")]
+            return trajectories(path, source, predicted.reshape(len(source), -1, 3))
+    return None
 
 
 def learning_curve(records: list[dict[str, Any]], path: Any, units: Mapping[str, str] = MappingProxyType({})) -> None:

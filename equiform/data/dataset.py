@@ -57,6 +57,11 @@ class Dataset(Sequence[Graph]):
         return self._graphs[index]
 
     @property
+    def source(self) -> GraphSource | None:
+        """What the graphs are built from when they are asked for, if they are."""
+        return self._graphs if isinstance(self._graphs, GraphSource) else None
+
+    @property
     def noised(self) -> bool:
         """Whether training draws the graphs anew in every epoch."""
         return isinstance(self._graphs, GraphSource) and self._graphs.noised
