@@ -62,9 +62,16 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="The name of a built-in recipe, or a file.")],
 ) -> None:
     """Print a recipe, to be copied and changed."""
-    from equiform.recipe import find_recipe
+    from equiform.recipe import find_recipe, load_recipe
 
-    say(find_recipe(name).read_text(encoding="utf-8").rstrip())
+    path = find_recipe(name)
+    text = path.read_text(encoding="utf-8").rstrip()
+    if not any(line.startswith("base:") for line in text.splitlines()):
+        say(text)
+        return
+    # What it inherits is written out, so that the copy stands for itself.
+    say("\n".join(line for line in text.splitlines() if line.startswith("#")))
+    say(load_recipe(path)[0].to_yaml().rstrip())
 
 
 @recipes.command("schema", epilog=examples("equiform recipe schema > equiform.schema.json"))

@@ -94,7 +94,7 @@ def md17_split(config: SetConfig, store: Store) -> Split:
 
 
 def system_split(store: Store, seed: int) -> Split:
-    """Whole relaxations for training, one for validation and a quarter (one at least) for testing.
+    """Whole relaxations for training, one for validation and a quarter, rounded up, for testing.
 
     Raises:
         UserError: There are fewer than three relaxations.
@@ -103,7 +103,7 @@ def system_split(store: Store, seed: int) -> Split:
     if len(systems) < 3:
         raise UserError(f"{len(systems)} relaxations cannot be divided into training, validation and test systems")
     order = np.random.default_rng(seed).permutation(systems)
-    held = max(len(systems) // 4, 1)
+    held = -(-len(systems) // 4)
     parts = (order[held + 1 :], order[held : held + 1], order[:held])
     shuffle = np.random.default_rng([seed, 1]).permutation
     rows = [shuffle(np.flatnonzero(np.isin(store["system"], part))) for part in parts]
