@@ -70,6 +70,8 @@ class EquiformerConfig(BaseModel):
     average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
     average_atoms: float = Field(18.03065905448718, gt=0, description="Atoms per graph; a normalisation.")
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
+    node_scalars: tuple[str, ...] = Field((), description="Node fields with a number per node that enter the embedding.")
+    node_vectors: tuple[str, ...] = Field((), description="Node fields with a vector per node; need l = 1 features.")
     vector_readout: str | None = Field(None, description="Name of an additional vector per atom; needs l = 1 features.")
     edge_chunk: int | None = Field(
         None, ge=0, description="Edges computed at a time; None: what suits the device; 0: all at once."
@@ -92,12 +94,19 @@ class EquiformerConfig(BaseModel):
             raise ValueError('attention "dot" goes with message "linear"')
         if len(set(self.elements)) != len(self.elements):
             raise ValueError(f"elements has repeated entries: {self.elements}")
+        if self.node_vectors and not Irreps.parse(self.irreps).count(self.vector_irrep):
+            raise ValueError(f"node_vectors needs {self.vector_irrep} in irreps, which is {self.irreps}")
         return self
 
     @property
     def true_parity(self) -> bool:
         """Whether harmonics of odd degree are odd: then the model is equivariant under O(3), not only SO(3)."""
         return any(irrep.p == -1 for _, irrep in Irreps.parse(self.irreps_sh))
+
+    @property
+    def vector_irrep(self) -> Irrep:
+        """What a vector is among the features."""
+        return Irrep(1, -1 if self.true_parity else 1)
 
     def attention_config(self, irreps_in: Irreps, irreps_out: Irreps) -> AttentionConfig:
         """Sizes of an attention layer between given features."""
@@ -142,6 +151,7 @@ class Equiformer(eqx.Module):
 
     species_embedding: Linear
     tag_embedding: Linear | None
+    field_embedding: Linear | None
     basis: RadialBasis
     degree_embedding: "DegreeEmbedding"
     attention_layers: "AttentionLayer"
@@ -163,6 +173,10 @@ class Equiformer(eqx.Module):
         self.tag_embedding = None
         if config.num_tags:
             self.tag_embedding = Linear(_scalars(config.num_tags), node, gain=sqrt(config.num_tags), key=keys[1])
+        self.field_embedding = None
+        if config.node_scalars or config.node_vectors:
+            # A key of its own, so that other weights do not depend on whether there are such fields.
+            self.field_embedding = Linear(_field_irreps(config), node, bias=False, key=jax.random.fold_in(key, len(keys)))
         self.basis = make_basis(config.basis, config.num_basis, config.cutoff, key=keys[2])
         self.degree_embedding = DegreeEmbedding(config, key=keys[3])
         # All layers but the last feed-forward network have the same shapes: they are stacked and scanned over.
@@ -178,7 +192,7 @@ class Equiformer(eqx.Module):
         self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
         self.vector_head = None
         if config.vector_readout:
-            vector = Irreps((Chunk(1, Irrep(1, -1 if config.true_parity else 1)),))
+            vector = Irreps((Chunk(1, config.vector_irrep),))
             self.vector_head = GraphAttention(config.attention_config(feature, vector), key=keys[8])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -246,7 +260,20 @@ class Equiformer(eqx.Module):
                 raise ValueError('this model needs an integer node field "tags" (0 sub-surface, 1 surface, 2 adsorbate)')
             tags = jax.nn.one_hot(graph.node_fields["tags"], self.config.num_tags, dtype=one_hot.dtype)
             x = x + self.tag_embedding(Features([tags[:, None, :]], _scalars(tags.shape[1])))
+        if self.field_embedding is not None:
+            x = x + self.field_embedding(self._fields(graph))
         return x + self.degree_embedding(edges)
+
+    def _fields(self, graph: Graph) -> Features:
+        config, blocks = self.config, []
+        for names, width in ((config.node_scalars, 1), (config.node_vectors, 3)):
+            missing = sorted(set(names) - set(graph.node_fields))
+            if missing:
+                have = ", ".join(sorted(graph.node_fields)) or "none"
+                raise ValueError(f"this model needs the node fields {', '.join(missing)}; the graph has: {have}")
+            columns = [jnp.asarray(graph.node_fields[name]).reshape(-1, width, 1) for name in names]
+            blocks += [jnp.concatenate(columns, axis=2)] if columns else []
+        return Features(blocks, _field_irreps(config))
 
     def decay_mask(self) -> "Equiformer":
         """True for parameters under weight decay: all but biases, normalisations and the radial basis."""
@@ -419,3 +446,8 @@ def type_table(elements: tuple[int, ...]) -> np.ndarray:
 
 def _scalars(count: int) -> Irreps:
     return Irreps((Chunk(count, SCALAR),))
+
+
+def _field_irreps(config: EquiformerConfig) -> Irreps:
+    chunks = (Chunk(len(config.node_scalars), SCALAR), Chunk(len(config.node_vectors), config.vector_irrep))
+    return Irreps(tuple(chunk for chunk in chunks if chunk.mul))

@@ -1,4 +1,5 @@
 """Named configurations of the other architectures: those of their papers, exactly. Names begin with the architecture's.
+`equiformer-nbody` is ours: Equiformer for simulated particles, with true parities.
 
 Sizes for one's own data are the architectures' own defaults (`model.name=…`), which have the improvements switched on.
 """
@@ -17,6 +18,25 @@ _ET: dict[str, Any] = {
 _ET_QM9 = _ET | {"channels": 256, "num_layers": 8, "num_basis": 64}
 
 FAMILY_PRESETS: dict[str, dict[str, Any]] = {
+    "equiformer-nbody": {
+        "elements": (0,),
+        "cutoff": 20.0,
+        "cutoff_kind": "sharp",
+        "num_layers": 4,
+        "irreps": "32x0e+16x1o+8x2e",
+        "irreps_sh": "1x0e+1x1o+1x2e",
+        "irreps_head": "8x0e+4x1o+2x2e",
+        "irreps_mlp": "64x0e+16x1o+8x2e",
+        "irreps_feature": "64x0e+32x1o",
+        "basis": "exp",
+        "num_basis": 32,
+        "radial_widths": (32, 32),
+        "average_degree": 4.0,
+        "average_atoms": 5.0,
+        "node_scalars": ("charge",),
+        "node_vectors": ("velocity",),
+        "vector_readout": "displacement",
+    },
     "egnn-nbody": _EGNN_SHARP
     | {
         "elements": (0,),
