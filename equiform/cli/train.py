@@ -38,6 +38,9 @@ def train(
         typer.Option("-o", "--output", help="Run folder; runs/DATA-N if not given.", metavar="RUN"),
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="RUN")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="Local devices that share each batch; all if not given.", metavar="N")
+    ] = None,
 ) -> None:
     """Train a potential and report how good it is.
 
@@ -49,6 +52,8 @@ def train(
     from equiform.analysis.report import error_rows
 
     changes = list(settings or [])
+    if devices is not None:
+        changes.append(f"training.devices={devices}")
     if resume is not None:
         changes = ([source] if source else []) + changes
         if output is not None or (source and "=" not in source):

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from equiform.data.batching import PlannedBatch, plan_epoch
 from equiform.data.dataset import Dataset
 from equiform.graph import Capacity, Graph, batch
+from equiform.training import parallel
 
 AHEAD = 2
 """Batches that are ready before they are asked for."""
@@ -42,7 +44,8 @@ class Batch(NamedTuple):
 
     @property
     def capacity(self) -> Capacity:
-        return self.graph.capacity
+        """Of the batch, or of its part on each device."""
+        return Capacity(*(getattr(self.graph, name).shape[-1] for name in ("species", "senders", "graph_mask")))
 
 
 class BatchStream:
@@ -58,6 +61,7 @@ class BatchStream:
         shuffle: A new order in every epoch; else one epoch in the order of the data set.
         dtype: Precision of floating-point arrays.
         shard: Which of how many processes this is: each takes every so manieth batch, all of them equally many.
+        mesh: Devices that share each batch.
     """
 
     def __init__(
@@ -72,10 +76,11 @@ class BatchStream:
         shuffle: bool = True,
         dtype: str = "float32",
         shard: tuple[int, int] = (0, 1),
+        mesh: Mesh | None = None,
     ):
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard {shard[0]} of {shard[1]} does not exist")
-        self._shard = shard
+        self._shard, self._mesh = shard, mesh if mesh is not None and mesh.size > 1 else None
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._shuffle, self._dtype = shuffle, np.dtype(dtype)
         largest = int(np.max(dataset.num_edges, initial=1))
@@ -148,7 +153,7 @@ class BatchStream:
         host = jax.tree.map(self._cast, self._collated(plan[place], epoch))
         # The switch for 64 bits belongs to a thread, not to the process.
         with jax.enable_x64(self._dtype == np.float64):
-            graph = jax.device_put(host)
+            graph = jax.device_put(host) if self._mesh is None else parallel.scattered(self._mesh, host)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(host))
         return Batch(
             epoch=epoch,
@@ -164,18 +169,14 @@ class BatchStream:
         noised = self._shuffle and self._dataset.noised
         graphs = self._dataset.gathered(planned.indices, (self._seed, epoch) if noised else None)
         capacity = planned.capacity
+        if self._mesh is not None:
+            return parallel.stacked_parts(graphs, capacity, self._mesh.size)
         # Noised positions have other edges than those that the plan counted.
         edges = sum(len(graph.senders) for graph in graphs)
-        return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=_roomy(edges)))
+        return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=parallel.roomy(edges)))
 
     def _cast(self, leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
         if np.issubdtype(array.dtype, np.floating):
             return array.astype(self._dtype, copy=False)
         return array.astype(np.int32) if array.dtype == np.int64 else array
-
-
-def _roomy(edges: int) -> int:
-    """A number of edges that few batches exceed and that few compiled programs serve: up to the next eighth of a power of 2."""
-    step = 1 << max(edges.bit_length() - 4, 0)
-    return -(-edges // step) * step

@@ -123,6 +123,7 @@ class TrainingConfig(BaseModel):
         early_stopping: Stop after so many validations without a better loss; None never does.
         seed: Of the data order and of dropout.
         dtype: Precision of weights and arithmetic.
+        devices: How many local devices share each batch; None: all, but not more than structures in a batch.
         validate_every: Steps between validations; None means every epoch, but at most 100 times in a run.
         log_every: Steps between lines of the metrics file.
         checkpoint_minutes: Wall time between checkpoints.
@@ -154,6 +155,7 @@ class TrainingConfig(BaseModel):
     early_stopping: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     dtype: Literal["float32", "float64"] = "float32"
+    devices: int | None = Field(default=None, ge=1)
     validate_every: int | None = Field(default=None, ge=1)
     log_every: int = Field(default=50, ge=1)
     checkpoint_minutes: float = Field(default=2.0, gt=0)

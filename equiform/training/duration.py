@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from equiform.data.dataset import Dataset
+from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import Validator
@@ -84,7 +85,8 @@ def measure(
     enough = min(TRIAL_SECONDS, TRIAL_SHARE * 60 * (config.max_minutes or 0))
     weights = [term.weight for term in step.terms.values()]
     measured, steps = 0.0, 0
-    with BatchStream(train, batch_size=config.batch_size, seed=config.seed, dtype=config.dtype) as stream:
+    settings = {"batch_size": config.batch_size, "seed": config.seed, "dtype": config.dtype, "mesh": step.mesh}
+    with BatchStream(train, **settings) as stream:
         while measured < enough or steps < TRIAL_STEPS:
             batch = next(stream)
             known = step.compilations
@@ -96,9 +98,10 @@ def measure(
                 measured, steps = measured + time.perf_counter() - start, steps + 1
     validation = 0.0
     if validator is not None:
-        validator(state.params)  # Compiles.
+        params = parallel.single(step.mesh, state.params)
+        validator(params)  # Compiles.
         start = time.perf_counter()
-        validator(state.params)
+        validator(params)
         validation = time.perf_counter() - start
     return Speed(measured / steps, validation)
 

@@ -120,6 +120,7 @@ def _train(session: Session, stop: StopRequest) -> None:
         epoch=at.epoch,
         position=at.position,
         dtype=config.dtype,
+        mesh=session.step.mesh,
     ) as stream:
         while at.step < duration.total_steps and not at.stopped_early:
             batch = next(stream)

@@ -16,6 +16,7 @@ from equiform.data.dataset import Dataset
 from equiform.errors import UserError
 from equiform.modelfile import load_weights
 from equiform.potential import Potential
+from equiform.training import parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
 from equiform.training.config import LossConfig, TrainingConfig
@@ -29,8 +30,8 @@ from equiform.training.run_folder import RunFolder
 from equiform.training.scale import loss_terms_of
 from equiform.training.step import NO_STEP, TrainingStep, explain_failure
 
-FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every")
-"""Settings that a resumed run may change: nothing that is computed depends on them."""
+FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every", "devices")
+"""Settings that a resumed run may change: nothing depends on them but the rounding of sums over devices."""
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Session:
         if found is not None:
             progress = found.progress
             check_resumable(progress["fingerprint"], self.fingerprint)
-            self.state = restored(self.state, found)
+            self.state = parallel.replicated(self.step.mesh, restored(self.state, found))
             self.at, self.duration = Position(**progress["at"]), Duration(**progress["duration"])
             self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step)
             say(f"resumed at step {self.at.step} of {self.duration.total_steps}")
@@ -278,7 +279,8 @@ class Session:
         return [_weight_at(term, share) for term in self.terms.values()]
 
     def _weights_to_keep(self) -> Any:
-        return self.state.params if self.config.ema is None else self.state.ema
+        kept = self.state.params if self.config.ema is None else self.state.ema
+        return parallel.single(self.step.mesh, kept)
 
     def _potential_to_keep(self) -> Potential:
         return eqx.combine(self._weights_to_keep(), self.step.static)

@@ -8,14 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from equiform.errors import UserError
 from equiform.potential import Potential
-from equiform.training import optimizer
+from equiform.training import optimizer, parallel
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
-from equiform.training.loss import loss_terms, mean
+from equiform.training.loss import Mean, loss_terms, mean
 from equiform.training.parameters import split, with_dtype
 
 NO_STEP = -1
@@ -63,6 +64,7 @@ class TrainingStep:
         self.dtype = np.dtype(config.dtype)
         self._params, self.static = split(with_dtype(potential, self.dtype))
         self._optimizer = optimizer.adamw(config, optimizer.decay_mask(potential, self._params))
+        self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
         self._say = say
         self.compile_seconds = 0.0
@@ -75,19 +77,21 @@ class TrainingStep:
     def initial_state(self) -> TrainState:
         """The state before the first step."""
         copy = jax.tree.map(jnp.copy, self._params)
-        return TrainState(
+        state = TrainState(
             params=copy,
             ema=jax.tree.map(jnp.copy, copy) if self.config.ema is not None else None,
             optimizer=self._optimizer.init(self._params),
             step=jnp.zeros((), jnp.int32),
             sums=self.zero_sums(),
         )
+        return parallel.replicated(self.mesh, state)
 
     def zero_sums(self) -> dict[str, Array]:
         """Sums of no step."""
         names = ["loss", "gradient_norm", *self.terms]
         # A buffer of its own for each: they are given away one by one.
-        return {name: jnp.zeros((), self.dtype) for name in names} | {"bad_step": jnp.full((), NO_STEP, jnp.int32)}
+        sums = {name: jnp.zeros((), self.dtype) for name in names} | {"bad_step": jnp.full((), NO_STEP, jnp.int32)}
+        return parallel.replicated(self.mesh, sums)
 
     def __call__(self, state: TrainState, batch: Batch, rate: float, weights: list[float]) -> Any:
         numbers = np.asarray([rate, *weights], self.dtype)
@@ -99,6 +103,7 @@ class TrainingStep:
     def _compile(self, state: TrainState, batch: Batch, numbers: np.ndarray) -> Any:
         size = batch.capacity
         what = f"the training step for {size.atoms} atoms, {size.edges} edges, {size.graphs} structures"
+        what += f" on each of {self.mesh.size} devices" if self.mesh.size > 1 else ""
         self._say(f"compiling {what} ...")
         start = time.perf_counter()
         program = jax.jit(self._step, donate_argnums=0).lower(state, batch.graph, numbers).compile()
@@ -111,15 +116,34 @@ class TrainingStep:
         config, rate, weights = self.config, numbers[0], numbers[1:]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
-        def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
-            potential = eqx.combine(params, self.static)
-            wanted = {name: name in self.terms for name in ("forces", "stress")}
-            outputs = potential.for_training(graph, **wanted, key=key)
-            means = {name: mean(value) for name, value in loss_terms(outputs, graph, self.terms).items()}
-            total = sum((weights[i] * value for i, value in enumerate(means.values())), jnp.zeros_like(rate))
-            return total, means
+        def part(params: Any, graph: Any, key: Array, weights: Array) -> tuple[tuple[Array, dict[str, Array]], Any]:
+            """Loss, means and gradient of one device's share of the batch, or of all of it."""
 
-        (loss, means), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
+                potential = eqx.combine(params, self.static)
+                wanted = {name: name in self.terms for name in ("forces", "stress")}
+                outputs = potential.for_training(graph, **wanted, key=key)
+                terms = loss_terms(outputs, graph, self.terms)
+                means = {name: mean(Mean(term.total, everywhere(jnp.asarray(term.count)))) for name, term in terms.items()}
+                total = sum((weights[i] * value for i, value in enumerate(means.values())), jnp.zeros_like(rate))
+                return total, means
+
+            def everywhere(value: Array) -> Array:
+                return jax.lax.psum(value, parallel.AXIS) if self.mesh.size > 1 else value
+
+            return jax.tree.map(everywhere, jax.value_and_grad(loss_of, has_aux=True)(params))
+
+        if self.mesh.size == 1:
+            (loss, means), gradient = part(state.params, graph, key, weights)
+        else:
+
+            def on_device(params: Any, stacked: Any, weights: Array) -> Any:
+                own = jax.random.fold_in(key, jax.lax.axis_index(parallel.AXIS))
+                return part(params, jax.tree.map(lambda leaf: leaf[0], stacked), own, weights)
+
+            specs = (PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec())
+            shared = jax.shard_map(on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
+            (loss, means), gradient = shared(state.params, graph, weights)
         norm = optimizer.global_norm(gradient)
         gradient = optimizer.clipped(gradient, norm, config.clip)
         updates, moments = self._optimizer.update(gradient, state.optimizer, state.params)
