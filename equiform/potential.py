@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from equiform.graph import Graph
+from equiform.nn.radial import polynomial_envelope
+from equiform.so3.rotations import safe_unit
 
 
 @runtime_checkable
@@ -35,12 +37,17 @@ class Potential(eqx.Module):
     E = scale · Σ_i (e_i − e_isolated(Z_i)) + shift, the subtraction only if `anchored`: then the energy of an isolated
     atom is exactly its reference energy. Conservative: forces are −∂E/∂positions, stress is ∂E/∂ε / volume.
 
+    With `cohesion` each atom that has neighbours also has a constant energy, so that the model need not learn several eV of
+    binding from nothing: Σ_i c(Z_i) (1 − exp(−2 n_i)), n_i = Σ_j φ(d_ij / cutoff) with the smooth envelope φ. It is zero for
+    an isolated atom, smooth through the cutoff, and flat where an atom has a few neighbours.
+
     Attributes:
         model: The model.
         scale: eV per unit of the model's energy output.
         shift: eV per structure, added to the total (the reference's mean of the energies).
         elements: Atomic numbers whose isolated-atom output is subtracted.
         anchored: Whether it is subtracted.
+        cohesion: c, eV, for each of `elements`; empty: none. Only with `anchored`.
         quantity: What the sum of the model's scalar readout stands for: the energy, or another property of a structure
             (`alpha`, `gap`, …), under whose name it is returned; it has then no forces. A model without a scalar readout
             gives its other readouts only (an N-body model: a vector per particle).
@@ -53,6 +60,7 @@ class Potential(eqx.Module):
     shift: float = eqx.field(static=True, default=0.0)
     elements: tuple[int, ...] = eqx.field(static=True, default=())
     anchored: bool = eqx.field(static=True, default=False)
+    cohesion: tuple[float, ...] = eqx.field(static=True, default=())
     quantity: str = eqx.field(static=True, default="energy")
     unit: str = eqx.field(static=True, default="eV")
     scales: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
@@ -70,7 +78,17 @@ class Potential(eqx.Module):
         which = jnp.searchsorted(jnp.asarray(self.elements, graph.species.dtype), graph.species)
         kept = {name: values[:num_atoms] for name, values in outputs.items()}
         kept["energy"] = self.scale * (kept["energy"] - isolated[which])
+        if any(self.cohesion):
+            kept["energy"] += jnp.asarray(self.cohesion, kept["energy"].dtype)[which] * self._boundness(graph)
         return self._scaled(kept)
+
+    def _boundness(self, graph: Graph) -> Float[Array, "atoms"]:
+        """1 − exp(−2 n) with n the neighbours of an atom, each counted by the envelope of its distance."""
+        distance = safe_unit(jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0))[1]
+        inside = graph.edge_mask & (distance > 0)
+        counted = jnp.where(inside, polynomial_envelope(distance / self.model.config.cutoff), 0)
+        number = jax.ops.segment_sum(counted, graph.receivers, graph.species.shape[0], indices_are_sorted=True)
+        return -jnp.expm1(-2 * number)
 
     def _scaled(self, outputs: dict[str, Array]) -> dict[str, Array]:
         return outputs | {name: factor * outputs[name] for name, factor in self.scales if name in outputs}

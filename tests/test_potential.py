@@ -29,7 +29,8 @@ SMALL = {
 
 def potential(**changes) -> Potential:
     config = preset("tiny", elements=(1, 6, 8), **(SMALL | changes))
-    return Potential(build_model(config, key=jax.random.key(0)), scale=0.3, elements=(1, 6, 8), anchored=True)
+    model = build_model(config, key=jax.random.key(0))
+    return Potential(model, scale=0.3, elements=(1, 6, 8), anchored=True, cohesion=(-1.0, -4.0, -2.0))
 
 
 def molecule_and_crystal() -> Graph:
@@ -86,3 +87,26 @@ def test_attention_weights_of_chunks_belong_to_the_edges_of_the_graph() -> None:
     for a, b in zip(one.attention(graph), other.attention(graph), strict=True):
         assert a.shape == b.shape == (graph.senders.shape[0], 2)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def pair(distance: float, species: tuple[int, int]) -> Graph:
+    positions = np.array([[0.0, 0, 0], [distance, 0, 0]])
+    return to_device(make_graph(positions, np.array(species), [1, 0], [0, 1]), np.float64)
+
+
+def test_cohesion_binds_pairs_smoothly_and_isolated_atoms_not_at_all() -> None:
+    whole = potential()
+    without = eqx.tree_at(lambda p: p.model, Potential(whole.model, 0.3, 0.0, (1, 6, 8), True), whole.model)
+
+    @eqx.filter_jit
+    def share(graph: Graph) -> tuple:
+        (a, b) = (p(graph) for p in (whole, without))
+        return (a["energy"] - b["energy"])[0], a["forces"] - b["forces"]
+
+    for distance, species in ((1.0, (1, 6)), (3.0, (8, 6)), (4.999, (1, 1))):
+        envelope = 1 - 21 * (distance / 5) ** 5 + 35 * (distance / 5) ** 6 - 15 * (distance / 5) ** 7
+        expected = sum({1: -1.0, 6: -4.0, 8: -2.0}[z] for z in species) * (1 - np.exp(-2 * envelope))
+        np.testing.assert_allclose(share(pair(distance, species))[0], expected, rtol=1e-10, atol=1e-12)
+    energy, forces = share(pair(5.001, (1, 6)))
+    assert float(energy) == 0 and not forces.any()
+    assert float(abs(share(pair(4.999, (1, 6)))[1]).max()) < 1e-4

@@ -11,6 +11,8 @@ from equiform.errors import UserError
 from equiform.potential import Potential
 from equiform.training.config import LossConfig, Normalization, TrainingConfig
 
+COHESION_STRUCTURES = 2000
+
 
 def initial_potential(model: Any, config: TrainingConfig, train: Dataset, elements: Iterable[int]) -> Potential:
     """The potential to start training from.
@@ -30,7 +32,8 @@ def initial_potential(model: Any, config: TrainingConfig, train: Dataset, elemen
     if quantity in train[0].node_fields:  # a readout per node, in the unit of its label
         return Potential(model, elements=tuple(sorted(elements)), quantity=quantity, unit=unit)
     if wanted == "anchored" and quantity == "energy":
-        return Potential(model, scale=energy_scale(train), elements=tuple(sorted(elements)), anchored=True)
+        known = tuple(sorted(elements))
+        return Potential(model, scale=energy_scale(train), elements=known, anchored=True, cohesion=cohesion(train, known))
     scale, shift, scales = 1.0, 0.0, {}
     if isinstance(wanted, Normalization):
         scale, shift, scales = wanted.std, wanted.mean, wanted.readouts
@@ -71,6 +74,33 @@ def _rescaled(term: LossConfig, scale: float) -> LossConfig:
         raise UserError(f"training.standardized_losses goes with losses that are lengths (l1, l2norm), not with {term.kind}")
     final = None if term.final_weight is None else term.final_weight / scale
     return term.model_copy(update={"weight": term.weight / scale, "final_weight": final})
+
+
+def cohesion(dataset: Dataset, elements: tuple[int, ...]) -> tuple[float, ...]:
+    """What an atom of each element contributes to the interaction energy on average, eV; to be used as `Potential.cohesion`.
+
+    The mean per atom, and on top of it the least-squares share of each element (the smallest one where compositions do not
+    tell the elements apart).
+
+    Args:
+        dataset: The training set; at most `COHESION_STRUCTURES` of it are looked at.
+        elements: Atomic numbers.
+    """
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), COHESION_STRUCTURES)).astype(int))
+    energies = dataset.column("energy")[some]
+    table = np.asarray(elements)
+    counts = np.array([(dataset[int(i)].species[:, None] == table[None]).sum(axis=0) for i in some], float)
+    # An atom without neighbours has no interaction energy, whatever its element.
+    use = np.isfinite(energies) & (np.asarray(dataset.num_edges)[some] > 0)
+    if not use.any():
+        return (0.0,) * len(elements)
+    energies, counts = energies[use], counts[use]
+    mean = energies.sum() / counts.sum()
+    # A tenth of a structure that shows nothing special keeps elements that are rare, or always together, near the mean.
+    penalty = 0.1 * np.eye(len(elements))
+    rows = np.concatenate([counts, penalty])
+    share = np.linalg.lstsq(rows, np.concatenate([energies - mean * counts.sum(axis=1), np.zeros(len(elements))]))[0]
+    return tuple((mean + share).tolist())
 
 
 def energy_scale(dataset: Dataset) -> float:
