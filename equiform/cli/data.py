@@ -19,16 +19,19 @@ app.add_typer(data, name="data")
 )
 def make(
     name: Annotated[str, typer.Argument(help="nbody-egnn, nbody-egnn-sweep, nbody-se3, nbody-demetar or nbody-gravity.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; data/NAME if not given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; where recipes look for it, if not given.")
+    ] = None,
     train: Annotated[int | None, typer.Option(help="Training simulations, fewer than published.")] = None,
     validation: Annotated[int | None, typer.Option(help="Validation simulations.")] = None,
     test: Annotated[int | None, typer.Option(help="Test simulations.")] = None,
 ) -> None:
     """Simulate an N-body data set: seconds, and the same numbers every time."""
+    from equiform.data.nbody_data import nbody_folder
     from equiform.data.nbody_sets import SPLITS, NBodySamples, find_set, linear_baseline, make_set
 
     settings = find_set(name)
-    folder = output or Path("data") / name
+    folder = output or nbody_folder(name)
     counts = {split: count for split, count in zip(SPLITS, (train, validation, test)) if count is not None}
     start_jax()
     with progress_bar(name) as advance:
