@@ -45,8 +45,6 @@ QUICK = {
 }
 THOROUGH = {
     "torchmd-et, as published": TorchMDETConfig(**_ET, vector_cutoff=False, vector_norm="plain"),
-    "torchmd-et, dipole": TorchMDETConfig(**_ET, readout="dipole"),
-    "torchmd-et, spatial extent": TorchMDETConfig(**_ET, readout="spatial_extent"),
     "egnn, still and without a gate": EGNNConfig(**_EGNN, gate=False, species="powers"),
     "egnn, as published": EGNNConfig(**_EGNN, species="powers", readout="graph", cutoff_kind="sharp"),
     "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),

@@ -12,6 +12,8 @@ from equiform.graph import batch, make_graph, to_device
 from equiform.models.presets import preset
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.neighbors import neighbor_list
+from equiform.potential import Potential
+from equiform.testing import check
 
 PACKAGE = dict(np.load(Path(__file__).parents[1] / "references" / "torchmd_et.npz"))
 SIZES = {"elements": tuple(range(10)), "cutoff": 3.5, "num_layers": 2, "channels": 16, "num_heads": 4, "num_basis": 8}
@@ -123,6 +125,27 @@ def test_without_the_vector_cutoff_the_energy_jumps():
             at = to_device(make_graph(positions, [1, 6, 1], [0, 1, 0, 2], [1, 0, 2, 0]), jnp.float64)
             energies.append(float(eqx.filter_jit(model)(at)["energy"].sum()))
         assert (abs(energies[0] - energies[1]) < 1e-9) == cut
+
+
+@pytest.mark.parametrize("readout", ["dipole", "spatial_extent"])
+def test_readouts_that_are_no_energies_are_sound_functions_of_the_structure(readout):
+    """They have a centre and no cutoff, and a length has a kink: the other checks ask for what they cannot give."""
+    model = TorchMDET(TorchMDETConfig(**SIZES | {"elements": (1, 6, 8)}, readout=readout), key=jax.random.key(2))
+    potential = Potential(model)
+    names = [
+        "invariant_under_rotations",
+        "invariant_under_reflections",
+        "invariant_under_translations",
+        "batches_are_independent",
+    ]
+    names += [
+        "equivariant_under_permutations",
+        "forces_are_the_gradient",
+        "padding_changes_nothing",
+        "degenerate_edges_are_finite",
+    ]
+    for name in names:
+        check(name, potential)
 
 
 def test_a_configuration_that_cannot_be_is_refused():
