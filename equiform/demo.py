@@ -72,6 +72,7 @@ def run(folder: Path, *, say: Say, warn: Say, bar: Bar) -> Demo:
         }
 
     outcome = job.train(recipe, folder, say=say, warn=warn, extra_report=simulate)
+    assert outcome is not None  # as it is for all but the first of several processes
     return Demo(outcome, found["targets"], found["dynamics"])
 
 

@@ -63,8 +63,10 @@ def train(
     say: Say,
     warn: Say,
     extra_report: Callable[["Outcome"], Mapping[str, Any]] | None = None,
-) -> Outcome:
+) -> Outcome | None:
     """Prepare the data, choose the sizes, train, evaluate, plot, report.
+
+    Of several processes (`training.parallel.start`) the first one speaks, writes and reports; the others return None.
 
     Args:
         recipe: What to do.
@@ -81,8 +83,11 @@ def train(
     from equiform.data.config import DataConfig
     from equiform.data.prepare import prepare
     from equiform.structures import check_tags
+    from equiform.training import parallel
     from equiform.training.run_folder import RunFolder
 
+    if not parallel.is_first():
+        say = warn = _silent
     RunFolder.check_free(folder)  # before hours are spent on the data
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
     data = prepare(data_on_disk(recipe.data), provisional.cutoff)
@@ -95,32 +100,38 @@ def train(
                 check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
-    run = RunFolder.create(
-        folder,
-        recipe=recipe.to_yaml(),
-        reference_energies=data.reference_energies,
-        metadata={"data": recipe.data.model_dump(mode="json")},
-    )
-    say(f"run folder: {run.path}")
-    say(f"device: {jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
-    return _fit_and_report(recipe, data, run, say, resume=False, extra_report=extra_report)
+    with parallel.own_folder(folder) as place:
+        run = RunFolder.create(
+            place,
+            recipe=recipe.to_yaml(),
+            reference_energies=data.reference_energies,
+            metadata={"data": recipe.data.model_dump(mode="json")},
+        )
+        say(f"run folder: {run.path}")
+        count = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+        say(f"device: {count}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
+        return _fit_and_report(recipe, data, run, say, resume=False, extra_report=extra_report)
 
 
-def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome:
+def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome | None:
     """Go on with an interrupted run exactly where it was.
 
     Raises:
         UserError: There is no run in that folder, or it would not be the same run.
     """
     from equiform.data.prepare import prepare
+    from equiform.training import parallel
     from equiform.training.run_folder import RunFolder
 
-    run = RunFolder.open(folder)
-    recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
-    config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
-    data = prepare(data_on_disk(recipe.data), config.cutoff)
-    _tell(data, say, warn)
-    return _fit_and_report(recipe, data, run, say, resume=True)
+    if not parallel.is_first():
+        say = warn = _silent
+    with parallel.own_folder(folder, resume=True) as place:
+        run = RunFolder.open(place)
+        recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
+        config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
+        data = prepare(data_on_disk(recipe.data), config.cutoff)
+        _tell(data, say, warn)
+        return _fit_and_report(recipe, data, run, say, resume=True)
 
 
 def evaluate_file(
@@ -282,11 +293,12 @@ def _fit_and_report(
     *,
     resume: bool,
     extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
-) -> Outcome:
+) -> Outcome | None:
     import equinox as eqx
     import jax
 
     from equiform.analysis import run_report
+    from equiform.training import parallel
     from equiform.training.evaluate import evaluate_with_values
     from equiform.training.fit import fit
     from equiform.training.scale import initial_potential
@@ -299,7 +311,9 @@ def _fit_and_report(
     potential = initial_potential(model, settings, data.train, elements)
     count = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     say(f"{type(model).__name__} with {count:,} parameters, cutoff {config.cutoff:g} Å")
-    result = fit(potential, data.train, data.validation, settings, run, resume=resume)
+    result = fit(potential, data.train, data.validation, settings, run, progress=parallel.is_first(), resume=resume)
+    if not parallel.is_first():
+        return None
     sets = {"validation": data.validation, **data.tests}
     sets = {name: dataset for name, dataset in sets.items() if dataset is not None and len(dataset)}
     evaluations = {}
@@ -311,6 +325,10 @@ def _fit_and_report(
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
     return run_report.write(run, recipe, data, evaluations, facts, extra_report)
+
+
+def _silent(_: str) -> None:
+    """What the other processes would say, the first one says."""
 
 
 def _exactly(errors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -41,6 +41,14 @@ def train(
     devices: Annotated[
         int | None, typer.Option("--devices", min=1, help="Local devices that share each batch; all if not given.", metavar="N")
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option("--processes", help="How many processes train together, or 'auto' (SLURM, Open MPI).", metavar="N"),
+    ] = None,
+    process: Annotated[int | None, typer.Option("--process", min=0, help="Which of them this is, from 0.", metavar="I")] = None,
+    coordinator: Annotated[
+        str | None, typer.Option("--coordinator", help="Where process 0 is reached by all.", metavar="HOST:PORT")
+    ] = None,
 ) -> None:
     """Train a potential and report how good it is.
 
@@ -50,6 +58,7 @@ def train(
     """
     from equiform import job
     from equiform.analysis.report import error_rows
+    from equiform.training import parallel
 
     changes = list(settings or [])
     if devices is not None:
@@ -63,6 +72,10 @@ def train(
         recipe = _read(source, changes, output)
         folder = Path(recipe.run.folder) if recipe.run.folder else _default_folder(recipe)
     start_jax()
+    if processes is not None:
+        if processes != "auto" and not processes.isdecimal():
+            raise typer.BadParameter(f"--processes is a number or 'auto', not {processes!r}")
+        parallel.start(None if processes == "auto" else int(processes), process, coordinator)
     try:
         if resume is not None:
             outcome = job.resume(folder, changes, say=say, warn=warn)
@@ -71,6 +84,8 @@ def train(
     except KeyboardInterrupt as error:
         kept = (folder / "run.json").is_file()
         raise Interrupted(f"go on with: equiform train --resume {folder}" if kept else "nothing was kept") from error
+    if outcome is None:  # The first process says it.
+        return
     rows = [(row.data, row.quantity, row.mae, row.rmse, row.unit) for row in error_rows(outcome.errors)]
     say()
     print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))

@@ -95,7 +95,7 @@ def measure(
             jax.block_until_ready(loss)
             # The first step of a program also loads it; it is not counted.
             if step.compilations == known:
-                measured, steps = measured + time.perf_counter() - start, steps + 1
+                measured, steps = parallel.agreed(measured + time.perf_counter() - start), steps + 1
     validation = 0.0
     if validator is not None:
         params = parallel.single(step.mesh, state.params)

@@ -14,6 +14,7 @@ import jax
 from equiform.data.dataset import Dataset
 from equiform.errors import UserError
 from equiform.potential import Potential
+from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.progress import Reporter
@@ -23,6 +24,8 @@ from equiform.training.signals import StopRequest, TrainingInterrupted
 
 IN_FLIGHT = 4
 """Steps on their way before the host waits for the oldest: bounds memory, hides the work of the host."""
+
+STEPS_BETWEEN_QUESTIONS = 10
 
 
 class FitResult(NamedTuple):
@@ -89,6 +92,11 @@ def fit(
             best, errors = session.finish()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
+                if jax.process_count() > 1:
+                    raise UserError(
+                        "another process of the run has ended, and this one ends too; start all of them again with "
+                        f"equiform train --resume RUN ({str(error).splitlines()[0][:150]})"
+                    ) from error
                 raise
             raise UserError(
                 f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) and start anew"
@@ -112,6 +120,7 @@ def fit(
 def _train(session: Session, stop: StopRequest) -> None:
     """The loop."""
     config, at, duration = session.config, session.at, session.duration
+    several = jax.process_count() > 1
     in_flight: deque[jax.Array] = deque()
     with BatchStream(
         session.train,
@@ -132,12 +141,16 @@ def _train(session: Session, stop: StopRequest) -> None:
                 session.log_training()
             if at.step % duration.validate_every == 0 or done:
                 session.validate()
-            if done or at.stopped_early or stop.received is not None or session.checkpoint_is_due():
+            stopping = stop.received is not None
+            if several:  # Where one stops, all do, at the same step; asking takes a message to everybody.
+                stopping = at.step % STEPS_BETWEEN_QUESTIONS == 0 and parallel.anywhere(stopping)
+            if done or at.stopped_early or stopping or session.checkpoint_is_due():
                 session.checkpoint()
-            if stop.received is not None and not done:
+            if stopping and not done:
                 session.save_last()
+                signal = stop.received.name if stop.received is not None else "a signal to another process"
                 raise TrainingInterrupted(
-                    f"stopped by {stop.received.name} after step {at.step} of {duration.total_steps}; all "
+                    f"stopped by {signal} after step {at.step} of {duration.total_steps}; all "
                     f"is saved, go on with: equiform train --resume {session.folder.path}",
                     stop.exit_code,
                 )

@@ -1,14 +1,19 @@
-"""One training step on several devices: each computes a part of the batch, sums and gradients are added up.
+"""One training step on several devices, of one process or of several: each computes a part, the sums are added up.
 
 The weights are copies on all devices. A batch is the same set of structures however many devices there are, and errors are
 summed and counted over all of them before they are divided, so loss and gradient are those of one device up to rounding.
 """
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from equiform.errors import UserError
@@ -17,37 +22,106 @@ from equiform.graph import Capacity, Graph, batch
 AXIS = "devices"
 
 
+def start(processes: int | None, index: int | None, coordinator: str | None) -> None:
+    """Join the other processes of a run, by JAX's own distributed runtime; before JAX has computed anything.
+
+    Args:
+        processes: How many there are; None: SLURM or Open MPI says it, and the rest.
+        index: Which of them this is.
+        coordinator: HOST:PORT of the process 0, reached by all.
+
+    Raises:
+        UserError: They cannot be joined.
+    """
+    told = {"num_processes": processes, "process_id": index, "coordinator_address": coordinator}
+    if processes is not None and (index is None or coordinator is None):
+        missing = "--process" if index is None else "--coordinator"
+        raise UserError(f"--processes {processes} needs {missing} too: which one this is, and HOST:PORT of the first")
+    try:
+        # The first evaluates and reports when the others are done: they wait for it.
+        jax.distributed.initialize(**told, shutdown_timeout_seconds=24 * 3600)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        advice = "say --processes, --process and --coordinator" if processes is None else "is HOST:PORT the same and free?"
+        raise UserError(f"the processes of the run did not find each other ({reason}); {advice}") from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def own_folder(folder: Path, *, resume: bool = False) -> Iterator[Path]:
+    """The run folder for the first process; for another one a folder of its own that is thrown away, so that all do the same.
+
+    Args:
+        folder: The run folder, in a file system that all processes see.
+        resume: Take along what a resumed run needs.
+    """
+    if is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="equiform-") as place:
+        mine = Path(place) / folder.name
+        if resume:
+            shutil.copytree(folder, mine, ignore=shutil.ignore_patterns("tensorboard", "*.lock", ".lock"))
+        yield mine
+
+
+def agreed(value: float) -> float:
+    """The first process's value, on all of them."""
+    if jax.process_count() == 1:
+        return value
+    bits = np.array([value], np.float64).view(np.uint32)  # 64 bits, whatever JAX's default precision
+    return float(np.asarray(multihost_utils.broadcast_one_to_all(bits)).view(np.float64)[0])
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether a flag is up on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.asarray(multihost_utils.process_allgather(np.asarray(flag))).any())
+
+
 def mesh_of(wanted: int | None, batch_size: int) -> Mesh:
-    """The devices of a run: as many as wanted, without a wish all local ones, but not more than structures in a batch.
+    """The devices of a run: of each process as many as wanted, without a wish all, but not more than structures in a batch.
 
     Raises:
         UserError: There are not so many devices.
     """
-    devices = jax.local_devices()
+    local, processes = jax.local_devices(), jax.process_count()
     if wanted is None:
-        wanted = min(len(devices), batch_size)
-    if wanted > len(devices):
+        wanted = max(min(len(local), batch_size // processes), 1)
+    if wanted > len(local):
         raise UserError(
-            f"training.devices={wanted}, but there {'is' if len(devices) == 1 else 'are'} {len(devices)} of kind "
-            f"{devices[0].device_kind!r} (processor cores can stand for devices: "
+            f"training.devices={wanted}, but there {'is' if len(local) == 1 else 'are'} {len(local)} of kind "
+            f"{local[0].device_kind!r} (processor cores can stand for devices: "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={wanted})"
         )
-    return Mesh(np.array(devices[:wanted]), (AXIS,))
+    chosen = [[d for d in jax.devices() if d.process_index == process][:wanted] for process in range(processes)]
+    return Mesh(np.array([device for devices in chosen for device in devices]), (AXIS,))
 
 
 def replicated(mesh: Mesh, tree: Any) -> Any:
     """Copies of arrays on all devices of a mesh; untouched where there is but one."""
-    return tree if mesh.size == 1 else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return tree if mesh.size == 1 else _placed(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def single(mesh: Mesh, tree: Any) -> Any:
-    """Replicated arrays as arrays of the first device."""
+    """Replicated arrays as arrays of the first device of this process."""
     return tree if mesh.size == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def scattered(mesh: Mesh, stacked: Any) -> Any:
     """Arrays whose leading axis numbers the devices, each part on its own."""
-    return jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return _placed(stacked, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that all processes have, each device holding its part."""
+    host = jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), host)
 
 
 def divided(num_edges: Sequence[int] | np.ndarray, parts: int) -> list[list[int]]:

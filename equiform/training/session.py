@@ -176,6 +176,7 @@ class Session:
             return
         start, at = time.perf_counter(), self.at
         loss, errors = self.validator(self._weights_to_keep())
+        loss = parallel.agreed(loss)
         better = math.isfinite(loss) and (at.best_loss is None or loss < at.best_loss)
         if better:
             at.best_loss, at.best_step, at.best_errors, at.stale = loss, at.step, errors, 0
@@ -267,7 +268,8 @@ class Session:
         say("measuring the speed ...")
         speed = measure(self.step, self.state, self.train, config, self.validator)
         left = 60 * config.max_minutes - (time.perf_counter() - self.started)
-        fixed = duration(config, len(plan), steps_within(left, speed, config, len(plan)))
+        possible = int(parallel.agreed(steps_within(left, speed, config, len(plan))))
+        fixed = duration(config, len(plan), possible)
         say(
             f"a step takes {speed.step:.3g} s and a validation {speed.validation:.3g} s: {fixed.total_steps} "
             f"steps ({fixed.total_steps / len(plan):.3g} epochs) in the {max(left, 0) / 60:.3g} minutes left"

@@ -37,7 +37,7 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         """128 + the number of the signal, as shells report it."""
-        return 128 + int(self.received or 0)
+        return 128 + int(self.received or signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

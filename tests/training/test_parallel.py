@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +55,45 @@ def test_a_device_without_structures_counts_nothing() -> None:
 def test_more_devices_than_there_are_is_refused() -> None:
     with pytest.raises(UserError, match=r"training\.devices=64, but there"):
         mesh_of(64, 128)
+
+
+def processes(folder: Path, count: int, *options: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    environment = os.environ | {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "tests.training.run_processes", str(folder), str(port), str(count)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, str(i), *options], cwd=ROOT, env=environment, **pipes) for i in range(count)]
+
+
+def finished(started: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    """What the first process printed, once all have ended well."""
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), said
+    return json.loads(said[0][0].splitlines()[-1])
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-8)
+    for name, weights in one["weights"].items():
+        np.testing.assert_allclose(other["weights"][name], weights, rtol=0, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_and_a_dead_one_ends_the_other(tmp_path: Path) -> None:
+    one = finished(processes(tmp_path / "one", 1))
+    assert_same(one, finished(processes(tmp_path / "two", 2)))
+    # Killed in the middle; the other one says so, and all go on from the last checkpoint.
+    broken = tmp_path / "broken"
+    started = processes(broken, 2, "--pause", "0.2")
+    deadline = time.monotonic() + 200
+    while not list((broken / "checkpoints").glob("step-00000010.json")):
+        assert time.monotonic() < deadline and all(process.poll() is None for process in started)
+        time.sleep(0.1)
+    started[1].kill()
+    errors = started[0].communicate(timeout=200)[1]
+    assert started[0].returncode != 0
+    assert "another process of the run has ended" in errors, errors[-2000:]
+    started[1].communicate()
+    assert_same(one, finished(processes(broken, 2, "--resume")))
