@@ -4,7 +4,7 @@ Thin: each command parses, calls the library and prints. Exit status: 0; 1 the u
 `error: …` on stderr); 2 wrong usage; 70 a bug of ours; 130 interrupted. `--debug` shows tracebacks.
 """
 
-from equiform.cli import analyze, convert, data, datasets, demo, inspect, predict, simulate, table, train  # noqa: F401 - they add commands
+from equiform.cli import analyze, benchmark, convert, data, datasets, demo, inspect, predict, simulate, table, train  # noqa: F401 - they add commands
 from equiform.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -1,0 +1,1 @@
+"""How fast Equiform is on this machine: counted operations, measured roofs, cases, scaling curves."""

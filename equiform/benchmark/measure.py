@@ -1,0 +1,142 @@
+"""Timing one compiled program: first call, first call of a later start, steady state, memory, compilations."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.monitoring
+import numpy as np
+
+from equiform.benchmark.machine import Roofs, measure_roofs
+
+MOST_SECONDS = 20.0
+"""Repeats end after so long, even if they are fewer than asked for."""
+
+
+class Timing(NamedTuple):
+    """What was measured of a program.
+
+    Attributes:
+        first_s: From the call to the result, nothing being compiled before, s.
+        cached_s: The same when the compiled program is in the persistent cache, s.
+        seconds: Of every later call.
+        memory: Peak by the compiler's account: arguments, temporaries and outputs, bytes.
+        compilations: Programs compiled in the first and all later calls.
+        roofs: The machine's rates, measured just before and after.
+    """
+
+    first_s: float
+    cached_s: float | None
+    seconds: tuple[float, ...]
+    memory: int | None
+    compilations: int
+    roofs: Roofs
+
+    @property
+    def steady_s(self) -> float:
+        """Median of the later calls, s."""
+        return float(np.median(self.seconds))
+
+
+def measure(
+    function: Any,
+    arguments: tuple,
+    *,
+    repeats: int,
+    again: Callable[[Any, tuple], tuple] | None = None,
+    cached: bool = True,
+) -> Timing:
+    """Time a function made by `jax.jit`.
+
+    Args:
+        function: The function.
+        arguments: What it is called with; arrays that it takes over are copied beforehand.
+        repeats: Later calls that are timed.
+        again: From a result and the arguments to the arguments of the next call, for functions that take over memory.
+        cached: Whether to measure a start with the compiled program in the persistent cache.
+    """
+    with fresh_cache():
+        counted = Compilations()
+        kept = jax.tree.map(_copied, arguments) if again and cached else arguments
+        with counted:
+            start = time.perf_counter()
+            program = function.lower(*arguments).compile()
+            result = jax.block_until_ready(program(*arguments))
+            first = time.perf_counter() - start
+        before = measure_roofs()
+        with counted:
+            seconds = []
+            began = time.perf_counter()
+            while len(seconds) < repeats and (len(seconds) < 1 or time.perf_counter() - began < MOST_SECONDS):
+                arguments = again(result, arguments) if again else arguments
+                start = time.perf_counter()
+                result = jax.block_until_ready(program(*arguments))
+                seconds.append(time.perf_counter() - start)
+        after = measure_roofs()
+        memory = memory_of(program)
+        cached_s = None
+        if cached:
+            del result, program
+            jax.clear_caches()
+            start = time.perf_counter()
+            jax.block_until_ready(function.lower(*kept).compile()(*kept))
+            cached_s = time.perf_counter() - start
+    roofs = Roofs(*(0.5 * (a + b) for a, b in zip(before, after)))
+    return Timing(first, cached_s, tuple(seconds), memory, counted.count, roofs)
+
+
+def memory_of(program: Any) -> int | None:
+    """Bytes of arguments, temporaries and outputs of a compiled program; None where the device's compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    sizes = (analysis.argument_size_in_bytes, analysis.temp_size_in_bytes, analysis.output_size_in_bytes)
+    return int(sum(sizes) - analysis.alias_size_in_bytes)
+
+
+@contextlib.contextmanager
+def fresh_cache() -> Iterator[None]:
+    """An empty persistent compilation cache for the time being, and nothing compiled in memory."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    config: Any = jax.config
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_compilation_cache")
+    kept = {name: getattr(config, name) for name in names}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name, value in zip(names, (folder, 0.0, True)):
+            config.update(name, value)
+        compilation_cache.reset_cache()
+        jax.clear_caches()
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+class Compilations:
+    """Counts what XLA compiles inside `with` blocks, programs that came out of the persistent cache too."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del duration_secs, kwargs
+        self.count += event == self.EVENT
+
+    def __enter__(self) -> "Compilations":
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def _copied(leaf: Any) -> Any:
+    return jax.numpy.copy(leaf) if isinstance(leaf, jax.Array) else leaf

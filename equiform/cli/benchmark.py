@@ -1,0 +1,68 @@
+"""`equiform benchmark`: how fast Equiform is on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equiform.cli.app import app, examples, print_table, progress_bar, say
+
+
+@app.command(
+    epilog=examples(
+        "equiform benchmark",
+        "equiform benchmark qm9 md17-l2 --json speed.json",
+        "equiform benchmark all --plot runs/benchmark --repeats 10",
+        "equiform benchmark crystal-10000",
+        "equiform benchmark --scaling --plot runs/benchmark",
+    )
+)
+def benchmark(
+    cases: Annotated[list[str] | None, typer.Argument(help="Cases, or all; the quick ones if none is named.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers.", metavar="FILE")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write figures.", metavar="FOLDER")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed calls after the first.")] = 5,
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--inputs", help="Folder with bench_inputs_qm9_32.npz and bench_inputs_aspirin8.npz.", exists=True),
+    ] = None,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Curves against atoms, degree and channels; without CASES nothing else.")
+    ] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The table for a page.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="Say what cases there are.")] = False,
+) -> None:
+    """Measure how fast Equiform is on this machine, against the machine's own rates, in single precision.
+
+    Nothing else should run meanwhile. The weights are random: they do not change the speed.
+    """
+    from equiform.benchmark import cases as suite, report, rows as table
+
+    if list_only:
+        rows = [(name, "yes" if case.quick else "", case.about) for name, case in suite.CASES.items()]
+        print_table("", ("case", "by default", "what it measures"), rows)
+        return
+    chosen = suite.choose(list(cases or [])) if cases or not scaling else []
+    if json_file is not None:
+        report.check_writable(json_file)
+    measured: list[table.Row] = []
+    done: list[str] = []
+    with progress_bar("measuring") as advance:
+        settings = suite.Settings(repeats, inputs, lambda line: advance(len(done), len(chosen), line))
+        machine, roofs = report.describe_machine()
+        for line in report.machine_lines(machine, roofs):
+            say(line)
+        for name in chosen:
+            measured += suite.CASES[name].run(settings)
+            done.append(name)
+        points = report.scaling_points(settings) if scaling else []
+    if as_markdown:
+        say(table.markdown(measured))
+    elif measured:
+        print_table("", table.COLUMNS, [table.cells(row) for row in measured], right=table.RIGHT)
+    for line in report.scaling_lines(points):
+        say(line)
+    for line in report.EXPLANATION if measured else ():
+        say(line)
+    for path in report.write(json_file, plot, machine, roofs, measured, points):
+        say(f"written: {path}")

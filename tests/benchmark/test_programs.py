@@ -1,0 +1,71 @@
+"""What must not grow unnoticed, as counts: operations of the compiled programs, compilations, padding."""
+
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equiform.benchmark.cases import new_potential, training_step, with_labels
+from equiform.benchmark.inputs import CUTOFF, make_molecules, qm9_like_sizes
+from equiform.data.batching import capacities, plan_epoch, waste
+from equiform.data.dataset import Dataset
+from equiform.graph import batch, to_device
+from equiform.potential import Potential
+from equiform.training.batches import BatchStream
+from equiform.training.config import EnergyLoss, ForcesLoss, TrainingConfig
+from equiform.training.step import TrainingStep
+from tests.toy import ToyConfig, ToyModel
+
+
+@pytest.fixture(scope="module")
+def lowered():
+    """The energy + force training step of the preset `tiny`, as it goes to the compiler."""
+    step = training_step(new_potential("tiny", (1, 6, 7, 8)), forces=True)
+    graph = to_device(with_labels(batch(make_molecules([9] * 8))))
+    numbers = jnp.ones(1 + len(step.terms), jnp.float32)
+    return jax.jit(step._step, donate_argnums=0).lower(step.initial_state(), graph, numbers)
+
+
+def test_training_step_stays_small_before_compilation(lowered):
+    """A fifth above what there is: more operations take longer to compile, and mostly to run."""
+    counts = Counter(re.findall(r"stablehlo\.(\w+)", lowered.as_text()))
+    most = {"dot_general": 400, "scatter": 145, "gather": 215, "while": 8, "dynamic_update_slice": 92}
+    assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
+    assert counts.total() < 20_000
+
+
+@pytest.mark.slow
+def test_training_step_stays_small_after_compilation(lowered):
+    text = lowered.compile().as_text()
+    print(text.count(" fusion("), text.count(" dot("), text.count(" custom-call("), text.count(" while("))
+
+
+@pytest.fixture(scope="module")
+def qm9_like():
+    """Molecules whose sizes are spread like those of QM9, with the edges that they have."""
+    return Dataset([with_labels(graph) for graph in make_molecules(qm9_like_sizes(600).tolist())], CUTOFF)
+
+
+@pytest.mark.parametrize("batch_size", [8, 32, 128])
+def test_batches_of_qm9_are_full_and_of_one_capacity(qm9_like, batch_size):
+    # The waste of a few batches is that of the last, incomplete one.
+    sizes = [np.tile(sizes, 8) for sizes in (qm9_like.num_atoms, qm9_like.num_edges)]
+    plans = [plan_epoch(*sizes, batch_size=batch_size, seed=seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 5)]
+    assert max(map(waste, plans)) < 0.15
+    print(batch_size, max(map(waste, plans)), {size for plan in plans for size in capacities(plan)})
+    assert len({capacity for plan in plans for capacity in capacities(plan)}) == 1
+
+
+def test_one_compilation_serves_every_epoch(qm9_like):
+    potential = Potential(ToyModel(ToyConfig(cutoff=CUTOFF, elements=(1, 6, 7, 8))))
+    terms = {"energy": EnergyLoss(), "forces": ForcesLoss()}
+    step = TrainingStep(potential, TrainingConfig(dtype="float64"), terms, say=lambda line: None)
+    state = step.initial_state()
+    with BatchStream(qm9_like, batch_size=64, dtype="float64") as stream:
+        wanted = {size for epoch in (0, 1) for size in capacities(stream.plan(epoch))}
+        for _ in range(2 * len(stream.plan(0))):
+            state, _ = step(state, next(stream), 1e-4, [1.0, 10.0])
+    assert step.compilations == len(wanted) == 1
