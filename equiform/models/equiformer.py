@@ -31,6 +31,7 @@ from equiform.nn.gate import gate, gate_input, scaled_silu
 from equiform.nn.linear import Linear
 from equiform.nn.norm import EquivariantNorm
 from equiform.nn.radial import BasisName, RadialBasis, RadialMLP, make_basis, polynomial_envelope
+from equiform.nn.species import type_table
 from equiform.so3.features import Features
 from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.so3.products import Paths
@@ -435,13 +436,6 @@ def _with_padding_edges(graph: Graph, count: int) -> Graph:
         shifts=extend(graph.shifts, 0),
         edge_mask=extend(graph.edge_mask, False),
     )
-
-
-def type_table(elements: tuple[int, ...]) -> np.ndarray:
-    """Type index by atomic number; −1 where the model does not know the element."""
-    table = np.full(max(128, max(elements) + 1), -1, np.int32)
-    table[list(elements)] = np.arange(len(elements))
-    return table
 
 
 def _scalars(count: int) -> Irreps:
