@@ -95,6 +95,8 @@ def test_dead_ends_of_the_last_layer_are_not_counted():
     assert edge["rotations"] == 3 * 64 + 5 * 32  # in, one row of each matrix; scalars need no way out
     assert atom["attention"] == 2 * linear_operations(NODE, NODE) + 128 * 128
     one, two = (equiformer_operations(preset("qm9-l2-nonlinear", num_layers=layers)) for layers in (1, 2))
+    assert one.edge["second product"] == 224 * 128
+    assert one.atom["feed-forward"] == 128 * 384 + 384 * 512 + 128 * 512  # scalars only, and the shortcut
     assert two.edge["second product"] - one.edge["second product"] == 91_136
     # The joint norm lets every degree act on the scalars: nothing is dead.
     joint = equiformer_operations(preset("qm9-l2-nonlinear", norm="joint", num_layers=1))
