@@ -59,6 +59,7 @@ def run_recipe(
     except KeyboardInterrupt as error:
         kept = folder is not None and (folder / "run.json").is_file()
         raise Interrupted(f"go on with: equiform recipe run --resume {folder}" if kept else "nothing was kept") from error
+    assert outcome is not None  # as it is for all but the first of several processes, and here is one
     result = run.conclude(outcome, load_recipe(outcome.folder / "recipe.yaml")[0], clock.seconds)
     say()
     print_table("", ("entry", "ours", "published", "unit", "protocol"), run.rows(result), right=(1, 2))

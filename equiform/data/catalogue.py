@@ -202,7 +202,9 @@ def _places(name: str, folder: str | Path | None) -> Iterator[Path]:
         bases.append(cache_folder())
     for base in bases:
         if not base.is_dir() and base != cache_folder():
-            raise UserError(f"{base} is not a folder (it was given by {'--from or data.folder' if folder is not None else ENVIRONMENT})")
+            raise UserError(
+                f"{base} is not a folder (it was given by {'--from or data.folder' if folder is not None else ENVIRONMENT})"
+            )
         yield from (base, base / name, base / name.partition("-")[0])
         if name == "md17":
             yield base / "rmd17"
