@@ -129,8 +129,8 @@ def compare(form: str, python: Path, inputs: Path | None, rounds: int, console: 
             runs |= {name: ours[program] for name, ours in programs.items()}
             for name, run in runs.items():
                 console.print(f"{form}, {program}: {name} ...", style="dim")
-                run()
-                run()
+                for _ in range(3):  # TorchScript optimises during the first calls
+                    run()
             seconds = {name: [] for name in runs}
             for _ in range(rounds):
                 for name, run in runs.items():
