@@ -184,13 +184,16 @@ def smooth_through_the_cutoff(potential: Potential) -> None:
         return
     cutoff, species = potential.model.config.cutoff, _elements(potential)[:1].repeat(2)
 
-    def at(distance: float) -> dict[str, np.ndarray]:
+    def at(distance: float, *, listed: bool = True) -> dict[str, np.ndarray]:
         # The edge stays in the list beyond the cutoff: the model itself must let it go.
         positions = np.array([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
         fields = {"tags": np.zeros(2, int)} if getattr(potential.model.config, "num_tags", 0) else {}
-        return evaluate(potential, make_graph(positions, species, [0, 1], [1, 0], node_fields=fields))
+        edges = ([0, 1], [1, 0]) if listed else ([], [])
+        return evaluate(potential, make_graph(positions, species, *edges, node_fields=fields))
 
     outside = at(cutoff + 1e-3)
+    without = at(cutoff + 1e-3, listed=False)
+    _close(outside["energy"], without["energy"], 1e-12, "energy with an edge beyond the cutoff, or without it")
     for gap, tolerance in ((1e-6, 1e-10), (1e-4, 1e-7)):
         inside = at(cutoff - gap)
         _close(inside["energy"], outside["energy"], tolerance, f"energy {gap} Å inside the cutoff")
