@@ -30,11 +30,13 @@ class Settings(NamedTuple):
         repeats: Timed calls.
         inputs: Folder with the published inputs; None looks beside the clone.
         say: Told what is being done.
+        cached: Whether to time a start with the compiled program in the cache too.
     """
 
     repeats: int = 5
     inputs: Path | None = None
     say: Callable[[str], None] = lambda line: None
+    cached: bool = True
 
 
 class Case(NamedTuple):
@@ -69,7 +71,7 @@ def inference(case: str, potential: Potential, inputs: Inputs, settings: Setting
         result = eqx.combine(arrays, static)(graph, forces=forces, stress=stress)
         return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
 
-    timing = measure(jax.jit(evaluate), (arrays, to_device(inputs.graph)), repeats=settings.repeats)
+    timing = measure(jax.jit(evaluate), (arrays, to_device(inputs.graph)), repeats=settings.repeats, cached=settings.cached)
     return _row(case, program, timing, potential, inputs)
 
 
@@ -80,7 +82,13 @@ def training(case: str, potential: Potential, inputs: Inputs, settings: Settings
     step = training_step(potential, forces=forces)
     arguments = (step.initial_state(), to_device(with_labels(inputs.graph)), _numbers(step))
     function = jax.jit(step._step, donate_argnums=0)  # as the training step itself compiles it
-    timing = measure(function, arguments, repeats=settings.repeats, again=lambda result, old: (result[0], *old[1:]))
+    timing = measure(
+        function,
+        arguments,
+        repeats=settings.repeats,
+        again=lambda result, old: (result[0], *old[1:]),
+        cached=settings.cached,
+    )
     return _row(case, program, timing, potential, inputs)
 
 

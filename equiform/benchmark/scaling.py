@@ -57,6 +57,7 @@ def config_fields(channels: int, l_max: int) -> dict[str, Any]:
 
 def curves(settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Point]:
     """Measure all points, curve by curve."""
+    settings = settings._replace(cached=False)
     pool = make_molecules([18] * max(CURVES["atoms"]))
     done, total = 0, sum(map(len, CURVES.values()))
     for curve, values in CURVES.items():
