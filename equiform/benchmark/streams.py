@@ -10,7 +10,7 @@ import numpy as np
 from equiform.benchmark.cases import Settings, new_potential, num_parameters, training_step, with_labels
 from equiform.benchmark.inputs import CUTOFF, Inputs, make_molecules, qm9_like_sizes
 from equiform.benchmark.machine import Roofs, measure_roofs
-from equiform.benchmark.measure import Timing, fresh_cache
+from equiform.benchmark.measure import Timing, fresh_cache, memory_of
 from equiform.benchmark.rows import Row, make_row
 from equiform.data.batching import capacities, waste
 from equiform.data.dataset import Dataset
@@ -89,7 +89,8 @@ def epoch(settings: Settings) -> Row:
             num_atoms += batch.num_atoms
             num_edges += int(np.asarray(dataset.num_edges)[batch.indices].sum())
         after = measure_roofs()
-    timing = Timing(first, None, tuple(seconds), None, step.compilations, _between(before, after))
+    memory = max((memory_of(program) or 0 for program in step._compiled.values()), default=0) or None
+    timing = Timing(first, None, tuple(seconds), memory, step.compilations, _between(before, after))
     sizes = (round(num_atoms / count), round(num_edges / count))
     note = f"{molecules / sum(seconds):,.1f} molecules/s in batches of {batch_size}; epoch of {len(dataset):,}: "
     note += f"{len(plan):,} batches, {100 * waste(plan):.1f} % padding, {len(capacities(plan))} capacities"

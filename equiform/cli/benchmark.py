@@ -55,6 +55,7 @@ def benchmark(
         for name in chosen:
             measured += suite.CASES[name].run(settings)
             done.append(name)
+            report.write(json_file, None, machine, roofs, measured, [])  # what is measured is kept, whatever comes
         points = report.scaling_points(settings) if scaling else []
     if as_markdown:
         say(table.markdown(measured))
