@@ -268,7 +268,7 @@ class Session:
         say("measuring the speed ...")
         speed = measure(self.step, self.state, self.train, config, self.validator)
         left = 60 * config.max_minutes - (time.perf_counter() - self.started)
-        possible = int(parallel.agreed(steps_within(left, speed, config, len(plan))))
+        possible = int(parallel.agreed(float(steps_within(left, speed, config, len(plan)))))
         fixed = duration(config, len(plan), possible)
         say(
             f"a step takes {speed.step:.3g} s and a validation {speed.validation:.3g} s: {fixed.total_steps} "
