@@ -11,27 +11,16 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from equiform.versions import package_versions
 
 if TYPE_CHECKING:
     from equiform.graph import Graph
     from equiform.potential import Potential
 
-PACKAGES = (
-    "equiform",
-    "jax",
-    "jaxlib",
-    "equinox",
-    "optax",
-    "numpy",
-    "ase",
-    "vesin",
-    "safetensors",
-    "pydantic",
-)
 REDUCTION_SIZES = {"float64": 16_385, "float32": 32_769}
 """Rows from which the compiler of JAX 0.10.2 is wrong."""
 
@@ -54,11 +43,7 @@ class Check:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
     found = {"python": f"{platform.python_version()} ({sys.executable})"}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    found |= {package: version or "not installed" for package, version in package_versions().items()}
     return found
 
 

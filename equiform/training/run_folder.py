@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata as installed
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,23 +23,12 @@ from equiform.files import explained, to_json, write_atomically
 from equiform.modelfile import save_model
 from equiform.potential import Potential
 from equiform.training.checkpoint import CheckpointFolder
+from equiform.versions import package_versions
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 FORMAT = "equiform-run"
 ELSEWHERE = "choose another folder with -o (run.folder=…)"
-PACKAGES = (
-    "equiform",
-    "jax",
-    "jaxlib",
-    "equinox",
-    "optax",
-    "numpy",
-    "ase",
-    "vesin",
-    "safetensors",
-    "pydantic",
-)
 
 
 class RunFolder:
@@ -194,7 +182,7 @@ def provenance() -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {name: version for name, version in package_versions().items() if version},
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
         "num_devices": jax.device_count(),
@@ -219,13 +207,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() or None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return installed.version(package)
-    except installed.PackageNotFoundError:
-        return None
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
