@@ -1,12 +1,16 @@
 """`data`, `recipe run`, `table` and `analyze` on small files in the publishers' formats."""
 
+import itertools
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
 from equiform.cli import main
 from equiform.data import catalogue
+from equiform.training.session import Session
 from tests.data.published import write_md17
 
 SMALL = [
@@ -32,6 +36,17 @@ def published(tmp_path, monkeypatch):
     rows = np.arange(1000, dtype=np.int32)
     np.savez(tmp_path / "published" / "splits_ethanol.npz", train_01=rows, test_01=rows[:100] + 1000)
     return tmp_path / "published"
+
+
+def _interrupt_at(patch, validation):
+    validate, count = Session.validate, itertools.count(1)
+
+    def interrupted(session):
+        if next(count) == validation:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(session)
+
+    patch.setattr(Session, "validate", interrupted)
 
 
 def run(capsys, *words):
@@ -80,16 +95,24 @@ def test_the_published_table_is_printed(capsys):
 
 
 @pytest.mark.slow  # Compiles a model twice.
-def test_an_entry_is_reproduced_twice_the_same_and_stands_in_the_table(published, capsys):
+def test_an_entry_is_reproduced_twice_the_same_and_stands_in_the_table(published, capsys, monkeypatch):
     values = []
     for name in ("a", "b"):
         words = ["recipe", "run", "rmd17-ethanol-l2", "--scaled", "--from", "published", "-o", name, *SMALL]
+        if name == "b":
+            with monkeypatch.context() as patch:  # The second run is interrupted at its second validation.
+                _interrupt_at(patch, validation=2)
+                status, _, err = run(capsys, *words)
+            assert status == 128 + signal.SIGTERM
+            assert f"go on with: equiform recipe run --resume {published.parent / name}" in err
+            (published.parent / name / "interrupted.json").write_text('{"minutes": 60}')
+            words = ["recipe", "run", "--resume", name]
         status, out, _ = run(capsys, *words)
-        assert status == 0 and "NOT the full protocol" in out and "training.epochs=2" in out
+        assert status == 0 and (name == "b" or ("NOT the full protocol" in out and "training.epochs=2" in out))
         assert "validation error, first → best" in out and "scaled: 950 / 50 / 40 structures, 2 epochs" in out
         result = json.loads((published.parent / name / "benchmark.json").read_text())
         first, best, _ = result["progress"]["forces"]
-        assert best < first and result["form"] == "scaled"
+        assert best < first and result["form"] == "scaled" and (result["minutes"] > 60) == (name == "b")
         values.append(result["values"])
     assert values[0] == values[1]
     errors = json.loads((published.parent / "a" / "errors.json").read_text())["test"]

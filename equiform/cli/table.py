@@ -8,6 +8,8 @@ import typer
 from equiform.cli.app import Interrupted, app, examples, print_json, print_table, say, start_jax, warn
 from equiform.cli.inspect import recipes
 
+_RUN = "equiform recipe run"
+
 
 @recipes.command(
     "run",
@@ -35,6 +37,7 @@ def run_recipe(
     from equiform.papers import run
     from equiform.recipe import load_recipe
     from equiform.training.run_folder import free_folder
+    from equiform.training.signals import TrainingInterrupted
 
     start_jax()
     clock = run.Clock()
@@ -58,7 +61,10 @@ def run_recipe(
             outcome = job.train(recipe, folder, say=say, warn=warn)
     except KeyboardInterrupt as error:
         kept = folder is not None and (folder / "run.json").is_file()
-        raise Interrupted(f"go on with: equiform recipe run --resume {folder}" if kept else "nothing was kept") from error
+        raise Interrupted(f"go on with: {_RUN} --resume {folder}" if kept else "nothing was kept") from error
+    except TrainingInterrupted as error:
+        run.note_time(error.folder, clock.seconds)
+        raise TrainingInterrupted(error.reached, error.folder, error.exit_code, _RUN) from error
     assert outcome is not None  # as it is for all but the first of several processes, and here is one
     result = run.conclude(outcome, load_recipe(outcome.folder / "recipe.yaml")[0], clock.seconds)
     say()

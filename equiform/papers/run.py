@@ -13,6 +13,7 @@ from equiform.papers.entry import Benchmark
 from equiform.recipe import Recipe, find_recipe, read_source, validate
 
 RESULT = "benchmark.json"
+_INTERRUPTED = "interrupted.json"
 _FACTORS = {("eV", "meV"): 1e3, ("eV/Å", "meV/Å"): 1e3}
 _IRRELEVANT = ("run.", "training.seed", "data.folder", "training.evaluation_batch_size", "training.checkpoint_")
 """Changes that leave the protocol as it is."""
@@ -103,7 +104,7 @@ def conclude(outcome: Outcome, recipe: Recipe, seconds: float) -> Result:
     tests = {name: errors for name, errors in outcome.errors.items() if name not in ("validation", "training")}
     values = _values(tests, entry)
     records = [record for record in read_metrics(outcome.folder) if record["kind"] == "validation"]
-    earlier = json.loads((outcome.folder / RESULT).read_text())["minutes"] if (outcome.folder / RESULT).is_file() else 0.0
+    earlier = _minutes(outcome.folder)
     epochs = read_metrics(outcome.folder)[-1].get("epoch") or 0.0
     counts = [outcome.facts.get(f"{name} structures", "0") for name in ("training", "validation")]
     counts.append(" + ".join(outcome.facts.get(f"{name} structures", "0") for name in tests) or "0")
@@ -170,6 +171,19 @@ def progress_in_words(result: Result) -> str:
     """How the error fell while training."""
     parts = [f"{name} {first:.4g} → {last:.4g} {unit}" for name, (first, last, unit) in result.progress.items()]
     return "validation error, first → best: " + ", ".join(parts) if parts else "no validation"
+
+
+def note_time(folder: Path, seconds: float) -> None:
+    """Keep the wall time of a session that was interrupted, for the result of the session that finishes the run."""
+    write_atomically(folder / _INTERRUPTED, to_json({"minutes": round(_minutes(folder) + seconds / 60, 2)}))
+
+
+def _minutes(folder: Path) -> float:
+    """Wall time of the sessions before this one."""
+    for name in (RESULT, _INTERRUPTED):
+        if (folder / name).is_file():
+            return float(json.loads((folder / name).read_text(encoding="utf-8"))["minutes"])
+    return 0.0
 
 
 class Clock:

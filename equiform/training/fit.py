@@ -149,8 +149,5 @@ def _train(session: Session, stop: StopRequest) -> None:
             if stopping and not done:
                 session.save_last()
                 signal = stop.received.name if stop.received is not None else "a signal to another process"
-                raise TrainingInterrupted(
-                    f"stopped by {signal} after step {at.step} of {duration.total_steps}; all "
-                    f"is saved, go on with: equiform train --resume {session.folder.path}",
-                    stop.exit_code,
-                )
+                reached = f"stopped by {signal} after step {at.step} of {duration.total_steps}; all is saved"
+                raise TrainingInterrupted(reached, session.folder.path, stop.exit_code)

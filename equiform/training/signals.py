@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -9,11 +10,17 @@ from equiform.errors import UserError
 
 
 class TrainingInterrupted(UserError):
-    """The run was asked to stop; a checkpoint was written. The command line exits with `exit_code`."""
+    """The run was asked to stop; a checkpoint was written. The command line exits with `exit_code`.
 
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
+    Attributes:
+        reached: How far the run came.
+        folder: Of the run.
+        exit_code: As shells report the signal.
+    """
+
+    def __init__(self, reached: str, folder: Path, exit_code: int, command: str = "equiform train"):
+        super().__init__(f"{reached}, go on with: {command} --resume {folder}")
+        self.reached, self.folder, self.exit_code = reached, folder, exit_code
 
 
 class StopRequest:
