@@ -1,7 +1,7 @@
 """Does a model know where a relaxation will end? Its displacement readout on held-out relaxations, beside two simple rules.
 
-The rules: nothing moves; everything moves along its force. The second is given its best step length on the very frames it is
-judged on, which no method could know.
+The rules: nothing moves; everything moves along its force. The step length of the second is fitted on the relaxations that the
+model was trained on; a further row gives it the best step for the very frames it is judged on, which no method could know.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from equiform.data.dataset import Dataset
 from equiform.data.neighborhood import oc20_neighborhood
 from equiform.data.set_config import SetConfig
 from equiform.data.sets import system_split
+from equiform.data.store import Store
 from equiform.data.stored import StoredGraphs
 from equiform.errors import UserError
 from equiform.modelfile import LoadedModel
@@ -78,11 +79,9 @@ def compare_relaxations(
     split = system_split(store, settings.seed)
     edges = store.edges(oc20_neighborhood(config.cutoff))
     labels = {READOUT: lambda row: oc20.displacement(store, row)}
-    first = split.test[np.asarray(store["frame"])[split.test] == 0]
-    # The last frame of a relaxation has nowhere to go.
-    moving = np.array([row for row in split.test.tolist() if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01], np.int64)
+    learnt = _start_or_moving(store, split.train)
     found = []
-    for name, rows in (("first frames", first), ("frames with more than 0.01 Å to go", np.sort(moving))):
+    for (name, rows), known in zip(_start_or_moving(store, split.test).items(), learnt.values(), strict=True):
         graphs = StoredGraphs(
             store,
             rows,
@@ -93,25 +92,52 @@ def compare_relaxations(
         )
         dataset = Dataset(graphs, config.cutoff, units={READOUT: "Å"})
         values = evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
-        forces = np.concatenate(
-            [_free(store, row, store.rows("forces", row)) for row in rows[np.unique(values.structure)].tolist()]
-        )
-        found.append(Comparison(name, len(rows), _rules(values, forces)))
+        ways = np.concatenate([_free(store, row, oc20.displacement(store, row)) for row in known.tolist()])
+        step = _best_step(_forces(store, known), ways)
+        forces = _forces(store, rows[np.unique(values.structure)])
+        found.append(Comparison(name, len(rows), _rules(values, forces, step)))
     return split.about, found
+
+
+def _start_or_moving(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The frames that are compared, in their order in the store; the last frame of a relaxation has nowhere to go."""
+    rows = np.sort(rows)
+    moving = [row for row in rows.tolist() if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01]
+    return {
+        "first frames": rows[np.asarray(store["frame"])[rows] == 0],
+        "frames with more than 0.01 Å to go": np.asarray(moving, np.int64),
+    }
+
+
+def _forces(store: Store, rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([_free(store, row, store.rows("forces", row)) for row in rows.tolist()])
+
+
+def _best_step(forces: np.ndarray, true: np.ndarray) -> float:
+    """The step with the least mean absolute error: the median of true / force, weighted by the force."""
+    weights, ratios = np.abs(forces).ravel(), (true / np.where(forces == 0, np.inf, forces)).ravel()
+    order = np.argsort(ratios)
+    below = np.cumsum(weights[order])
+    return float(ratios[order][np.searchsorted(below, below[-1] / 2)])
 
 
 def _free(store: Any, row: int, vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors)[store.rows("tags", row) > 0]
 
 
-def _rules(values: Any, forces: np.ndarray) -> list[Rule]:
+def _rules(values: Any, forces: np.ndarray, step: float) -> list[Rule]:
     order = np.argsort(values.structure, kind="stable")
     predicted, true, frame = values.predicted[order], values.reference[order], values.structure[order]
-    step = float((forces * true).sum() / max((forces**2).sum(), 1e-300))
-    candidates = {"model": predicted, "nothing moves": np.zeros_like(true), "along the force, best step": step * forces}
+    best = _best_step(forces, true)
+    candidates = {
+        "model": (predicted, predicted),
+        "nothing moves": (np.zeros_like(true), np.zeros_like(true)),
+        f"along the force, {step:.3g} Å²/eV (best in training)": (step * forces, forces),
+        f"along the force, {best:.3g} Å²/eV (best here)": (best * forces, forces),
+    }
     rules = []
-    for name, guess in candidates.items():
-        cosines = [_cosine(guess[frame == k], true[frame == k]) for k in np.unique(frame)]
+    for name, (guess, direction) in candidates.items():
+        cosines = [_cosine(direction[frame == k], true[frame == k]) for k in np.unique(frame)]
         rules.append(Rule(name, float(np.abs(guess - true).mean()), float(np.mean(cosines))))
     return rules
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.analysis.relaxation import compare_relaxations
+from equiform.analysis.relaxation import _best_step, compare_relaxations
 from equiform.data import catalogue
 from equiform.errors import UserError
 from equiform.modelfile import LoadedModel
@@ -50,8 +50,21 @@ def test_rules_are_judged_on_held_out_frames(folder):
     # Three of the four free atoms move by 0.3 Å along each axis.
     assert rules["nothing moves"].mae == pytest.approx(0.3 * 3 / 4) and np.isnan(rules["nothing moves"].cosine)
     assert rules["model"].mae == pytest.approx(0.15 * 3 / 4) and rules["model"].cosine == pytest.approx(1)
-    force = rules["along the force, best step"]
-    assert abs(force.cosine) < 1 and force.mae > 0
+    (fitted,), (best,) = (
+        [rule for name, rule in rules.items() if f"(best {where})" in name] for where in ("in training", "here")
+    )
+    assert abs(best.cosine) < 1 and 0 < best.mae <= min(fitted.mae, rules["nothing moves"].mae)
+
+
+def test_no_other_step_along_the_force_is_better():
+    rng = np.random.default_rng(0)
+    forces, true = rng.standard_normal((2, 40, 3))
+    forces[:3] = 0
+    true += 0.3 * forces
+    errors = {step: np.abs(step * forces - true).mean() for step in np.linspace(-2, 2, 4001)}
+    step = _best_step(forces, true)
+    assert step == pytest.approx(min(errors, key=lambda s: errors[s]), abs=1e-3)
+    assert np.abs(step * forces - true).mean() <= min(errors.values())
 
 
 def test_other_models_are_refused(folder):
