@@ -1,8 +1,6 @@
 """Batch plans: complete, reproducible, of few capacities, with little padding."""
 
-import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,10 +131,8 @@ def test_collated_batch_is_padded_to_its_capacity():
 
 
 @pytest.mark.slow
-def test_waste_is_under_15_percent_on_qm9():
-    archive = Path(os.environ.get("EQUIFORM_SHARED", "shared")) / "data/qm9/dsgdb9nsd.xyz.tar.bz2"
-    if not archive.exists():
-        pytest.skip("QM9 is not here; EQUIFORM_SHARED names the folder that holds data/qm9")
+def test_waste_is_under_15_percent_on_qm9(shared_data):
+    archive = shared_data / "qm9" / "dsgdb9nsd.xyz.tar.bz2"
     from equiform.neighbors import neighbor_list
 
     atoms, edges = [], []

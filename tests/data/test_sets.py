@@ -9,6 +9,7 @@ from equiform.data import catalogue, qm9, sets
 from equiform.data.prepare import prepare
 from equiform.data.set_config import SetConfig
 from equiform.errors import UserError
+from equiform.papers.run import read_entry
 from tests.data.published import write_md17, write_qm9
 from tests.data.test_oc20 import relaxation
 
@@ -48,6 +49,16 @@ def test_other_targets_keep_their_units_and_no_references(folder):
     assert data.train.units == {"alpha": "a0³"} and not data.train.has_label("energy")
     gap = prepare(SetConfig(set="qm9", target="gap", folder=str(folder)), 5.0)
     assert gap.train.units == {"gap": "eV"}
+
+
+def test_scaled_forms_of_oc20_find_their_structures_in_the_sample(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "user_cache_folder", lambda: tmp_path)
+    for name in ("oc20-is2re", "oc20-is2rs", "oc20-is2rs-6"):
+        recipe = read_entry(name, [f"data.folder={shared_data / 'oc20'}"], scaled=True, folder=None)
+        assert isinstance(recipe.data, SetConfig)
+        data = prepare(recipe.data, 2.0)
+        assert len(data.train) + len(data.validation) + len(data.tests["test"]) == 514
+        assert data.train.units == {"displacement": "Å"}
 
 
 def test_frames_of_md17_have_energies_and_forces(folder):
