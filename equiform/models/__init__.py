@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 from pydantic import BaseModel
 
 from equiform.errors import UserError
+from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
@@ -14,6 +15,7 @@ MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "equiformer": (EquiformerConfig, Equiformer),
     "egnn": (EGNNConfig, EGNN),
     "torchmd-et": (TorchMDETConfig, TorchMDET),
+    "demetar": (DEMETArConfig, DEMETAr),
 }
 
 

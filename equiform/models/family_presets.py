@@ -16,6 +16,35 @@ _ET: dict[str, Any] = {
     "vector_norm": "plain",
 }
 _ET_QM9 = _ET | {"channels": 256, "num_layers": 8, "num_basis": 64}
+# As released: three numbers per atom times the velocity, masks the wrong way round, dropout in evaluation.
+_DEMETAR: dict[str, Any] = {"name": "demetar", "cutoff_kind": "sharp", "scope": "graph", "num_basis": None}
+_DEMETAR_NBODY = _DEMETAR | {
+    "elements": (0,),
+    "cutoff": 1000.0,
+    "channels": 64,
+    "node_layers": 1,
+    "edge_layers": 1,
+    "joint_layers": 1,
+    "charge": "charge",
+    "velocity": "velocity",
+    "displacement": "displacement",
+    "readout": None,
+    "average_degree": 4.0,
+    "max_atoms": 5,
+    "max_edges": 20,
+}
+_DEMETAR_QM9 = _DEMETAR | {
+    "elements": _QM9_ELEMENTS,
+    "cutoff": 3.0,
+    "num_basis": 16,
+    "node_layers": 3,
+    "edge_layers": 3,
+    "joint_layers": 3,
+    "centre_distance": True,
+    "readout": "graph",
+    "max_atoms": 29,
+}
+_DEMETAR_RELEASED: dict[str, Any] = {"mask": "others", "dropout": 0.1, "dropout_in_evaluation": True, "speed": False}
 
 FAMILY_PRESETS: dict[str, dict[str, Any]] = {
     "equiformer-nbody": {
@@ -51,9 +80,10 @@ FAMILY_PRESETS: dict[str, dict[str, Any]] = {
         "readout": None,
     },
     "egnn-qm9": _EGNN_SHARP | {"elements": _QM9_ELEMENTS, "species": "powers", "readout": "graph"},
-    "torchmd-et-qm9": _ET_QM9,
-    "torchmd-et-qm9-dipole": _ET_QM9 | {"readout": "dipole"},
-    "torchmd-et-qm9-extent": _ET_QM9 | {"readout": "spatial_extent"},
-    "torchmd-et-md17": _ET,
-    "torchmd-et-ani1": _ET,
+    "demetar-published": _DEMETAR_NBODY | _DEMETAR_RELEASED | {"vectors": "velocity-components"},
+    "demetar-nbody": _DEMETAR_NBODY,
+    "demetar-qm9-published": _DEMETAR_QM9
+    | _DEMETAR_RELEASED
+    | {"num_basis": None, "padding": "attended", "edges_arrive": False},
+    "demetar-qm9": _DEMETAR_QM9,
 }

@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from equiform.models import MODELS, build_model
+from equiform.models.demetar import DEMETArConfig
 from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
 from equiform.models.torchmd_et import TorchMDETConfig
@@ -37,14 +38,19 @@ _REFERENCE = _SMALL | {"norm": "per_degree", "cutoff_kind": "sharp", "num_tags":
 
 _ET = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16, "num_heads": 4, "num_basis": 8}
 _EGNN = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16}
+_DEMETAR = {"elements": (1, 6, 8), "channels": 16, "num_heads": 4, "num_basis": 8}
+_SINGLE = {"node_layers": 1, "edge_layers": 1, "joint_layers": 1}
 
 QUICK = {
     "equiformer": EquiformerConfig(**_SMALL),
     "egnn": EGNNConfig(**_EGNN, displacement="displacement"),
     "torchmd-et": TorchMDETConfig(**_ET, vector_readout="displacement"),
+    "demetar": DEMETArConfig(**_DEMETAR, **_SINGLE, displacement="displacement"),
 }
 THOROUGH = {
     "torchmd-et, as published": TorchMDETConfig(**_ET, vector_cutoff=False, vector_norm="plain"),
+    "demetar, a token for the structure": DEMETArConfig(**_DEMETAR, scope="graph", readout="graph", centre_distance=True),
+    "demetar, long and short rows": DEMETArConfig(**_DEMETAR, dropout=0.1, max_edges=3, displacement="displacement"),
     "egnn, still and without a gate": EGNNConfig(**_EGNN, gate=False, species="powers"),
     "egnn, as published": EGNNConfig(**_EGNN, species="powers", readout="graph", cutoff_kind="sharp"),
     "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),

@@ -1,0 +1,58 @@
+"""How far a model of vectors per particle is from equivariance: the error of N-body tables, Δ_EQ.
+
+    Δ_EQ = ‖L Φ(x) − Φ(L x)‖ / ‖L Φ(x)‖,   L a random rotation about the origin
+
+Positions and given vectors turn together, as the problem does: positions alone would be another problem.
+
+Source: Fuchs et al., NeurIPS 2020 (definition and the column of the table).
+"""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+from jaxtyping import Float
+
+from equiform.graph import AnyArray, Graph
+from equiform.testing import random_rotation
+
+Predict = Callable[[Graph], Float[AnyArray, "atoms 3"]]
+
+
+def equivariance_error(
+    predict: Predict,
+    graph: Graph,
+    *,
+    vectors: Collection[str] = ("velocity",),
+    num_rotations: int = 8,
+    mirrored: bool = False,
+    shift: float = 0.0,
+    seed: int = 0,
+) -> float:
+    """The mean of Δ_EQ over random rotations, padding left out.
+
+    Args:
+        predict: Φ, vectors per node of a batch that do not depend on the origin (a displacement, a change of velocity).
+        graph: x, a host graph; of any number of structures.
+        vectors: Node fields that turn with the positions, where the graph has them.
+        num_rotations: How many.
+        mirrored: Turn every other one over as well (O(3) instead of SO(3)).
+        shift: Also move everything by a random vector with this standard deviation per axis.
+        seed: Of the rotations and shifts.
+
+    Raises:
+        ValueError: All vectors are zero, so that no error is relative to them.
+    """
+    rng = np.random.default_rng(seed)
+    before, real = np.asarray(predict(graph), np.float64), np.asarray(graph.atom_mask)
+    if not np.abs(before[real]).max(initial=0) > 0:
+        raise ValueError("all vectors are zero: there is nothing to compare errors with")
+    errors = []
+    for number in range(num_rotations):
+        turn = random_rotation(seed + number) * (-1 if mirrored and number % 2 else 1)
+        fields = {k: np.asarray(v) @ turn.T if k in vectors else v for k, v in graph.node_fields.items()}
+        positions = np.asarray(graph.positions) @ turn.T + shift * rng.normal(size=(1, 3))
+        turned = graph.replace(positions=positions, cell=np.asarray(graph.cell) @ turn.T, node_fields=fields)
+        expected = (before @ turn.T)[real]
+        found = np.asarray(predict(turned), np.float64)[real]
+        errors.append(np.linalg.norm(expected - found) / np.linalg.norm(expected))
+    return float(np.mean(errors))

@@ -1,0 +1,472 @@
+"""DEMETAr: a transformer over atoms and a transformer over edges that meet by cross-attention.
+
+Atoms and edges are tokens of invariant numbers. Each kind has an encoder of its own; atoms then ask the edges they belong to,
+and a joint encoder goes on with the sum. Energies are read from atoms or from a token that stands for the structure; a vector
+is one invariant number per velocity and per pair of atoms, so that the whole is equivariant.
+
+    block: x = LN(x + Attention(x)), x = LN(x + Dense ReLU Dense x);   n = Encoder(Dense(atom)),   e = Encoder(Dense(edge))
+    z = JointEncoder(n + CrossAttention(queries n, keys and values e, each atom its own edges))
+    Δx_i = s_i v_i + 1/N Σ_j w_ij φ_ij (x_i − x_j),   s = Dense(z_i), φ_ij = Dense SiLU Dense [z_i, z_j, ln(1 + |x_ij|²), e_ij]
+
+Source: Simion, Vasilev, Schäfer, Go and Kersten, blog of 2024; code stefanvasilev/egnn-transformer, Ioana-Simion/egnn-jax.
+Differs: the released function hides an atom's own edges instead of the others (`mask`), lets padding take part (`padding`),
+drops what edges say in its property model (`edges_arrive`), multiplies vectors component by component (`vectors`) and has
+dropout in evaluation (`dropout_in_evaluation`); `demetar-published` and `demetar-qm9-published` are like that. For own data
+`scope = "neighbors"` lets tokens see those of the same atom instead of all of a structure, and `cutoff_kind = "smooth"` lets
+them fade, so that energies add up and are continuous. All dense layers begin with Xavier weights; ε of the norms is 1e-5.
+"""
+
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from equiform.graph import Graph
+from equiform.nn import init
+from equiform.nn.dense import MLP, Dense
+from equiform.nn.dropout import dropout
+from equiform.nn.radial import ExpNormalBasis, LayerNorm, polynomial_envelope
+from equiform.nn.species import type_table
+from equiform.nn.token_attention import Allowed, Groups, attend, group_tokens, heads_apart
+from equiform.so3.rotations import safe_unit
+
+BY_COMPONENT = ("velocity-components", "centre-components", "offset", "position")
+"""The released ways to a vector: three numbers per atom that do not turn with the structure."""
+
+
+class DEMETArConfig(BaseModel):
+    """Everything that fixes a DEMETAr's function and parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["demetar"] = "demetar"
+    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
+    cutoff: float = Field(5.0, gt=0, description="Atoms nearer than this have an edge, Å; far beyond the graph: all have.")
+    channels: int = Field(128, ge=1)
+    num_heads: int = Field(8, ge=1)
+    node_layers: int = Field(2, ge=0)
+    edge_layers: int = Field(2, ge=0, description="0: edges are embedded, and do not see each other.")
+    joint_layers: int = Field(2, ge=0)
+    edges: bool = Field(True, description="False: atoms only; no edge encoder, cross-attention or joint encoder.")
+    scope: Literal["neighbors", "graph"] = Field(
+        "neighbors",
+        description="What sees each other: atoms their neighbours, edges those of the same atom; or all in a graph.",
+    )
+    mask: Literal["own", "others", "none"] = Field(
+        "own", description="Which edges an atom asks: those it is an end of; the others, as released; all."
+    )
+    padding: Literal["masked", "attended"] = Field(
+        "masked", description="Whether atoms see the empty places of smaller graphs, up to max_atoms, as released."
+    )
+    edges_arrive: bool = Field(True, description="False: what atoms hear from edges is dropped, as in the released QM9 model.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout_in_evaluation: bool = Field(False, description="Dropout stays on, with a fixed key, as in the released training.")
+    num_basis: int | None = Field(32, ge=1, description="Radial functions as inputs of edges; None: the squared distance.")
+    charge: str | None = Field(None, description="Node field with a charge: an input of atoms; its product, of edges.")
+    velocity: str | None = Field(None, description="Node field with a velocity: its part along an edge is an input of it.")
+    speed: bool = Field(True, description="Its length is an input of atoms.")
+    centre_distance: bool = Field(
+        False, description="Distance to the centre of positions, by the largest of the graph, is an input of atoms."
+    )
+    readout: Literal["atoms", "graph"] | None = Field(
+        "atoms", description='Energies: a sum over atoms, or from a token that stands for the structure ("graph").'
+    )
+    displacement: str | None = Field(None, description="Name of a vector per atom.")
+    vectors: Literal["pairs", "velocity", "velocity-components", "centre-components", "offset", "position"] = Field(
+        "pairs", description="What it is made of; all but the first two are released forms, and not equivariant."
+    )
+    cutoff_kind: Literal["smooth", "sharp"] = "smooth"
+    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+    max_atoms: int | None = Field(None, ge=1, description="Room for atoms of a graph; more are slow. None: from the batch.")
+    max_edges: int | None = Field(None, ge=1, description="The same for edges of a graph, or of an atom.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DEMETArConfig":
+        if self.channels % self.num_heads:
+            raise ValueError(f"channels ({self.channels}) must be divisible by num_heads ({self.num_heads})")
+        if len(set(self.elements)) != len(self.elements):
+            raise ValueError(f"elements has repeated entries: {self.elements}")
+        if self.readout is None and self.displacement is None:
+            raise ValueError("there is nothing to predict: give readout or displacement")
+        if self.displacement is not None and self.velocity is None and self.vectors.startswith("velocity"):
+            raise ValueError(f"vectors={self.vectors} needs a velocity")
+        if self.scope == "neighbors":
+            for name, local in (("readout", ("atoms", None)), ("mask", ("own",)), ("padding", ("masked",))):
+                if getattr(self, name) not in local:
+                    raise ValueError(f"{name}={getattr(self, name)} needs scope=graph")
+            if self.centre_distance or self.vectors in ("centre-components", "position"):
+                raise ValueError("a distance to the centre of the graph needs scope=graph")
+        if self.padding == "attended" and self.max_atoms is None:
+            raise ValueError("padding=attended needs max_atoms: that many places are attended")
+        return self
+
+    @property
+    def additive(self) -> bool:
+        """Whether the energy of two molecules far apart is the sum of their energies."""
+        return self.scope == "neighbors"
+
+    @property
+    def true_parity(self) -> bool:
+        """Whether vectors turn over in the mirror; the released forms turn with nothing."""
+        return self.displacement is None or self.vectors not in BY_COMPONENT
+
+
+class Edges(eqx.Module):
+    """The edges of a batch as tokens.
+
+    Attributes:
+        senders: Atom that an edge starts from.
+        receivers: Atom that it ends at.
+        vectors: From receiver to sender.
+        weight: 0 or 1, or the smooth envelope.
+        groups: Their rows: by atom that they end at, or by graph.
+        inputs: Invariant numbers.
+    """
+
+    senders: Array
+    receivers: Array
+    vectors: Float[Array, "edges 3"]
+    weight: Float[Array, " edges"]
+    groups: Groups
+    inputs: Float[Array, "edges inputs"]
+
+
+class DEMETAr(eqx.Module):
+    """The model; call it with a graph. Invariant energies, equivariant `pairs` and `velocity`: under O(3) and translations."""
+
+    node_embedding: Dense
+    edge_embedding: Dense | None
+    node_encoder: "Encoder"
+    edge_encoder: "Encoder"
+    joint_encoder: "Encoder"
+    cross: "CrossAttention | None"
+    structure_token: Float[Array, " channels"] | None
+    energy: MLP | Dense | None
+    vector: Dense | None
+    pair: MLP | None
+    basis: ExpNormalBasis | None = eqx.field(static=True)
+    config: DEMETArConfig = eqx.field(static=True)
+
+    def __init__(self, config: DEMETArConfig, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 9)
+        self.config, width = config, config.channels
+        self.basis = None if config.num_basis is None else ExpNormalBasis(config.num_basis, config.cutoff)
+        self.node_embedding = Dense(_node_inputs(config), width, kind="xavier", key=keys[0])
+        self.node_encoder = Encoder(config.node_layers, width, config.num_heads, key=keys[1])
+        self.edge_encoder = Encoder(config.edge_layers * config.edges, width, config.num_heads, key=keys[3])
+        self.joint_encoder = Encoder(config.joint_layers * config.edges, width, config.num_heads, key=keys[4])
+        self.edge_embedding = self.cross = None
+        if config.edges:
+            self.edge_embedding = Dense(_edge_inputs(config), width, kind="xavier", key=keys[2])
+            self.cross = CrossAttention(width, config.num_heads, key=keys[5])
+        released = config.displacement is not None and config.vectors in BY_COMPONENT
+        # The released model of particles has this parameter too, and no use for it.
+        self.structure_token = init.zeros(width) if config.readout == "graph" or released else None
+        self.energy = self.vector = self.pair = None
+        if config.readout == "atoms":
+            self.energy = MLP(width, width, 1, kind="xavier", key=keys[6])
+        elif config.readout == "graph":
+            self.energy = Dense(width, 1, kind="xavier", key=keys[6])
+        if released:
+            self.vector = Dense(width, 3, kind="xavier", key=keys[7])
+        elif config.displacement is not None and config.velocity is not None:
+            self.vector = Dense(width, 1, kind="xavier", key=keys[7])
+        if config.displacement is not None and config.vectors == "pairs":
+            self.pair = MLP((2 + config.edges) * width + 1, width, 1, kind="xavier", key=keys[8])
+
+    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """Energy per atom `"energy"` (atoms) and the vectors (atoms, 3), as the configuration asks.
+
+        An energy of the structure is given to its atoms in equal shares, so that the sum over atoms is it.
+
+        Args:
+            graph: The batch.
+            key: Randomness of dropout; None means evaluation.
+        """
+        config = self.config
+        nodes, tokens, edges = self._run(graph, key)
+        outputs = {}
+        if self.energy is not None and config.readout == "graph":
+            number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(nodes[:, 0])), 1)
+            outputs["energy"] = (self.energy(tokens[len(nodes) : len(nodes) + len(number)])[:, 0] / number)[graph.graph_index]
+        elif self.energy is not None:
+            outputs["energy"] = self.energy(nodes)[:, 0]
+        if config.displacement is not None:
+            outputs[config.displacement] = self._vectors(graph, nodes, edges)
+        return outputs
+
+    def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
+        """Invariant features of each atom after the last layer."""
+        return self._run(graph, None)[0]
+
+    def decay_mask(self) -> "DEMETAr":
+        """True for parameters under weight decay: all, as released."""
+        return jax.tree.map(lambda _: True, self)
+
+    def _run(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Array, Array, tuple[Edges, Array | None]]:
+        """Atoms, all tokens of the joint encoder (atoms first), and the edges with their tokens."""
+        config = self.config
+        if config.dropout_in_evaluation and key is None:
+            key = jax.random.key(0)
+        keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+        edges, atoms = self._edges(graph), graph.species.shape[0]
+        x, see = self._seen_by_atoms(graph, self.node_embedding(self._node_inputs(graph)), edges)
+        x, e = self.node_encoder(x, see, config.dropout, key=keys[0]), None
+        if self.cross is not None and self.edge_embedding is not None:
+            among = _Seen(edges.groups, edges.groups, edges.weight, sink=config.cutoff_kind == "smooth")
+            e = self.edge_encoder(self.edge_embedding(edges.inputs), among, config.dropout, key=keys[1])
+            if config.edges_arrive:
+                x = x + self.cross(x, e, self._seen_by_cross(graph, see, edges))
+            x = self.joint_encoder(x, see, config.dropout, key=keys[2])
+        return x[:atoms], x, (edges, e)
+
+    def _node_inputs(self, graph: Graph) -> Float[Array, "atoms inputs"]:
+        config, dtype = self.config, graph.positions.dtype
+        parts = []
+        if config.elements != (0,):
+            types = jnp.asarray(type_table(config.elements))[graph.species]
+            parts.append(jax.nn.one_hot(types, len(config.elements), dtype=dtype))
+        if config.charge is not None:
+            parts.append(_field(graph, config.charge).reshape(-1, 1))
+        if config.velocity is not None and config.speed:
+            parts.append(safe_unit(_field(graph, config.velocity))[1][:, None])
+        if config.centre_distance:
+            distance = safe_unit(jnp.asarray(graph.positions) - _centre(graph))[1]
+            largest = jax.ops.segment_max(
+                jnp.where(graph.atom_mask, distance, 0), graph.graph_index, graph.graph_mask.shape[0], indices_are_sorted=True
+            )[graph.graph_index]
+            parts.append((distance / jnp.where(largest > 0, largest, 1))[:, None])
+        if config.displacement is not None and config.vectors == "position":
+            parts.append(jnp.asarray(graph.positions))
+        return jnp.concatenate(parts, axis=1) if parts else jnp.ones((graph.species.shape[0], 1), dtype)
+
+    def _edges(self, graph: Graph) -> Edges:
+        config = self.config
+        senders, receivers = jnp.asarray(graph.senders, jnp.int32), jnp.asarray(graph.receivers, jnp.int32)
+        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], jnp.asarray(graph.edge_vectors()), 0)
+        units, distance, _ = safe_unit(vectors)
+        inside = jnp.asarray(graph.edge_mask) & (distance < config.cutoff)
+        weight = inside.astype(vectors.dtype)
+        if config.cutoff_kind == "smooth":
+            weight = jnp.where(inside, polynomial_envelope(distance / config.cutoff), 0)
+        if config.scope == "graph":
+            group, number = jnp.asarray(graph.graph_index, jnp.int32)[receivers], graph.graph_mask.shape[0]
+        else:
+            group, number = receivers, graph.species.shape[0]
+        inputs = [(distance**2)[:, None] if self.basis is None else self.basis(distance)]
+        if config.elements != (0,):
+            one_hot = jax.nn.one_hot(
+                jnp.asarray(type_table(config.elements))[graph.species], len(config.elements), dtype=vectors.dtype
+            )
+            inputs += [one_hot[receivers], one_hot[senders]]
+        if config.charge is not None:
+            charge = _field(graph, config.charge).reshape(-1)
+            inputs.append((charge[receivers] * charge[senders])[:, None])
+        if config.velocity is not None:
+            inputs.append((_field(graph, config.velocity)[receivers] * units).sum(axis=1, keepdims=True))
+        return Edges(
+            senders=senders,
+            receivers=receivers,
+            vectors=vectors,
+            weight=weight,
+            groups=group_tokens((group, inside), num_groups=number, slots=config.max_edges),
+            inputs=jnp.concatenate(inputs, axis=1),
+        )
+
+    def _seen_by_atoms(self, graph: Graph, x: Float[Array, "atoms channels"], edges: Edges) -> tuple[Array, "_Seen"]:
+        """The tokens of the node encoder (atoms first), and what each of them sees."""
+        config, atoms = self.config, len(x)
+        index, mask = jnp.asarray(graph.graph_index, jnp.int32), jnp.asarray(graph.atom_mask)
+        if config.scope == "neighbors":
+            # An atom sees itself, and its neighbours through its edges.
+            own = jnp.arange(atoms, dtype=edges.receivers.dtype)
+            room = None if config.max_edges is None else config.max_edges + 1
+            keys = group_tokens((edges.receivers, edges.groups.present), (own, mask), num_groups=atoms, slots=room)
+            weight = jnp.concatenate([edges.weight, jnp.ones_like(x[:, 0])])
+            source = jnp.concatenate([edges.senders, own])
+            return x, _Seen(group_tokens((own, mask), num_groups=atoms, slots=1), keys, weight, sink=False, source=source)
+        graphs, room = graph.graph_mask.shape[0], config.max_atoms
+        every = jnp.arange(graphs, dtype=index.dtype)
+        weights = [jnp.ones_like(x[:, 0])]
+        parts, extra = [(index, mask)], (every, jnp.asarray(graph.graph_mask))
+        if self.structure_token is not None and config.readout == "graph":
+            x = jnp.concatenate([x, jnp.broadcast_to(self.structure_token, (graphs, x.shape[1]))])
+            weights.append(jnp.ones_like(x[:graphs, 0]))
+            parts.append(extra)
+        if config.padding == "attended" and config.max_atoms is not None:
+            # Empty places are all alike: one token stands for them, with their number as its weight.
+            x = jnp.concatenate([x, self.node_embedding(jnp.zeros((graphs, _node_inputs(config)), x.dtype))])
+            weights.append(jnp.maximum(config.max_atoms - graph.sum_over_atoms(weights[0]), 0))
+            parts.append(extra)
+        if room is not None:
+            room += len(parts) - 1
+        rows = group_tokens(*parts, num_groups=graphs, slots=room)
+        return x, _Seen(rows, rows, jnp.concatenate(weights), sink=False)
+
+    def _seen_by_cross(self, graph: Graph, see: "_Seen", edges: Edges) -> "_Seen":
+        """Which edges each token of the node encoder asks."""
+        config, sink = self.config, self.config.cutoff_kind == "smooth"
+        if config.scope == "neighbors" or config.mask == "none":
+            return _Seen(see.queries, edges.groups, edges.weight, sink)
+        atoms = graph.species.shape[0]
+
+        def allowed(query: Array, edge: Array) -> Array:
+            # Tokens that are no atom have no edges of their own: they see all.
+            touches = (edges.receivers[edge] == query) | (edges.senders[edge] == query) | (query >= atoms)
+            return touches if config.mask == "own" else ~touches | (query >= atoms)
+
+        return _Seen(see.queries, edges.groups, edges.weight, sink, allowed=allowed)
+
+    def _vectors(
+        self, graph: Graph, nodes: Float[Array, "atoms channels"], edges: tuple[Edges, Array | None]
+    ) -> Float[Array, "atoms 3"]:
+        config, atoms = self.config, len(nodes)
+        velocity = None if config.velocity is None else _field(graph, config.velocity)
+        still = jnp.zeros_like(graph.positions)
+        if self.vector is not None and config.vectors in BY_COMPONENT:
+            y = self.vector(nodes)
+            if config.vectors == "velocity-components" and velocity is not None:
+                return velocity * y
+            if config.vectors == "position":
+                return y - graph.positions
+            along = still if velocity is None else velocity
+            return along + (y if config.vectors == "offset" else y * (graph.positions - _centre(graph)))
+        moved = still if self.vector is None or velocity is None else self.vector(nodes) * velocity
+        if self.pair is None:
+            return moved
+        (where, tokens), parts = edges, []
+        # Lengths enter with their logarithm: particles may be very near or very far.
+        squared = (where.vectors**2).sum(axis=1, keepdims=True)
+        parts = [nodes[where.receivers], nodes[where.senders], jnp.log1p(squared)]
+        if tokens is not None:
+            parts.append(tokens)
+        number = self.pair(jnp.concatenate(parts, axis=1))[:, 0] * where.weight
+        steps = -where.vectors * number[:, None]
+        return moved + jax.ops.segment_sum(steps, where.receivers, atoms) / config.average_degree
+
+
+class _Seen(NamedTuple):
+    """Which tokens an attention layer connects.
+
+    Attributes:
+        queries: Rows of the tokens that ask.
+        keys: Rows of those that answer.
+        weight: Weights of the latter.
+        sink: Whether an empty token is among them.
+        source: Where tokens that answer are taken from; None: they are the tokens themselves.
+        allowed: A further condition.
+    """
+
+    queries: Groups
+    keys: Groups
+    weight: Array
+    sink: bool
+    source: Array | None = None
+    allowed: Allowed | None = None
+
+
+class Encoder(eqx.Module):
+    """Blocks one after the other. Invariant."""
+
+    blocks: "Block | None"
+
+    def __init__(self, num_layers: int, width: int, num_heads: int, *, key: PRNGKeyArray):
+        self.blocks = None
+        if num_layers:
+            self.blocks = init.stack([Block(width, num_heads, key=k) for k in jax.random.split(key, num_layers)])
+
+    def __call__(
+        self, x: Float[Array, "tokens channels"], see: _Seen, rate: float, *, key: PRNGKeyArray | None
+    ) -> Float[Array, "tokens channels"]:
+        if self.blocks is None:
+            return x
+        number = self.blocks.first_norm.weight.shape[0]
+        keys = None if key is None or rate == 0 else jax.random.split(key, number)
+
+        def step(x: Array, layer: tuple[Block, PRNGKeyArray | None]) -> tuple[Array, None]:
+            return layer[0](x, see, rate, key=layer[1]), None
+
+        return jax.lax.scan(step, x, (self.blocks, keys))[0]
+
+
+class Block(eqx.Module):
+    """x = LN(x + Attention(x)), x = LN(x + Dense ReLU Dense x). Invariant."""
+
+    inputs: Dense
+    outputs: Dense
+    first_norm: LayerNorm
+    network: MLP
+    second_norm: LayerNorm
+    num_heads: int = eqx.field(static=True)
+
+    def __init__(self, width: int, num_heads: int, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.inputs = Dense(width, 3 * width, kind="xavier", key=keys[0])
+        self.outputs = Dense(width, width, kind="xavier", key=keys[1])
+        self.network = MLP(width, width, width, kind="xavier", key=keys[2])
+        self.first_norm, self.second_norm = LayerNorm(width), LayerNorm(width)
+        self.num_heads = num_heads
+
+    def __call__(
+        self, x: Float[Array, "tokens channels"], see: _Seen, rate: float, *, key: PRNGKeyArray | None
+    ) -> Float[Array, "tokens channels"]:
+        keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+        q, k, v = (heads_apart(part, self.num_heads) for part in jnp.split(self.inputs(x), 3, axis=1))
+        if see.source is not None:
+            k, v = k[see.source], v[see.source]
+        heard = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink)
+        x = self.first_norm(x + dropout(self.outputs(heard), rate, key=keys[0]))
+        hidden = jax.nn.relu(dropout(self.network.first(x), rate, key=keys[1]))
+        return self.second_norm(x + dropout(self.network.second(hidden), rate, key=keys[2]))
+
+
+class CrossAttention(eqx.Module):
+    """Atoms ask edges. Invariant."""
+
+    asked: Dense
+    answered: Dense
+    outputs: Dense
+    num_heads: int = eqx.field(static=True)
+
+    def __init__(self, width: int, num_heads: int, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.asked = Dense(width, width, kind="xavier", key=keys[0])
+        self.answered = Dense(width, 2 * width, kind="xavier", key=keys[1])
+        self.outputs = Dense(width, width, kind="xavier", key=keys[2])
+        self.num_heads = num_heads
+
+    def __call__(
+        self, x: Float[Array, "tokens channels"], e: Float[Array, "edges channels"], see: _Seen
+    ) -> Float[Array, "tokens channels"]:
+        q = heads_apart(self.asked(x), self.num_heads)
+        k, v = (heads_apart(part, self.num_heads) for part in jnp.split(self.answered(e), 2, axis=1))
+        heard = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink, allowed=see.allowed)
+        return self.outputs(heard)
+
+
+def _node_inputs(config: DEMETArConfig) -> int:
+    types = len(config.elements) if config.elements != (0,) else 0
+    speed = config.velocity is not None and config.speed
+    position = 3 * (config.displacement is not None and config.vectors == "position")
+    return max(types + (config.charge is not None) + speed + config.centre_distance + position, 1)
+
+
+def _edge_inputs(config: DEMETArConfig) -> int:
+    types = 2 * len(config.elements) if config.elements != (0,) else 0
+    return types + (config.num_basis or 1) + (config.charge is not None) + (config.velocity is not None)
+
+
+def _field(graph: Graph, name: str) -> Array:
+    if name not in graph.node_fields:
+        have = ", ".join(sorted(graph.node_fields)) or "none"
+        raise ValueError(f"this model needs the node field {name!r}; the graph has: {have}")
+    return jnp.asarray(graph.node_fields[name])
+
+
+def _centre(graph: Graph) -> Float[Array, "atoms 3"]:
+    """The mean position of an atom's graph."""
+    number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(graph.positions[:, :1])), 1)
+    return (graph.sum_over_atoms(graph.positions) / number)[graph.graph_index]
