@@ -80,6 +80,11 @@ FAMILY_PRESETS: dict[str, dict[str, Any]] = {
         "readout": None,
     },
     "egnn-qm9": _EGNN_SHARP | {"elements": _QM9_ELEMENTS, "species": "powers", "readout": "graph"},
+    "torchmd-et-qm9": _ET_QM9,
+    "torchmd-et-qm9-dipole": _ET_QM9 | {"readout": "dipole"},
+    "torchmd-et-qm9-extent": _ET_QM9 | {"readout": "spatial_extent"},
+    "torchmd-et-md17": _ET,
+    "torchmd-et-ani1": _ET,
     "demetar-published": _DEMETAR_NBODY | _DEMETAR_RELEASED | {"vectors": "velocity-components"},
     "demetar-nbody": _DEMETAR_NBODY,
     "demetar-qm9-published": _DEMETAR_QM9
