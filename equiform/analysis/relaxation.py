@@ -4,6 +4,8 @@ The rules: nothing moves; everything moves along its force. The step length of t
 model was trained on; a further row gives it the best step for the very frames it is judged on, which no method could know.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +17,9 @@ from equiform.data.neighborhood import oc20_neighborhood
 from equiform.data.set_config import SetConfig
 from equiform.data.sets import system_split
 from equiform.data.store import Store
-from equiform.data.stored import StoredGraphs
+from equiform.data.stored import Noise, StoredGraphs
 from equiform.errors import UserError
+from equiform.graph import Graph
 from equiform.modelfile import LoadedModel
 
 READOUT = "displacement"
@@ -53,7 +56,10 @@ class Comparison(NamedTuple):
 def compare_relaxations(
     loaded: LoadedModel, *, folder: str | None = None, dtype: str = "float32"
 ) -> tuple[str, list[Comparison]]:
-    """The model of an OC20 run that was divided by system, on its held-out systems: their first frames, and all frames.
+    """The model of an OC20 run that was divided by system, on its training and on its held-out systems.
+
+    Compared are the first frames, all frames that still move, and, if the model was trained with noise, all held-out frames
+    displaced as in training.
 
     Args:
         loaded: The model, with the data section of its run.
@@ -77,25 +83,32 @@ def compare_relaxations(
     settings = SetConfig(**{**trained, **({"folder": folder} if folder is not None else {})})
     store = open_store("oc20-is2re", oc20.SAMPLE, settings.folder)
     split = system_split(store, settings.seed)
-    edges = store.edges(oc20_neighborhood(config.cutoff))
-    labels = {READOUT: lambda row: oc20.displacement(store, row)}
-    learnt = _start_or_moving(store, split.train)
-    found = []
-    for (name, rows), known in zip(_start_or_moving(store, split.test).items(), learnt.values(), strict=True):
-        graphs = StoredGraphs(
-            store,
-            rows,
-            edges,
-            graph_labels={"energy": np.asarray(store["energy"])[rows]},
-            node_labels={"tags": "tags"},
-            node_values=labels,
-        )
-        dataset = Dataset(graphs, config.cutoff, units={READOUT: "Å"})
-        values = evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
-        ways = np.concatenate([_free(store, row, oc20.displacement(store, row)) for row in known.tolist()])
-        step = _best_step(_forces(store, known), ways)
-        forces = _forces(store, rows[np.unique(values.structure)])
-        found.append(Comparison(name, len(rows), _rules(values, forces, step)))
+    hood = oc20_neighborhood(config.cutoff)
+    graphs = partial(
+        StoredGraphs,
+        store,
+        edges=store.edges(hood),
+        node_labels={"tags": "tags"},
+        node_values={READOUT: lambda row: oc20.displacement(store, row)},
+        noise=Noise(lambda row, rng: oc20.draw_positions(store, row, rng, probability=1.0), hood),
+    )
+
+    def predicted(parts: Sequence[Graph]) -> Any:
+        dataset = Dataset(parts, config.cutoff, units={READOUT: "Å"})
+        return evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
+
+    found, steps = [], {}
+    for part, rows_of_part in (("training", split.train), ("held-out", split.test)):
+        for name, rows in _start_or_moving(store, rows_of_part).items():
+            forces = np.concatenate([_free(store, row, store.rows("forces", row)) for row in rows.tolist()])
+            values = predicted(graphs(rows))
+            if part == "training":
+                steps[name] = _best_step(forces, _in_order(values)[1])
+            found.append(Comparison(f"{name} of {part} systems", len(rows), _rules(values, (forces, steps[name]))))
+    if settings.noise:
+        rows = np.sort(split.test)
+        shaken = graphs(rows).gathered(range(len(rows)), (settings.seed, 0))
+        found.append(Comparison("displaced frames of held-out systems", len(rows), _rules(predicted(shaken))))
     return split.about, found
 
 
@@ -107,10 +120,6 @@ def _start_or_moving(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
         "first frames": rows[np.asarray(store["frame"])[rows] == 0],
         "frames with more than 0.01 Å to go": np.asarray(moving, np.int64),
     }
-
-
-def _forces(store: Store, rows: np.ndarray) -> np.ndarray:
-    return np.concatenate([_free(store, row, store.rows("forces", row)) for row in rows.tolist()])
 
 
 def _best_step(forces: np.ndarray, true: np.ndarray) -> float:
@@ -125,16 +134,20 @@ def _free(store: Any, row: int, vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors)[store.rows("tags", row) > 0]
 
 
-def _rules(values: Any, forces: np.ndarray, step: float) -> list[Rule]:
+def _in_order(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order = np.argsort(values.structure, kind="stable")
-    predicted, true, frame = values.predicted[order], values.reference[order], values.structure[order]
-    best = _best_step(forces, true)
-    candidates = {
-        "model": (predicted, predicted),
-        "nothing moves": (np.zeros_like(true), np.zeros_like(true)),
-        f"along the force, {step:.3g} Å²/eV (best in training)": (step * forces, forces),
-        f"along the force, {best:.3g} Å²/eV (best here)": (best * forces, forces),
-    }
+    return values.predicted[order], values.reference[order], values.structure[order]
+
+
+def _rules(values: Any, along: tuple[np.ndarray, float] | None = None) -> list[Rule]:
+    """The model and the simple rules; `along`: forces and the step fitted in training, where there are forces."""
+    predicted, true, frame = _in_order(values)
+    candidates = {"model": (predicted, predicted), "nothing moves": (np.zeros_like(true), np.zeros_like(true))}
+    if along is not None:
+        forces, step = along
+        best = _best_step(forces, true)
+        candidates[f"along the force, {step:.3g} Å²/eV (best in training)"] = (step * forces, forces)
+        candidates[f"along the force, {best:.3g} Å²/eV (best here)"] = (best * forces, forces)
     rules = []
     for name, (guess, direction) in candidates.items():
         cosines = [_cosine(direction[frame == k], true[frame == k]) for k in np.unique(frame)]

@@ -82,4 +82,4 @@ def relaxation(
         say()
         rows = [(rule.name, f"{rule.mae:.4f}", f"{rule.cosine:.3f}") for rule in part.rules]
         heads = ("prediction", "MAE (Å)", "cosine with the true displacement")
-        print_table(f"{part.count} {part.frames} of held-out systems, atoms of tag > 0", heads, rows, right=(1, 2))
+        print_table(f"{part.count} {part.frames}, atoms of tag > 0", heads, rows, right=(1, 2))

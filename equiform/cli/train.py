@@ -92,7 +92,9 @@ def train(
     say()
     places = {"model": outcome.model, **outcome.plots, "report": outcome.report}
     print_table("", ("", ""), [(name, str(path)) for name, path in places.items()])
-    say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
+    quantities = {name for errors in outcome.errors.values() for name in errors}
+    if quantities & {"energy", "energy_per_atom", "forces"}:
+        say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
 
 
 def _read(source: str | None, changes: list[str], output: str | None) -> Any:

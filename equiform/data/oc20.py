@@ -108,17 +108,19 @@ def displacement(store: Store, index: int, positions: np.ndarray | None = None) 
     return np.where(store.rows("tags", index)[:, None] > 0, moved, np.nan)
 
 
-def draw_positions(store: Store, index: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw_positions(
+    store: Store, index: int, rng: np.random.Generator, *, probability: float = NOISE_PROBABILITY
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Positions for one epoch of "Noisy Nodes" and the displacement that is left from them.
 
-    With probability ½ every atom of tag > 0 goes to λ x_initial + (1 − λ) x_relaxed plus N(0, 0.3²) Å, λ ~ U(0, 1) drawn for
+    With the given probability every atom of tag > 0 goes to λ x_initial + (1 − λ) x_relaxed plus N(0, 0.3²) Å, λ ~ U(0, 1) drawn for
     each atom; the other structures stay as they are.
 
     Source: Liao & Smidt, "IS2RE with IS2RS"; the published code.
     """
     initial, relaxed = store.rows("positions", index), store.rows("relaxed", index)
     positions = np.array(initial, np.float64)
-    if rng.random() < NOISE_PROBABILITY:
+    if rng.random() < probability:
         share = rng.random((len(initial), 1))
         between = share * initial + (1 - share) * relaxed + NOISE_STD * rng.standard_normal(initial.shape)
         positions = np.where(store.rows("tags", index)[:, None] > 0, between, positions)

@@ -44,8 +44,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_rules_are_judged_on_held_out_frames(folder):
-    split, (first, moving) = compare_relaxations(loaded(folder, 0.5), dtype="float64")
+    split, (*_, first, moving) = compare_relaxations(loaded(folder, 0.5), dtype="float64")
     assert "test" in split and (first.count, moving.count) == (2, 6)  # The last frame of four has nowhere to go.
+    assert first.frames == "first frames of held-out systems"
     rules = {rule.name: rule for rule in first.rules}
     # Three of the four free atoms move by 0.3 Å along each axis.
     assert rules["nothing moves"].mae == pytest.approx(0.3 * 3 / 4) and np.isnan(rules["nothing moves"].cosine)
@@ -54,6 +55,16 @@ def test_rules_are_judged_on_held_out_frames(folder):
         [rule for name, rule in rules.items() if f"(best {where})" in name] for where in ("in training", "here")
     )
     assert abs(best.cosine) < 1 and 0 < best.mae <= min(fitted.mae, rules["nothing moves"].mae)
+
+
+def test_a_model_trained_with_noise_is_also_judged_on_displaced_frames(folder):
+    model = loaded(folder, 0.5)
+    model.metadata["data"]["noise"] = True
+    shaken = compare_relaxations(model, dtype="float64")[1][-1]
+    rules = {rule.name: rule for rule in shaken.rules}
+    # Two systems of four frames; noise of 0.3 Å on every axis at least.
+    assert shaken.count == 8 and set(rules) == {"model", "nothing moves"} and rules["nothing moves"].mae > 0.15
+    assert rules["model"].mae == pytest.approx(rules["nothing moves"].mae / 2) and rules["model"].cosine == pytest.approx(1)
 
 
 def test_no_other_step_along_the_force_is_better():
