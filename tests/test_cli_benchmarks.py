@@ -117,7 +117,8 @@ def test_an_entry_is_reproduced_twice_the_same_and_stands_in_the_table(published
     assert values[0] == values[1]
     errors = json.loads((published.parent / "a" / "errors.json").read_text())["test"]
     assert values[0]["energy"] == [pytest.approx(1e3 * errors["energy"]["mae"]), "meV"]
-    status, out, _ = run(capsys, "table", "rmd17", "a", "b")
+    status, out, _ = run(capsys, "table", "rmd17", "a", "b", "--curves", "curves.png")
+    assert (published.parent / "curves.png").stat().st_size > 5000
     assert status == 0 and "Equiformer, L = 2 (ours, scaled)" in out and "± 0" in out
     status, _, err = run(capsys, "table", "md17", "a")
     assert status == 1 and "belongs to the table rmd17" in err

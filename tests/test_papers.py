@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from equiform.errors import UserError
-from equiform.papers import run
+from equiform.papers import curves, run
 from equiform.papers.tables import TABLES, assemble, markdown, read_table
 from equiform.recipe import builtin_recipes, load_recipe, model_config
 
@@ -108,6 +108,22 @@ def test_runs_stand_beside_the_published_rows(tmp_path):
     assert cells["Equiformer, L = 2 (ours, scaled)"] == {"ethanol/energy": "5 ± 1.4", "ethanol/forces": "9 ± 0"}
     text = markdown(table, rows)
     assert len({line.count("|") for line in text.splitlines()}) == 1 and "seed 1, 2" in text
+
+
+def test_curves_of_runs_are_drawn_in_the_table_s_unit(tmp_path, monkeypatch):
+    folders = [result(tmp_path, name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
+    for folder in folders:
+        records = [{"kind": "validation", "step": n, "epoch": n / 2, "energy_mae": 0.05 / n} for n in (1, 2, 4)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    drawn = []
+    monkeypatch.setattr(curves, "lines", lambda path, panels: drawn.extend(panels) or path)
+    curves.draw_curves(folders, tmp_path / "curves.png")
+    (panel,) = drawn
+    assert panel.title == "ethanol, energy" and "meV" in panel.y_label
+    assert [curve.label for curve in panel.curves] == ["Equiformer, L = 2, seed 1", "Equiformer, L = 2, seed 2"]
+    assert panel.curves[0].x == (0.5, 1, 2) and panel.curves[0].y == pytest.approx((50, 25, 12.5))
+    with pytest.raises(UserError, match="no validation error to draw"):
+        curves.draw_curves([], tmp_path / "curves.png")
 
 
 def test_runs_of_another_table_and_other_folders_are_refused(tmp_path):

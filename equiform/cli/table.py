@@ -75,13 +75,16 @@ def run_recipe(
 
 
 @app.command(
-    epilog=examples("equiform table qm9 runs/qm9-alpha-1 runs/qm9-gap-1", "equiform table md17 runs/md17-* --markdown"),
+    epilog=examples(
+        "equiform table qm9 runs/qm9-alpha-1 runs/qm9-gap-1", "equiform table md17 runs/md17-* --markdown --curves md17.png"
+    ),
 )
 def table(
     name: Annotated[str, typer.Argument(help="qm9, md17, rmd17, oc20 or nbody.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of equiform recipe run.", metavar="RUNS")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+    curves: Annotated[Path | None, typer.Option(help="Also draw the runs' validation errors, to this PNG file.")] = None,
 ) -> None:
     """Assemble runs into the paper's table, with the published rows; runs that differ in the seed give mean ± deviation."""
     from equiform.config_errors import suggest
@@ -91,6 +94,10 @@ def table(
     if name not in TABLES:
         raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; there are: {', '.join(TABLES)}")
     paper, rows = assemble(name, runs or [])
+    if curves is not None:
+        from equiform.papers.curves import draw_curves
+
+        draw_curves(runs or [], curves)
     if as_json:
         print_json({"title": paper.title, "columns": paper.columns, "rows": [row._asdict() for row in rows]})
         return

@@ -1,0 +1,42 @@
+"""Validation errors of runs of table entries over their epochs, one figure for all that are compared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from equiform.analysis.plots import Curve, Panel, lines
+from equiform.errors import UserError
+from equiform.papers.run import read_result
+from equiform.training.metrics import read_metrics
+
+_MILLI = {"m": 1e3}
+
+
+def draw_curves(folders: Sequence[Path], path: Path) -> Path:
+    """A panel for each entry and quantity, a curve for each run.
+
+    Args:
+        folders: Finished runs of table entries.
+        path: Of the PNG file.
+
+    Returns:
+        The same path.
+
+    Raises:
+        UserError: A folder is not such a run, or none of them was validated.
+    """
+    panels: dict[tuple[str, str], Panel] = {}
+    for folder in folders:
+        result = read_result(folder)
+        records = [record for record in read_metrics(folder) if record["kind"] == "validation"]
+        for name, (_, _, unit) in result.progress.items():
+            factor = _MILLI.get(unit[0], 1.0) if unit[1:].startswith("eV") else 1.0
+            points = [(r["epoch"], factor * r[f"{name}_mae"]) for r in records if r.get(f"{name}_mae") is not None]
+            title = result.column if name == result.column else f"{result.column}, {name.replace('_', ' ')}"
+            place = (title, unit)
+            if place not in panels:
+                panels[place] = Panel(title, "epoch", f"validation MAE ({unit})", [], log_y=True)
+            curve = Curve(f"{result.row}, seed {result.seed}", *zip(*points), marked=True)
+            panels[place] = Panel(**{**vars(panels[place]), "curves": [*panels[place].curves, curve]})
+    if not panels:
+        raise UserError("there is no validation error to draw; give folders of equiform recipe run")
+    return lines(path, list(panels.values()))
