@@ -134,7 +134,7 @@ def attend(
         out = side_by_side(q, k, v, weight)
     else:
         too_long = (queries.longest > queries.rows.shape[1]) | (keys.longest > keys.rows.shape[1])
-        out = jax.lax.cond(too_long, one_by_one, jax.checkpoint(side_by_side), q, k, v, weight)
+        out = jax.lax.cond(too_long, jax.checkpoint(one_by_one), jax.checkpoint(side_by_side), q, k, v, weight)
     return jnp.where(queries.present[:, None], out.reshape(out.shape[0], -1), 0)
 
 
