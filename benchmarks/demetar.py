@@ -106,7 +106,7 @@ def errors_of_equivariance(folder: Path) -> float:
 
     with jax.enable_x64(True):
         model = with_dtype(load_model(folder / "best").potential, "float64").model
-        data = prepare_nbody(SetConfig(set=TASKS[folder.parts[-3]]), 1000.0).tests["test"]
+        data = prepare_nbody(SetConfig.model_validate({"set": TASKS[folder.parts[-3]]}), 1000.0).tests["test"]
         called = eqx.filter_jit(model)
         graph = batch(data.gathered(range(100), None))
         return equivariance_error(lambda g: called(to_device(g, jnp.float64))["displacement"], graph)
