@@ -218,6 +218,21 @@ def _padding_species(graphs: Sequence[Graph]) -> int:
     return next((int(graph.species[0]) for graph in graphs if len(graph.species)), 0)
 
 
+def with_padding_edges(graph: Graph, count: int) -> Graph:
+    """A graph with so many more masked edges at the end, which is at the last node."""
+
+    def extend(array: AnyArray, fill: Array | int | bool) -> Array:
+        return jnp.concatenate([array, jnp.full((count, *array.shape[1:]), fill, array.dtype)])
+
+    last = graph.species.shape[0] - 1
+    return graph.replace(
+        senders=extend(graph.senders, last),
+        receivers=extend(graph.receivers, last),
+        shifts=extend(graph.shifts, 0),
+        edge_mask=extend(graph.edge_mask, False),
+    )
+
+
 def to_device(graph: Graph, dtype: Any = jnp.float32) -> Graph:
     """Move a host graph to the device, its floating-point arrays as `dtype`."""
 

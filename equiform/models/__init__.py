@@ -9,6 +9,7 @@ from equiform.errors import UserError
 from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
+from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 
 MODELS: dict[str, tuple[type[BaseModel], type]] = {
@@ -16,6 +17,7 @@ MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "egnn": (EGNNConfig, EGNN),
     "torchmd-et": (TorchMDETConfig, TorchMDET),
     "demetar": (DEMETArConfig, DEMETAr),
+    "se3-transformer": (SE3TransformerConfig, SE3Transformer),
 }
 
 

@@ -19,14 +19,14 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from equiform.graph import Graph
+from equiform.graph import Graph, with_padding_edges
 from equiform.nn import init
 from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
 from equiform.nn.dropout import graph_drop_path
+from equiform.nn.fields import node_columns
 from equiform.nn.gate import gate, gate_input, scaled_silu
 from equiform.nn.linear import Linear
 from equiform.nn.norm import EquivariantNorm
@@ -73,7 +73,9 @@ class EquiformerConfig(BaseModel):
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
     node_scalars: tuple[str, ...] = Field((), description="Node fields with a number per node that enter the embedding.")
     node_vectors: tuple[str, ...] = Field((), description="Node fields with a vector per node; need l = 1 features.")
-    vector_readout: str | None = Field(None, description="Name of an additional vector per atom; needs l = 1 features.")
+    vector_readout: str | tuple[str, ...] | None = Field(
+        None, description="Name of an additional vector per atom, or several names; needs l = 1 features."
+    )
     edge_chunk: int | None = Field(
         None, ge=0, description="Edges computed at a time; None: what suits the device; 0: all at once."
     )
@@ -103,6 +105,12 @@ class EquiformerConfig(BaseModel):
     def true_parity(self) -> bool:
         """Whether harmonics of odd degree are odd: then the model is equivariant under O(3), not only SO(3)."""
         return any(irrep.p == -1 for _, irrep in Irreps.parse(self.irreps_sh))
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of the vectors per atom."""
+        given = self.vector_readout or ()
+        return (given,) if isinstance(given, str) else given
 
     @property
     def vector_irrep(self) -> Irrep:
@@ -192,8 +200,8 @@ class Equiformer(eqx.Module):
         self.energy_hidden = Linear(feature, scalars, key=keys[6])
         self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
         self.vector_head = None
-        if config.vector_readout:
-            vector = Irreps((Chunk(1, config.vector_irrep),))
+        if config.vectors:
+            vector = Irreps((Chunk(len(config.vectors), config.vector_irrep),))
             self.vector_head = GraphAttention(config.attention_config(feature, vector), key=keys[8])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -224,7 +232,7 @@ class Equiformer(eqx.Module):
         if chunk and num_edges > chunk:
             num_chunks = -(-num_edges // chunk)
             chunk = -(-num_edges // num_chunks)  # the least padding
-            graph = _with_padding_edges(graph, num_chunks * chunk - num_edges)
+            graph = with_padding_edges(graph, num_chunks * chunk - num_edges)
         vectors = jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0)
         distance, nonzero = safe_unit(vectors)[1:]
         message = Irreps.parse(config.irreps_message or config.irreps)
@@ -268,11 +276,7 @@ class Equiformer(eqx.Module):
     def _fields(self, graph: Graph) -> Features:
         config, blocks = self.config, []
         for names, width in ((config.node_scalars, 1), (config.node_vectors, 3)):
-            missing = sorted(set(names) - set(graph.node_fields))
-            if missing:
-                have = ", ".join(sorted(graph.node_fields)) or "none"
-                raise ValueError(f"this model needs the node fields {', '.join(missing)}; the graph has: {have}")
-            columns = [jnp.asarray(graph.node_fields[name]).reshape(-1, width, 1) for name in names]
+            columns = [column[:, :, None] for column in node_columns(graph, names, width)]
             blocks += [jnp.concatenate(columns, axis=2)] if columns else []
         return Features(blocks, _field_irreps(config))
 
@@ -319,9 +323,9 @@ class Equiformer(eqx.Module):
         hidden = self.energy_hidden(feature).map(scaled_silu)
         energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
         outputs = {"energy": energy}
-        if self.vector_head is not None and self.config.vector_readout:
+        if self.vector_head is not None:
             vectors, _ = self.vector_head(feature, edges, key=None if keys is None else keys[-1])
-            outputs[self.config.vector_readout] = vectors.blocks[0][:, :, 0]
+            outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vectors)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
 
 
@@ -423,19 +427,6 @@ class FeedForward(eqx.Module):
         branch = self.linear_out(gate(self.linear_in(self.norm(x))))
         x = x if self.shortcut is None else self.shortcut(x)
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)
-
-
-def _with_padding_edges(graph: Graph, count: int) -> Graph:
-    def extend(array: Array | np.ndarray, fill: Array | int | bool) -> Array:
-        return jnp.concatenate([array, jnp.full((count, *array.shape[1:]), fill, array.dtype)])
-
-    last = graph.species.shape[0] - 1
-    return graph.replace(
-        senders=extend(graph.senders, last),
-        receivers=extend(graph.receivers, last),
-        shifts=extend(graph.shifts, 0),
-        edge_mask=extend(graph.edge_mask, False),
-    )
 
 
 def _scalars(count: int) -> Irreps:

@@ -16,6 +16,29 @@ _ET: dict[str, Any] = {
     "vector_norm": "plain",
 }
 _ET_QM9 = _ET | {"channels": 256, "num_layers": 8, "num_basis": 64}
+_SE3: dict[str, Any] = {
+    "name": "se3-transformer",
+    "cutoff": 1000.0,
+    "cutoff_kind": "sharp",
+    "l_max": 3,
+    "num_basis": 0,
+    "true_parity": False,
+    "embed": False,
+}
+_SE3_NBODY = _SE3 | {
+    "elements": (0,),
+    "channels": 8,
+    "num_heads": 2,
+    "last_self_interaction": "attentive",
+    "add_direction": True,
+    "nonlinearity": "bias",
+    "species": None,
+    "node_scalars": ("charge",),
+    "node_vectors": ("velocity",),
+    "edge_products": ("charge",),
+    "vector_readouts": ("displacement", "velocity_change"),
+    "readout": None,
+}
 # As released: three numbers per atom times the velocity, masks the wrong way round, dropout in evaluation.
 _DEMETAR: dict[str, Any] = {"name": "demetar", "cutoff_kind": "sharp", "scope": "graph", "num_basis": None}
 _DEMETAR_NBODY = _DEMETAR | {
@@ -80,6 +103,18 @@ FAMILY_PRESETS: dict[str, dict[str, Any]] = {
         "readout": None,
     },
     "egnn-qm9": _EGNN_SHARP | {"elements": _QM9_ELEMENTS, "species": "powers", "readout": "graph"},
+    "se3-transformer-nbody": _SE3_NBODY,
+    "tfn-nbody": _SE3_NBODY | {"attention": False},
+    "se3-transformer-qm9": _SE3
+    | {
+        "elements": _QM9_ELEMENTS,
+        "num_layers": 7,
+        "division": 2,
+        "num_heads": 8,
+        "nonlinearity": "norm",
+        "species": "with_number",
+        "readout": "max",
+    },
     "torchmd-et-qm9": _ET_QM9,
     "torchmd-et-qm9-dipole": _ET_QM9 | {"readout": "dipole"},
     "torchmd-et-qm9-extent": _ET_QM9 | {"readout": "spatial_extent"},

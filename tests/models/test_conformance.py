@@ -8,6 +8,7 @@ from equiform.models import MODELS, build_model
 from equiform.models.demetar import DEMETArConfig
 from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
+from equiform.models.se3_transformer import SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDETConfig
 from equiform.potential import Potential
 from equiform.testing import CHECKS, check
@@ -40,14 +41,38 @@ _ET = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16, "num_heads": 4, "
 _EGNN = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16}
 _DEMETAR = {"elements": (1, 6, 8), "channels": 16, "num_heads": 4, "num_basis": 8}
 _SINGLE = {"node_layers": 1, "edge_layers": 1, "joint_layers": 1}
+_SE3 = {"elements": (1, 6, 8), "channels": 8, "division": 2, "num_heads": 2, "num_basis": 8, "radial_width": 8}
 
 QUICK = {
     "equiformer": EquiformerConfig(**_SMALL),
     "egnn": EGNNConfig(**_EGNN, displacement="displacement"),
     "torchmd-et": TorchMDETConfig(**_ET, vector_readout="displacement"),
+    "se3-transformer": SE3TransformerConfig(**_SE3, num_layers=2, l_max=1, vector_readouts=("displacement",)),
     "demetar": DEMETArConfig(**_DEMETAR, **_SINGLE, displacement="displacement"),
 }
 THOROUGH = {
+    "se3-transformer, attentive self-interaction": SE3TransformerConfig(
+        **_SE3,
+        num_layers=2,
+        true_parity=False,
+        self_interaction="attentive",
+        last_self_interaction="attentive",
+        add_direction=True,
+        vector_readouts=("displacement", "velocity_change"),
+    ),
+    "se3-transformer, as published": SE3TransformerConfig(
+        **_SE3 | {"num_basis": 0},
+        num_layers=2,
+        true_parity=False,
+        nonlinearity="norm",
+        cutoff_kind="sharp",
+        embed=False,
+        species="with_number",
+        readout="max",
+    ),
+    "tensor field network": SE3TransformerConfig(
+        **_SE3, num_layers=2, attention=False, vector_readouts=("displacement",), edge_chunk=50
+    ),
     "torchmd-et, as published": TorchMDETConfig(**_ET, vector_cutoff=False, vector_norm="plain"),
     "demetar, a token for the structure": DEMETArConfig(**_DEMETAR, scope="graph", readout="graph", centre_distance=True),
     "demetar, long and short rows": DEMETArConfig(**_DEMETAR, dropout=0.1, max_edges=3, displacement="displacement"),
