@@ -298,6 +298,7 @@ def _fit_and_report(
     import jax
 
     from equiform.analysis import run_report
+    from equiform.analysis.equivariance import equivariance_errors
     from equiform.training import parallel
     from equiform.training.evaluate import evaluate_with_values
     from equiform.training.fit import fit
@@ -322,6 +323,10 @@ def _fit_and_report(
         evaluations[name] = evaluate_with_values(
             result.potential, dataset, batch_size=settings.batch_size, dtype=settings.dtype
         )
+        if data.train.quantity in data.train[0].node_fields:  # vectors per particle: do they turn with the particles?
+            turned = equivariance_errors(result.potential, dataset, evaluations[name].errors, dtype=settings.dtype)
+            for quantity, error in turned.items():
+                evaluations[name].errors[quantity]["equivariance_error"] = error
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
     return run_report.write(run, recipe, data, evaluations, facts, extra_report)

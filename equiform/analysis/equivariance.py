@@ -8,12 +8,19 @@ Source: Fuchs et al., NeurIPS 2020 (definition and the column of the table).
 """
 
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from equiform.graph import AnyArray, Graph
 from equiform.testing import random_rotation
+
+if TYPE_CHECKING:
+    from equiform.data.dataset import Dataset
+
+SAMPLES = 100
+"""Structures of a test set that the error of a trained model is measured on."""
 
 Predict = Callable[[Graph], Float[AnyArray, "atoms 3"]]
 
@@ -56,3 +63,32 @@ def equivariance_error(
         found = np.asarray(predict(turned), np.float64)[real]
         errors.append(np.linalg.norm(expected - found) / np.linalg.norm(expected))
     return float(np.mean(errors))
+
+
+def equivariance_errors(
+    potential: Any, dataset: "Dataset", names: Collection[str], *, dtype: str = "float32"
+) -> dict[str, float]:
+    """Δ_EQ of each vector that a trained model gives the nodes of a data set, on its first `SAMPLES` structures.
+
+    Args:
+        potential: The model.
+        dataset: Host graphs.
+        names: Readouts; those that are no vectors per node are left out.
+        dtype: Precision of weights and arithmetic.
+    """
+    import equinox as eqx
+    import jax
+
+    from equiform.graph import batch, to_device
+    from equiform.training.parameters import with_dtype
+
+    with jax.enable_x64(dtype == "float64"):
+        model, graph = with_dtype(potential, dtype), batch(dataset.gathered(range(min(SAMPLES, len(dataset))), None))
+        outputs = eqx.filter_jit(type(model).outputs)
+
+        def predict(graph: Graph, name: str) -> AnyArray:
+            return outputs(model, to_device(graph, np.dtype(dtype)))[name]
+
+        vectors = {name for name, value in graph.node_fields.items() if value.ndim == 2 and value.shape[1] == 3}
+        wanted = [name for name in names if name in vectors]
+        return {name: equivariance_error(lambda g, name=name: predict(g, name), graph) for name in wanted}

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from equiform.data.rotate import random_rotations
+
 TIME_STEP = 0.001
 MAX_FORCE = 0.1 / TIME_STEP
 """Each component of a charged particle's force is clipped to this."""
@@ -177,7 +179,7 @@ def planetary_states(count: int, *, num_planets: int = 3, rng: np.random.Generat
     positions = np.concatenate([still, radius[..., None] * outward], axis=1)
     velocities = np.concatenate([still, speed[..., None] * along + rng.normal(0, 0.01, along.shape)], axis=1)
     order = rng.permuted(np.tile(np.arange(bodies), (count, 1)), axis=1)
-    rotation = _random_rotations(count, rng)
+    rotation = random_rotations(count, rng)
     shift = rng.normal(0, 20, (count, 1, 3))
     positions, velocities = (
         np.einsum("sij,sbj->sbi", rotation, np.take_along_axis(array, order[..., None], axis=1))
@@ -220,15 +222,3 @@ def _advance(x: Array, v: Array, coupling: Array, *, first: int, count: int, ste
     state = jax.lax.fori_loop(0, first * steps, step, (jnp.asarray(x), jnp.asarray(v)))
     last, recorded = jax.lax.scan(record, state, None, length=count - 1)
     return tuple(jnp.concatenate([frames, end[None]]) for frames, end in zip(recorded, last))
-
-
-def _random_rotations(count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 3 3"]:
-    """Uniform (Haar) rotations: unit quaternions with a uniform direction in four dimensions."""
-    q = rng.normal(size=(count, 4))
-    w, x, y, z = (q / np.sqrt((q**2).sum(axis=1, keepdims=True))).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)

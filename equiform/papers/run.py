@@ -209,6 +209,8 @@ def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchma
             unit = str(error["unit"])
             wanted = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
             found[name] = (_error(error, entry.metric) * _factor(unit, wanted), wanted)
+            if "equivariance_error" in error:
+                found[f"{name} Δ_EQ"] = (float(error["equivariance_error"]), "")
     return found
 
 

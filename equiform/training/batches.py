@@ -5,7 +5,7 @@ The order is a pure function of (sizes, seed, epoch), so a stream can be entered
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from equiform.data.batching import PlannedBatch, plan_epoch
 from equiform.data.dataset import Dataset
+from equiform.data.rotate import drawn_rotations, rotated
 from equiform.graph import Capacity, Graph, batch
 from equiform.training import parallel
 
@@ -62,6 +63,7 @@ class BatchStream:
         dtype: Precision of floating-point arrays.
         shard: Which of how many processes this is: each takes every so manieth batch, all of them equally many.
         mesh: Devices that share each batch.
+        rotate: Turn every structure at random, another way in every epoch.
     """
 
     def __init__(
@@ -77,12 +79,13 @@ class BatchStream:
         dtype: str = "float32",
         shard: tuple[int, int] = (0, 1),
         mesh: Mesh | None = None,
+        rotate: bool = False,
     ):
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard {shard[0]} of {shard[1]} does not exist")
         self._shard, self._mesh = shard, mesh if mesh is not None and mesh.size > 1 else None
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
-        self._shuffle, self._dtype = shuffle, np.dtype(dtype)
+        self._shuffle, self._dtype, self._rotate = shuffle, np.dtype(dtype), rotate
         largest = int(np.max(dataset.num_edges, initial=1))
         self._edge_budget = None if edge_budget is None else max(edge_budget, largest)
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
@@ -168,12 +171,22 @@ class BatchStream:
     def _collated(self, planned: PlannedBatch, epoch: int) -> Graph:
         noised = self._shuffle and self._dataset.noised
         graphs = self._dataset.gathered(planned.indices, (self._seed, epoch) if noised else None)
+        if self._rotate:
+            graphs = self._rotated(graphs, planned.indices, epoch)
         capacity = planned.capacity
         if self._mesh is not None:
             return parallel.stacked_parts(graphs, capacity, self._mesh.size)
         # Noised positions have other edges than those that the plan counted.
         edges = sum(len(graph.senders) for graph in graphs)
         return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=parallel.roomy(edges)))
+
+    def _rotated(self, graphs: Sequence[Graph], indices: Any, epoch: int) -> list[Graph]:
+        rotations, start, result = drawn_rotations(indices, self._seed, epoch), 0, []
+        for graph in graphs:  # some hold several structures
+            count = len(graph.graph_mask)
+            result.append(rotated(graph, rotations[start : start + count]))
+            start += count
+        return result
 
     def _cast(self, leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)

@@ -50,8 +50,8 @@ class Losses(BaseModel):
         energy: Energy of a structure.
         forces: Forces on atoms.
         stress: Stress of a periodic structure; off unless given.
-        other: Further readouts of the model by name, each with a label field of that name (per atom or per
-            graph; a readout per atom with a label per graph is summed over atoms first).
+        other: Further readouts of the model by name (null switches one off), each with a label field of that name (per atom or
+            per graph; a readout per atom with a label per graph is summed over atoms first).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,7 +59,7 @@ class Losses(BaseModel):
     energy: EnergyLoss | None = EnergyLoss()
     forces: ForcesLoss | None = ForcesLoss()
     stress: LossConfig | None = None
-    other: dict[str, LossConfig] = Field(default_factory=dict)
+    other: dict[str, LossConfig | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_names(self) -> "Losses":
@@ -121,7 +121,8 @@ class TrainingConfig(BaseModel):
             scaled by the forces), "mean-std" (of the training structures, as most papers standardise), "none", or numbers.
         standardized_losses: The terms of the loss are of errors divided by the normalisation's std, as published.
         early_stopping: Stop after so many validations without a better loss; None never does.
-        seed: Of the data order and of dropout.
+        random_rotations: Every structure is turned at random each time it is trained on; for models that are not equivariant.
+        seed: Of the data order, of dropout and of random rotations.
         dtype: Precision of weights and arithmetic.
         devices: How many local devices share each batch; None: all, but not more than structures in a batch.
         validate_every: Steps between validations; None means every epoch, but at most 100 times in a run.
@@ -153,6 +154,7 @@ class TrainingConfig(BaseModel):
     normalization: Literal["anchored", "mean-std", "none"] | Normalization = "anchored"
     standardized_losses: bool = False
     early_stopping: int | None = Field(default=None, ge=1)
+    random_rotations: bool = False
     seed: int = Field(default=0, ge=0, lt=2**31)
     dtype: Literal["float32", "float64"] = "float32"
     devices: int | None = Field(default=None, ge=1)

@@ -86,7 +86,7 @@ def measure(
     weights = [term.weight for term in step.terms.values()]
     measured, steps = 0.0, 0
     settings = {"batch_size": config.batch_size, "seed": config.seed, "dtype": config.dtype, "mesh": step.mesh}
-    with BatchStream(train, **settings) as stream:
+    with BatchStream(train, **settings, rotate=config.random_rotations) as stream:
         while measured < enough or steps < TRIAL_STEPS:
             batch = next(stream)
             known = step.compilations

@@ -130,6 +130,7 @@ def _train(session: Session, stop: StopRequest) -> None:
         position=at.position,
         dtype=config.dtype,
         mesh=session.step.mesh,
+        rotate=config.random_rotations,
     ) as stream:
         while at.step < duration.total_steps and not at.stopped_early:
             batch = next(stream)
