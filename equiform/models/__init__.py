@@ -6,11 +6,14 @@ from jaxtyping import PRNGKeyArray
 from pydantic import BaseModel
 
 from equiform.errors import UserError
+from equiform.models.deep_sets import DeepSets, DeepSetsConfig
 from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
+from equiform.models.linear_motion import LinearMotion, LinearMotionConfig
 from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
+from equiform.models.transformer import Transformer, TransformerConfig
 
 MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "equiformer": (EquiformerConfig, Equiformer),
@@ -18,6 +21,9 @@ MODELS: dict[str, tuple[type[BaseModel], type]] = {
     "torchmd-et": (TorchMDETConfig, TorchMDET),
     "demetar": (DEMETArConfig, DEMETAr),
     "se3-transformer": (SE3TransformerConfig, SE3Transformer),
+    "linear": (LinearMotionConfig, LinearMotion),
+    "deep-sets": (DeepSetsConfig, DeepSets),
+    "transformer": (TransformerConfig, Transformer),
 }
 
 

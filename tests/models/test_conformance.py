@@ -8,10 +8,12 @@ from equiform.models import MODELS, build_model
 from equiform.models.demetar import DEMETArConfig
 from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
+from equiform.models.presets import preset
 from equiform.models.se3_transformer import SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDETConfig
 from equiform.potential import Potential
 from equiform.testing import CHECKS, check
+from tests.models.test_particle_conformance import QUICK as PARTICLES
 
 _SMALL = {
     "elements": (1, 6, 8),
@@ -87,8 +89,9 @@ _CASES = [pytest.param(config, id=name) for name, config in QUICK.items()]
 _CASES += [pytest.param(config, id=name, marks=pytest.mark.slow) for name, config in THOROUGH.items()]
 
 
-def test_every_model_is_listed_here():
-    assert {config.name for config in QUICK.values()} == set(MODELS)
+def test_every_model_is_listed_here_or_among_those_of_particles():
+    of_particles = {preset(name).name for name, _ in PARTICLES.values()}
+    assert {config.name for config in QUICK.values()} | of_particles == set(MODELS)
 
 
 @pytest.fixture(scope="module", params=_CASES)

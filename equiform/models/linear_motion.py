@@ -1,0 +1,75 @@
+"""Linear: what a particle does next as a linear map of what it does now, the least that a model of motion has to beat.
+
+    "velocity":  Δ = a v                          a number per vector; with positions x + a v, a straight line
+    "vectors":   Δ = a v + b (x − mean x)         a number per pair of vectors
+    "full":      Δ = A [x, v, q] + c              a matrix and an offset
+
+The first two are equivariant under rotations, reflections and translations; the full map is not.
+
+Source: the "Linear" rows of the N-body tables of Satorras et al., ICML 2021 (the first form, for positions) and of Fuchs et
+al., NeurIPS 2020 (which form is not said).
+Differs: weights begin at zero, so that training starts from standing still.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
+
+from equiform.graph import Graph
+from equiform.nn.fields import node_columns
+from equiform.nn.particles import ParticleFields, named_vectors, particle_inputs, particle_positions
+
+
+class LinearMotionConfig(ParticleFields):
+    """Everything that fixes a linear map's function and parameters."""
+
+    name: Literal["linear"] = "linear"
+    form: Literal["velocity", "vectors", "full"] = Field("velocity", description="What the map may depend on.")
+
+    @property
+    def symmetry(self) -> tuple[str, ...]:
+        """What the function is equivariant under."""
+        if self.form == "full":
+            return super().symmetry
+        return ("permutations", "translations", "rotations", "reflections")
+
+
+class LinearMotion(eqx.Module):
+    """The model; call it with a graph. Equivariant under E(3), but for the full map."""
+
+    weight: Float[Array, "inputs outputs"]
+    bias: Float[Array, " outputs"] | None
+    config: LinearMotionConfig = eqx.field(static=True)
+
+    def __init__(self, config: LinearMotionConfig, *, key: PRNGKeyArray):
+        del key  # Nothing is random.
+        outputs, vectors = len(config.vector_readouts), len(config.node_vectors)
+        self.config, self.bias = config, None
+        if config.form == "full":
+            self.weight, self.bias = jnp.zeros((config.num_inputs, 3 * outputs)), jnp.zeros(3 * outputs)
+        else:
+            self.weight = jnp.zeros((vectors + (config.form == "vectors"), outputs))
+
+    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """The vectors (atoms, 3) by name.
+
+        Args:
+            graph: The batch.
+            key: Not used; the model has no dropout.
+        """
+        config = self.config
+        if self.bias is not None:
+            return named_vectors(particle_inputs(graph, config) @ self.weight + self.bias[None], config.vector_readouts)
+        vectors = node_columns(graph, config.node_vectors, 3)
+        if config.form == "vectors":
+            vectors.append(particle_positions(graph, True))
+        out = jnp.stack(vectors, axis=2) @ self.weight  # atoms 3 outputs
+        return {name: out[:, :, index] for index, name in enumerate(config.vector_readouts)}
+
+    def decay_mask(self) -> "LinearMotion":
+        """True for parameters under weight decay: none."""
+        return jax.tree.map(lambda _: False, self)
