@@ -100,7 +100,7 @@ def our_programs(name: str, form: str, molecules: list[Any]) -> dict[str, Callab
         result = eqx.combine(arrays, static)(graph, forces=forces)
         return result["energy"], result.get("forces")
 
-    program = jax.jit(step._step, donate_argnums=0)
+    program = step.compiled(state[0], graph, numbers)
 
     def train() -> float:
         start = time.perf_counter()

@@ -49,7 +49,7 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
 
 def default_folder() -> Path:
     """A folder of its own for each JAX version and kind of processor: programs hold machine code."""
-    key = hashlib.sha256(_processor().encode()).hexdigest()[:8]
+    key = hashlib.sha256(processor().encode()).hexdigest()[:8]
     return user_cache_folder() / "equiform" / f"xla-{metadata.version('jaxlib')}-{platform.machine()}-{key}"
 
 
@@ -64,10 +64,15 @@ def user_cache_folder() -> Path:
     return given if given.is_absolute() else Path.home() / ".cache"
 
 
-def _processor() -> str:
+def processor() -> str:
     """What tells apart processors with different instructions, as far as the system says."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
+
+
+def compiler_options() -> Any:
+    """Options for large programs: on a processor LLVM's first level, which compiles faster to programs that are as fast."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equiform.benchmark.inputs import Inputs, molecules_of, silicon, slabs
-from equiform.benchmark.measure import measure
+from equiform.benchmark.measure import compiling, measure
 from equiform.benchmark.rows import Row, make_row
 from equiform.config_errors import suggest
 from equiform.errors import UserError
@@ -71,7 +71,8 @@ def inference(case: str, potential: Potential, inputs: Inputs, settings: Setting
         result = eqx.combine(arrays, static)(graph, forces=forces, stress=stress)
         return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
 
-    timing = measure(jax.jit(evaluate), (arrays, to_device(inputs.graph)), repeats=settings.repeats, cached=settings.cached)
+    arguments = (arrays, to_device(inputs.graph))
+    timing = measure(compiling(jax.jit(evaluate)), arguments, repeats=settings.repeats, cached=settings.cached)
     return _row(case, program, timing, potential, inputs)
 
 
@@ -81,9 +82,8 @@ def training(case: str, potential: Potential, inputs: Inputs, settings: Settings
     settings.say(f"{case}: {program}")
     step = training_step(potential, forces=forces)
     arguments = (step.initial_state(), to_device(with_labels(inputs.graph)), _numbers(step))
-    function = jax.jit(step._step, donate_argnums=0)  # as the training step itself compiles it
     timing = measure(
-        function,
+        step.compiled,
         arguments,
         repeats=settings.repeats,
         again=lambda result, old: (result[0], *old[1:]),

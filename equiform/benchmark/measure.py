@@ -42,17 +42,17 @@ class Timing(NamedTuple):
 
 
 def measure(
-    function: Any,
+    compile: Callable[..., Any],
     arguments: tuple,
     *,
     repeats: int,
     again: Callable[[Any, tuple], tuple] | None = None,
     cached: bool = True,
 ) -> Timing:
-    """Time a function made by `jax.jit`.
+    """Time a program.
 
     Args:
-        function: The function.
+        compile: Compiles the program for some arguments (`compiling`).
         arguments: What it is called with; arrays that it takes over are copied beforehand.
         repeats: Later calls that are timed.
         again: From a result and the arguments to the arguments of the next call, for functions that take over memory.
@@ -63,7 +63,7 @@ def measure(
         kept = jax.tree.map(_copied, arguments) if again and cached else arguments
         with counted:
             start = time.perf_counter()
-            program = function.lower(*arguments).compile()
+            program = compile(*arguments)
             result = jax.block_until_ready(program(*arguments))
             first = time.perf_counter() - start
         before = measure_roofs()
@@ -82,10 +82,15 @@ def measure(
             del result, program
             jax.clear_caches()
             start = time.perf_counter()
-            jax.block_until_ready(function.lower(*kept).compile()(*kept))
+            jax.block_until_ready(compile(*kept)(*kept))
             cached_s = time.perf_counter() - start
     roofs = Roofs(*(0.5 * (a + b) for a, b in zip(before, after)))
     return Timing(first, cached_s, tuple(seconds), memory, counted.count, roofs)
+
+
+def compiling(function: Any) -> Callable[..., Any]:
+    """How a function made by `jax.jit` is compiled for some arguments."""
+    return lambda *arguments: function.lower(*arguments).compile()
 
 
 def memory_of(program: Any) -> int | None:

@@ -123,6 +123,7 @@ class NonlinearMessage(eqx.Module):
         matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
         bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
         out = radial_product_linear(m, self.radial.pieces(edges.basis, self.paths.columns), self.paths, matrices)
+        out = out.map(kept)
         sizes = [self.linear.bias.shape[0], self.alpha.bias.shape[0]]
         scalars, alpha = jax.lax.split(out.scalars + bias[None], sizes, axis=1)
         return _complete(out, self.linear, scalars=scalars), alpha
@@ -221,18 +222,54 @@ class GraphAttention(eqx.Module):
         Returns:
             The new features and the attention weights before dropout.
         """
+        attended = jax.checkpoint(lambda x, key: self._attended(x, edges, key), prevent_cse=False, policy=_is_kept)
+        return attended(x, key)
+
+    def _attended(self, x: Features, edges: Edges, key: PRNGKeyArray | None) -> tuple[Features, Array]:
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
         m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
         query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None
-        logits, values = in_chunks(self.message, (m, query, edges), edges.chunk)
-        attention = edge_softmax(logits, edges.receivers, edges.mask, edges.num_atoms, envelope=edges.envelope)
-        dropped = dropout(attention, self.config.alpha_dropout, key=alpha_key)
-        summed = sum_over_edges(weigh_heads(values, dropped), edges)
+        # Consecutive numbers for the receivers that have edges: those of a chunk are fewer than its edges.
+        rank = jnp.cumsum(jnp.diff(edges.receivers, prepend=edges.receivers[:1]) > 0)
+        weighted, weights, shift = in_chunks(self._weighted, (m, query, edges, rank), edges.chunk)
+        rescale = _to_common_shift(shift, edges)
+        total = jax.ops.segment_sum(weights * rescale, edges.receivers, edges.num_atoms, indices_are_sorted=True) + 1e-16
+        attention = weights * rescale / total[edges.receivers]
+        if edges.envelope is not None:
+            attention = attention * edges.envelope[:, None]
+        rescale = dropout(rescale, self.config.alpha_dropout, key=alpha_key)
+        summed = sum_over_edges(weigh_heads(weighted, rescale), edges).map(kept)
+        summed = weigh_heads(summed, 1 / total)
         return equivariant_dropout(self.projection(summed), self.config.out_dropout, key=out_key), attention
+
+    def _weighted(self, m: Features, query: Any, edges: Edges, rank: Array) -> tuple[Features, Array, Array]:
+        """Some edges' values times their weights exp(logit − shift) in the softmax, these weights, and the shift.
+
+        The shift is the largest logit of the receiver among these edges, so that the values need not wait for the other edges,
+        and be kept for the derivative: sums over edges are rescaled and divided afterwards.
+        """
+        logits, values = self.message(m, query, edges)
+        logits = jnp.where(edges.mask[:, None], logits, -jnp.inf)
+        own = rank - rank[0]
+        highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), own, len(own), indices_are_sorted=True)
+        shift = kept(highest[own])
+        weights = kept(jnp.exp(logits - jnp.where(jnp.isfinite(shift), shift, 0)))
+        if edges.envelope is None:
+            return weigh_heads(values, weights), weights, shift
+        weights = weights * edges.envelope[:, None]
+        return weigh_heads(values, weights * edges.envelope[:, None]), weights, shift
+
+
+def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
+    """exp(shift − largest shift of the receiver): zero where the shift is −∞. A constant for derivatives."""
+    shift = jax.lax.stop_gradient(shift)
+    highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    return jnp.exp(shift - highest[edges.receivers])
 
 
 def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
-    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, not kept.
+    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, unless `kept`.
 
     On a processor the intermediate values of a chunk stay in its caches; anywhere, the memory they need no longer grows with
     the number of edges.
@@ -246,8 +283,20 @@ def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) ->
     if size is None or num_edges <= size:
         return function(*arguments)
     folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
-    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False), folded)
+    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False, policy=_is_kept), folded)
     return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
+
+
+def kept(x: Array) -> Array:
+    """x, marked: of what is computed again for derivatives, it and its derivatives are stored instead.
+
+    `jax.ad_checkpoint.checkpoint_name` would mark x alone, and a reverse pass over a directional derivative needs both.
+    """
+    return jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant)  # all that x has: nothing happens
+
+
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive is jax.lax.reduce_precision_p
 
 
 def edge_softmax(

@@ -11,8 +11,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
+from equiform.cache import compiler_options
 from equiform.errors import UserError
 from equiform.potential import Potential
+from equiform.stored_programs import load_or_compile
 from equiform.training import optimizer, parallel
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
@@ -106,11 +108,26 @@ class TrainingStep:
         what += f" on each of {self.mesh.size} devices" if self.mesh.size > 1 else ""
         self._say(f"compiling {what} ...")
         start = time.perf_counter()
-        program = jax.jit(self._step, donate_argnums=0).lower(state, batch.graph, numbers).compile()
+        program = self.compiled(state, batch.graph, numbers)
         seconds = time.perf_counter() - start
         self.compile_seconds += seconds
         self._say(f"compiled it in {seconds:.1f} s")
         return program
+
+    def lowered(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> jax.stages.Lowered:
+        """The step as it goes to the compiler; `numbers` are the rate and the weight of each term."""
+        return jax.jit(self._step, donate_argnums=0).lower(state, graph, numbers)
+
+    def compiled(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> Any:
+        """The compiled step, `state, loss = program(state, graph, numbers)`; it takes over the state's memory."""
+
+        def compile() -> Any:
+            return self.lowered(state, graph, numbers).compile(compiler_options=compiler_options())
+
+        if self.mesh.size > 1 or jax.process_count() > 1:
+            return compile()
+        parts = (self.static, self.config, self.terms)
+        return load_or_compile(parts, (state, graph, numbers), (state, numbers), compile)
 
     def _step(self, state: TrainState, graph: Any, numbers: Array) -> tuple[TrainState, Array]:
         config, rate, weights = self.config, numbers[0], numbers[1:]
