@@ -31,7 +31,7 @@ def test_every_entry_of_the_tables_has_a_recipe():
 def test_full_and_scaled_forms_are_valid_and_say_what_they_cost(name):
     full = entry(name)
     assert full.benchmark is not None and full.benchmark.source and full.benchmark.cost and full.benchmark.scaled
-    assert full.benchmark.published or "no results" in full.benchmark.source
+    assert full.benchmark.published or "no result" in full.benchmark.source
     scaled = run.read_entry(name, [], scaled=True, folder=None)
     assert scaled.benchmark is not None and scaled.benchmark.form == "scaled" and scaled.benchmark.recipe == name
     for recipe in (full, scaled):
@@ -108,6 +108,13 @@ def test_runs_stand_beside_the_published_rows(tmp_path):
     assert cells["Equiformer, L = 2 (ours, scaled)"] == {"ethanol/energy": "5 ± 1.4", "ethanol/forces": "9 ± 0"}
     text = markdown(table, rows)
     assert len({line.count("|") for line in text.splitlines()}) == 1 and "seed 1, 2" in text
+
+
+def test_what_we_measured_is_told_before_a_run():
+    told = [
+        line for line in run.plan(run.read_entry("rmd17-ethanol-l2", [], scaled=True, folder=None)) if "measured by us" in line
+    ]
+    assert told and "(scaled; " in told[0] and "seed 1" in told[0] and "forces 17.08 meV/Å" in told[0]
 
 
 def test_curves_of_runs_are_drawn_in_the_table_s_unit(tmp_path, monkeypatch):

@@ -86,6 +86,12 @@ def plan(recipe: Recipe) -> list[str]:
     else:
         lines.append(f"NOT the full protocol (which costs {entry.cost}), but {len(entry.changes)} settings changed:")
         lines += [f"  {change}" for change in entry.changes]
+    for known in entry.measured:
+        units = {"energy": "meV", "forces": "meV/Å"} | {name: unit for name, (_, unit) in entry.published.items()}
+        values = ", ".join(f"{name} {value:g} {units.get(name, '')}".rstrip() for name, value in known.values.items())
+        form = "scaled" if known.scaled else "full"
+        where = f"{known.device}, {known.minutes:g} minutes"
+        lines.append(f"measured by us before ({form}; {known.protocol}; seed {known.seed}; {where}): {values}")
     return lines
 
 
