@@ -28,6 +28,7 @@ from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.dropout import dropout
+from equiform.nn.fields import node_columns
 from equiform.nn.radial import ExpNormalBasis, LayerNorm, polynomial_envelope
 from equiform.nn.species import type_table
 from equiform.nn.token_attention import Allowed, Groups, attend, group_tokens, heads_apart
@@ -109,9 +110,12 @@ class DEMETArConfig(BaseModel):
         return self.scope == "neighbors"
 
     @property
-    def true_parity(self) -> bool:
-        """Whether vectors turn over in the mirror; the released forms turn with nothing."""
-        return self.displacement is None or self.vectors not in BY_COMPONENT
+    def symmetry(self) -> tuple[str, ...]:
+        """What vectors are equivariant under; three numbers per atom turn over with a velocity, but not with a rotation."""
+        turns = self.displacement is None or self.vectors not in BY_COMPONENT
+        flips = turns or self.vectors.endswith("components")
+        parts = {"translations": self.vectors != "position", "rotations": turns, "reflections": flips}
+        return ("permutations", *(name for name, held in parts.items() if held))
 
 
 class Edges(eqx.Module):
@@ -146,7 +150,7 @@ class DEMETAr(eqx.Module):
     structure_token: Float[Array, " channels"] | None
     energy: MLP | Dense | None
     vector: Dense | None
-    pair: MLP | None
+    pair: tuple[Dense, Dense] | None
     basis: ExpNormalBasis | None = eqx.field(static=True)
     config: DEMETArConfig = eqx.field(static=True)
 
@@ -175,7 +179,12 @@ class DEMETAr(eqx.Module):
         elif config.displacement is not None and config.velocity is not None:
             self.vector = Dense(width, 1, kind="xavier", key=keys[7])
         if config.displacement is not None and config.vectors == "pairs":
-            self.pair = MLP((2 + config.edges) * width + 1, width, 1, kind="xavier", key=keys[8])
+            first, second = jax.random.split(keys[8])
+            # Small at first: pairs hardly push each other before there is a reason to.
+            self.pair = (
+                Dense((2 + config.edges) * width + 1, width, kind="xavier", key=first),
+                Dense(width, 1, kind="xavier", gain=1e-3, key=second),
+            )
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
         """Energy per atom `"energy"` (atoms) and the vectors (atoms, 3), as the configuration asks.
@@ -230,9 +239,9 @@ class DEMETAr(eqx.Module):
             types = jnp.asarray(type_table(config.elements))[graph.species]
             parts.append(jax.nn.one_hot(types, len(config.elements), dtype=dtype))
         if config.charge is not None:
-            parts.append(_field(graph, config.charge).reshape(-1, 1))
+            parts.append(node_columns(graph, [config.charge], 1)[0])
         if config.velocity is not None and config.speed:
-            parts.append(safe_unit(_field(graph, config.velocity))[1][:, None])
+            parts.append(safe_unit(node_columns(graph, [config.velocity], 3)[0])[1][:, None])
         if config.centre_distance:
             distance = safe_unit(jnp.asarray(graph.positions) - _centre(graph))[1]
             largest = jax.ops.segment_max(
@@ -263,10 +272,10 @@ class DEMETAr(eqx.Module):
             )
             inputs += [one_hot[receivers], one_hot[senders]]
         if config.charge is not None:
-            charge = _field(graph, config.charge).reshape(-1)
-            inputs.append((charge[receivers] * charge[senders])[:, None])
+            charge = node_columns(graph, [config.charge], 1)[0]
+            inputs.append(charge[receivers] * charge[senders])
         if config.velocity is not None:
-            inputs.append((_field(graph, config.velocity)[receivers] * units).sum(axis=1, keepdims=True))
+            inputs.append((node_columns(graph, [config.velocity], 3)[0][receivers] * units).sum(axis=1, keepdims=True))
         return Edges(
             senders=senders,
             receivers=receivers,
@@ -324,7 +333,7 @@ class DEMETAr(eqx.Module):
         self, graph: Graph, nodes: Float[Array, "atoms channels"], edges: tuple[Edges, Array | None]
     ) -> Float[Array, "atoms 3"]:
         config, atoms = self.config, len(nodes)
-        velocity = None if config.velocity is None else _field(graph, config.velocity)
+        velocity = None if config.velocity is None else node_columns(graph, [config.velocity], 3)[0]
         still = jnp.zeros_like(graph.positions)
         if self.vector is not None and config.vectors in BY_COMPONENT:
             y = self.vector(nodes)
@@ -343,7 +352,7 @@ class DEMETAr(eqx.Module):
         parts = [nodes[where.receivers], nodes[where.senders], jnp.log1p(squared)]
         if tokens is not None:
             parts.append(tokens)
-        number = self.pair(jnp.concatenate(parts, axis=1))[:, 0] * where.weight
+        number = self.pair[1](jax.nn.silu(self.pair[0](jnp.concatenate(parts, axis=1))))[:, 0] * where.weight
         steps = -where.vectors * number[:, None]
         return moved + jax.ops.segment_sum(steps, where.receivers, atoms) / config.average_degree
 
@@ -457,13 +466,6 @@ def _node_inputs(config: DEMETArConfig) -> int:
 def _edge_inputs(config: DEMETArConfig) -> int:
     types = 2 * len(config.elements) if config.elements != (0,) else 0
     return types + (config.num_basis or 1) + (config.charge is not None) + (config.velocity is not None)
-
-
-def _field(graph: Graph, name: str) -> Array:
-    if name not in graph.node_fields:
-        have = ", ".join(sorted(graph.node_fields)) or "none"
-        raise ValueError(f"this model needs the node field {name!r}; the graph has: {have}")
-    return jnp.asarray(graph.node_fields[name])
 
 
 def _centre(graph: Graph) -> Float[Array, "atoms 3"]:

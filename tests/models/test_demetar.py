@@ -106,7 +106,10 @@ def changed_by_one_edge(model):
     return set(np.flatnonzero(np.abs(np.asarray(after - before)).max(axis=1) > 1e-9).tolist())
 
 
-@pytest.mark.parametrize(("mask", "expected"), [("own", {1, 2}), ("others", {0, 3, 4}), ("none", {0, 1, 2, 3, 4})])
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [("own", {1, 2}), ("others", {0, 3, 4}), pytest.param("none", {0, 1, 2, 3, 4}, marks=pytest.mark.slow)],
+)
 def test_atoms_hear_their_own_edges(mask, expected):
     """With the released mask, planted as a fault, it is all the others that hear."""
     assert changed_by_one_edge(built(mask=mask, edge_layers=0, joint_layers=0)) == expected
@@ -148,7 +151,10 @@ def test_dropout_is_off_in_evaluation_and_the_released_one_is_not():
     assert np.abs(run(released, graph)["displacement"] - run(without, graph)["displacement"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("vectors", ["pairs", "velocity", *BY_COMPONENT])
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("velocity", *BY_COMPONENT[1:])]
+
+
+@pytest.mark.parametrize("vectors", ["pairs", "velocity-components", *_SLOW])
 def test_one_number_per_vector_turns_and_three_do_not(vectors):
     released = vectors in BY_COMPONENT
     model = eqx.filter_jit(built("demetar-published" if released else "demetar-nbody", vectors=vectors, dropout=0.0))
@@ -164,7 +170,7 @@ def test_edges_without_effect_have_no_gradient_and_arriving_ones_do():
 
 
 def test_what_is_missing_or_contradictory_is_told():
-    with pytest.raises(ValueError, match="needs the node field 'velocity'; the graph has: charge"):
+    with pytest.raises(ValueError, match="needs the node fields velocity; the graph has: charge"):
         run(built(), particles().replace(node_fields={"charge": np.ones(5)}))
     for message, fields in [
         ("nothing to predict", {"readout": None}),

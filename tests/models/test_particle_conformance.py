@@ -14,6 +14,7 @@ from equiform.testing import random_rotation
 from tests.models.test_node_fields import TINY
 
 _SE3 = {"l_max": 1, "channels": 4, "division": 2, "num_heads": 2, "num_layers": 1, "radial_width": 6}
+_DEMETAR = {"channels": 16, "num_heads": 4}
 QUICK = {
     "se3-transformer": ("se3-transformer-nbody", _SE3),
     "linear": ("linear-nbody", {}),
@@ -28,6 +29,10 @@ THOROUGH = {
     "se3-transformer, l = 2": ("se3-transformer-nbody", _SE3 | {"l_max": 2, "num_layers": 2}),
     "equiformer, two vectors": ("equiformer-nbody", TINY | {"vector_readout": ("displacement", "velocity_change")}),
     "egnn": ("egnn-nbody", {"channels": 8, "num_layers": 2}),
+    "demetar": ("demetar-nbody", _DEMETAR),
+    "demetar, a number per velocity": ("demetar-nbody", _DEMETAR | {"vectors": "velocity", "edges": False}),
+    "demetar, as released": ("demetar-published", _DEMETAR | {"dropout": 0.0}),
+    "demetar, positions in and out": ("demetar-published", _DEMETAR | {"dropout": 0.0, "vectors": "position"}),
 }
 _CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
 _CASES += [pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in THOROUGH.items()]
