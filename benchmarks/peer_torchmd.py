@@ -7,14 +7,19 @@ torch and torchmdnet only; nothing of Equiform is imported.
 """
 
 import json
+import os
 import sys
 import time
 import warnings
 
-import numpy as np
-import torch
-import torchmdnet
-from torchmdnet.models.model import create_model
+# Only answers go to the other side: what libraries print, on being imported too, goes to where errors go.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torchmdnet  # noqa: E402
+from torchmdnet.models.model import create_model  # noqa: E402
 
 warnings.filterwarnings("ignore")
 # The published examples ET-QM9 and ET-MD17.
@@ -45,8 +50,6 @@ COMMON = {
 
 def main() -> None:
     form, path = sys.argv[1:]
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # only answers go to the other side
     forces = form == "md17"
     torch.manual_seed(0)
     model = create_model({**COMMON, **SIZES[form], "derivative": forces})
@@ -76,12 +79,12 @@ def main() -> None:
     version = getattr(torchmdnet, "__version__", "?")
     name = f"TorchMD-NET {version} ET {SIZES[form]['embedding_dimension']}×{SIZES[form]['num_layers']}"
     about = {"name": name, "torch": torch.__version__, "threads": torch.get_num_threads(), "parameters": size}
-    print(json.dumps(about), file=answers, flush=True)
+    print(json.dumps(about), file=ANSWERS, flush=True)
     programs = {"inference": inference, "step": step}
     for line in sys.stdin:
         start = time.perf_counter()
         programs[line.strip()]()
-        print(json.dumps({"seconds": time.perf_counter() - start}), file=answers, flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - start}), file=ANSWERS, flush=True)
 
 
 if __name__ == "__main__":
