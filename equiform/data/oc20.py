@@ -113,8 +113,8 @@ def draw_positions(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Positions for one epoch of "Noisy Nodes" and the displacement that is left from them.
 
-    With the given probability every atom of tag > 0 goes to λ x_initial + (1 − λ) x_relaxed plus N(0, 0.3²) Å, λ ~ U(0, 1) drawn for
-    each atom; the other structures stay as they are.
+    With the given probability every atom of tag > 0 goes to λ x_initial + (1 − λ) x_relaxed plus N(0, 0.3²) Å, λ ~ U(0, 1)
+    drawn for each atom; the other structures stay as they are.
 
     Source: Liao & Smidt, "IS2RE with IS2RS"; the published code.
     """
