@@ -133,6 +133,7 @@ def test_a_graph_is_the_same_alone_in_company_and_padded(name):
     np.testing.assert_allclose(run(short, batch(graphs, Capacity(23, 120, 4)))[key][:first], together[:first], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_attended_padding_is_seen_by_the_same_test():
     model = built("demetar-qm9-published", dropout=0.0, max_atoms=7)
     wider = built("demetar-qm9-published", dropout=0.0, max_atoms=12)
@@ -162,6 +163,7 @@ def test_one_number_per_vector_turns_and_three_do_not(vectors):
     assert error > 1e-3 if released else error < 1e-10
 
 
+@pytest.mark.slow
 def test_edges_without_effect_have_no_gradient_and_arriving_ones_do():
     for name, arrives in (("demetar-qm9", True), ("demetar-qm9-published", False)):
         model, graph = built(name), to_device(molecule(5), jnp.float64)
