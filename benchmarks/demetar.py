@@ -85,7 +85,7 @@ def run(folder: Path, tasks: Sequence[str], names: Sequence[str], seeds: Sequenc
                     arguments = ["recipe", "run", "--resume", arguments[-1]]
                 print("equiform", *arguments, flush=True)
                 subprocess.run(
-                    [sys.executable, "-c", "from equiform.cli import app; app()", *arguments],
+                    [sys.executable, "-c", "from equiform.cli import main; main()", *arguments],
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )

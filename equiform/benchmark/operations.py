@@ -57,7 +57,7 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
     hidden = Irreps.parse(config.irreps_mlp)
     every = {irrep for _, irrep in node}
     # Per-degree norms keep degrees apart, so the scalars that make the energy do not see the others of the last layer.
-    wanted = {SCALAR} if config.norm == "per_degree" and not config.vector_readout else {irrep for _, irrep in feature}
+    wanted = {SCALAR} if config.norm == "per_degree" and not config.vectors else {irrep for _, irrep in feature}
     alive = wanted if config.norm == "per_degree" else every
     operations = Operations()
     operations.add(*_degree_embedding(config, node))
@@ -72,8 +72,8 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
         operations.add({}, {"feed-forward": count})
     size = feature.count(SCALAR)
     operations.add({}, {"readout": size * size + size})
-    if config.vector_readout:
-        vector = Irreps((Chunk(1, Irrep(1, -1 if config.true_parity else 1)),))
+    if config.vectors:
+        vector = Irreps((Chunk(len(config.vectors), config.vector_irrep),))
         edge, atom = attention_operations(config.attention_config(feature, vector), {chunk.irrep for chunk in vector})
         operations.add({"vector readout": sum(edge.values())}, {"vector readout": sum(atom.values())})
     return operations
