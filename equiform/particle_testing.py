@@ -21,7 +21,7 @@ import numpy as np
 
 from equiform.graph import Capacity, Graph, batch, fully_connected_edges, make_graph, to_device
 from equiform.potential import Potential
-from equiform.testing import random_rotation
+from equiform.testing import losses_of_adam, random_rotation
 
 ParticleCheck = Callable[[Potential], None]
 PARTICLE_CHECKS: dict[str, ParticleCheck] = {}
@@ -160,8 +160,6 @@ def saved_vectors_are_exact(potential: Potential) -> None:
 @_listed
 def particle_loss_falls(potential: Potential) -> None:
     """Thirty steps with Adam on a target that rotates with the velocities reduce the squared error by a fifth."""
-    import optax
-
     graph = to_device(batch([particles(seed) for seed in range(4)]), np.float64)
     target = 0.7 * graph.node_fields["velocity"]
     arrays, static = eqx.partition(potential, eqx.is_inexact_array)
@@ -170,19 +168,7 @@ def particle_loss_falls(potential: Potential) -> None:
         outputs = eqx.combine(arrays, static).outputs(graph)
         return jnp.stack([((value - target) ** 2).mean() for value in outputs.values()]).sum()
 
-    optimizer = optax.adam(1e-2)
-
-    @jax.jit
-    def step(arrays: Any, state: Any) -> tuple[Any, Any, jax.Array]:
-        value, gradient = jax.value_and_grad(loss)(arrays)
-        with jax.numpy_dtype_promotion("standard"):  # Optax relies on implicit promotion of its integer count.
-            updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(arrays, updates), state, value
-
-    state, values = optimizer.init(arrays), []
-    for _ in range(30):
-        arrays, state, value = step(arrays, state)
-        values.append(float(value))
+    values = losses_of_adam(loss, arrays, rate=1e-2, steps=30)
     assert min(values) < 0.8 * values[0], f"the loss went from {values[0]:.3g} to {min(values):.3g} only"
 
 

@@ -338,8 +338,6 @@ def saving_and_loading_is_exact(potential: Potential) -> None:
 @_listed
 def loss_falls(potential: Potential) -> None:
     """A dozen steps of gradient descent with Adam on one structure reduce the energy error by half."""
-    import optax
-
     graph = to_device(graph_of(potential, *molecule(potential, 4)), np.float64)
     arrays, static = eqx.partition(potential, eqx.is_inexact_array)
     target = eqx.filter_jit(potential.outputs)(graph)["energy"].sum() + 0.5 * potential.scale
@@ -347,7 +345,15 @@ def loss_falls(potential: Potential) -> None:
     def loss(arrays: Any) -> jax.Array:
         return ((eqx.combine(arrays, static).outputs(graph)["energy"].sum() - target) / potential.scale) ** 2
 
-    optimizer = optax.adam(3e-3)
+    values = losses_of_adam(loss, arrays, rate=3e-3, steps=12)
+    assert min(values) < 0.5 * values[0], f"the loss went from {values[0]:.3g} to {min(values):.3g} only"
+
+
+def losses_of_adam(loss: Callable[[Any], jax.Array], arrays: Any, *, rate: float, steps: int) -> list[float]:
+    """The loss before each step of gradient descent with Adam, from given parameters."""
+    import optax
+
+    optimizer = optax.adam(rate)
 
     @jax.jit
     def step(arrays: Any, state: Any) -> tuple[Any, Any, jax.Array]:
@@ -357,10 +363,10 @@ def loss_falls(potential: Potential) -> None:
         return optax.apply_updates(arrays, updates), state, value
 
     state, values = optimizer.init(arrays), []
-    for _ in range(12):
+    for _ in range(steps):
         arrays, state, value = step(arrays, state)
         values.append(float(value))
-    assert min(values) < 0.5 * values[0], f"the loss went from {values[0]:.3g} to {min(values):.3g} only"
+    return values
 
 
 def _elements(potential: Potential) -> np.ndarray:
