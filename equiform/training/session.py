@@ -338,12 +338,13 @@ def fingerprint(potential: Potential, config: TrainingConfig, train: Dataset, va
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise if something differs.
+    """Raise if something differs; a training setting that the run's version did not have yet stands at its default.
 
     Raises:
         UserError: Names everything that differs, with both values.
     """
-    old, new = _flat(before), _flat(now)
+    defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
+    old, new = _flat({**before, "training": {**defaults, **before["training"]}}), _flat(now)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         told = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])
