@@ -7,14 +7,13 @@ python -m benchmarks.demetar --folder runs/demetar --table            the tables
 
 import argparse
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from benchmarks.many_runs import make_missing, mean_and_spread
 
 TASKS = {"demetar": "nbody-demetar", "egnn": "nbody-egnn"}
 SEEDS = (1, 2, 3)
@@ -59,36 +58,30 @@ ROWS = {
 }
 
 
-def command(task: str, name: str, seed: int, folder: Path) -> list[str]:
-    """What makes one run."""
+def settings(task: str, name: str, seed: int) -> list[str]:
+    """What `equiform recipe run` is told."""
     row = ROWS[name]
     recipe = f"nbody-{task}" if task == "demetar" else f"nbody-{task}-demetar"
     recipe, changes = recipe + row.recipe, list(row.changes)
     if name == "EGNN" and task == "egnn":  # at the same short schedule as the others
         recipe, changes = "nbody-demetar-egnn", ["data.set=nbody-egnn", "benchmark.column=egnn"]
-    changes.append(f"training.seed={seed}")
-    return ["recipe", "run", recipe, *changes, "-o", str(folder / task / name.replace(" ", "_") / str(seed))]
+    return [recipe, *changes, f"training.seed={seed}"]
 
 
-def run(folder: Path, tasks: Sequence[str], names: Sequence[str], seeds: Sequence[int], minutes: float) -> None:
-    """Make the runs that are missing, seed by seed."""
-    start = time.monotonic()
+def place(folder: Path, task: str, name: str, seed: int) -> Path:
+    """Where a run is."""
+    return folder / task / name.replace(" ", "_") / str(seed)
+
+
+def runs(
+    folder: Path, tasks: Sequence[str], names: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[Sequence[str], Path]]:
+    """All runs, seed by seed."""
     for seed in seeds:
         for task in tasks:
             for name in names:
-                arguments = command(task, name, seed, folder)
-                if task not in ROWS[name].tasks or (Path(arguments[-1]) / "benchmark.json").is_file():
-                    continue
-                if time.monotonic() - start > 60 * minutes:
-                    return
-                if (Path(arguments[-1]) / "run.json").is_file():
-                    arguments = ["recipe", "run", "--resume", arguments[-1]]
-                print("equiform", *arguments, flush=True)
-                subprocess.run(
-                    [sys.executable, "-c", "from equiform.cli import main; main()", *arguments],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
+                if task in ROWS[name].tasks:
+                    yield settings(task, name, seed), place(folder, task, name, seed)
 
 
 def errors_of_equivariance(folder: Path) -> float:
@@ -122,17 +115,16 @@ def table(folder: Path) -> str:
             "|---|---|---|---|---|---|",
         ]
         for name, row in ROWS.items():
-            runs = sorted((folder / task / name.replace(" ", "_")).glob("*/benchmark.json"))
-            if not runs:
+            found = sorted(place(folder, task, name, 0).parent.glob("*/benchmark.json"))
+            if not found:
                 continue
-            results = [json.loads(path.read_text()) for path in runs]
-            values = np.array([result["values"]["displacement"][0] for result in results])
-            spread = f" ± {values.std(ddof=1):.5f}" if len(values) > 1 else ""
-            turned = np.mean([errors_of_equivariance(path.parent) for path in runs])
+            results = [json.loads(path.read_text()) for path in found]
+            error = mean_and_spread([result["values"]["displacement"][0] for result in results], ".5f")
+            turned = np.mean([errors_of_equivariance(path.parent) for path in found])
             parameters = results[0]["protocol"].split(", ")[-1].removesuffix(" parameters")
             said = row.said if task == "demetar" else "–"
-            seeds = ", ".join(path.parent.name for path in runs)
-            lines.append(f"| {name} | {values.mean():.5f}{spread} | {turned:.1e} | {parameters} | {seeds} | {said} |")
+            seeds = ", ".join(path.parent.name for path in found)
+            lines.append(f"| {name} | {error} | {turned:.1e} | {parameters} | {seeds} | {said} |")
     return "\n".join(lines)
 
 
@@ -144,8 +136,8 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later than this")
     parser.add_argument("--table", action="store_true", help="print the tables")
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(table(arguments.folder))
+    given = parser.parse_args()
+    if given.table:
+        print(table(given.folder))
     else:
-        run(arguments.folder, arguments.task or list(TASKS), arguments.row or list(ROWS), arguments.seeds, arguments.minutes)
+        make_missing(runs(given.folder, given.task or list(TASKS), given.row or list(ROWS), given.seeds), given.minutes)

@@ -1,0 +1,62 @@
+"""Many runs of recipes in one folder: those that are missing are made, one after the other."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has its result."""
+    return (folder / "benchmark.json").is_file()
+
+
+def make_missing(runs: Iterable[tuple[Sequence[str], Path]], minutes: float, *, compiled_before: bool = False) -> None:
+    """Make the runs that have no result, and go on with those that were interrupted.
+
+    Args:
+        runs: For each run, what `equiform recipe run` is told (without `-o`), and its folder.
+        minutes: Begin no run later than this.
+        compiled_before: First do a step of each run elsewhere, so that it finds its programs in the cache: for runs that are as
+            long as a wall time.
+    """
+    start, failed = time.monotonic(), []
+    for settings, folder in runs:
+        if finished(folder):
+            continue
+        if time.monotonic() - start > 60 * minutes:
+            break
+        try:
+            _make(settings, folder, compiled_before)
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{folder} (status {error.returncode})")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def _make(settings: Sequence[str], folder: Path, compiled_before: bool) -> None:
+    if (folder / "run.json").is_file():
+        _equiform("recipe", "run", "--resume", str(folder))
+        return
+    if compiled_before:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            few = ["training.max_steps=1", "data.test_size=1"]
+            _equiform("recipe", "run", *settings, *few, "-o", str(Path(elsewhere) / "run"))
+    _equiform("recipe", "run", *settings, "-o", str(folder))
+
+
+def _equiform(*arguments: str) -> None:
+    print("equiform", *arguments, flush=True)
+    subprocess.run(
+        [sys.executable, "-c", "from equiform.cli import main; main()", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def mean_and_spread(values: Sequence[float], form: str) -> str:
+    """The mean over seeds, and their standard deviation if there are several."""
+    spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+    return f"{np.mean(values):{form}}{spread}"
