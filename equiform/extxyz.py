@@ -33,15 +33,31 @@ OURS = {
 """Keys that mean computed properties; those of the input do not go into a file of predictions."""
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = (".extxyz", ".xyz")) -> None:
     """Refuse, before anything is computed, what could not be written or would be lost.
 
+    Args:
+        path: The file to write.
+        overwrite: Whether an existing file may be replaced.
+        suffixes: What the file may be called.
+
     Raises:
-        UserError: Not an XYZ name, a file that exists, or a folder that does not or is not writable.
+        UserError: Another name, a file that exists, or a folder that does not or is not writable.
+    """
+    if path.suffix not in suffixes:
+        names = " or ".join(f"*{suffix}" for suffix in suffixes)
+        kind = "as NumPy arrays or extended XYZ" if ".npz" in suffixes else "as extended XYZ"
+        raise UserError(f"{path}: predictions are written {kind}; name the file {names}")
+    check_place(path, overwrite=overwrite)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place where a file could not be written or an existing one would be lost.
+
+    Raises:
+        UserError: A file that exists, or a folder that does not or is not writable.
     """
     folder = path.absolute().parent
-    if path.suffix not in (".xyz", ".extxyz"):
-        raise UserError(f"{path}: predictions are written as extended XYZ; name the file *.extxyz or *.xyz")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file")
     if path.exists() and not overwrite:
@@ -61,7 +77,7 @@ def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "S
     Raises:
         UserError: The disk refuses.
     """
-    _write(path, [_frame(atoms, prediction) for atoms, prediction in zip(structures, predictions, strict=True)])
+    write_frames(path, [_frame(atoms, prediction) for atoms, prediction in zip(structures, predictions, strict=True)])
 
 
 def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: Sequence[float]) -> None:
@@ -74,10 +90,15 @@ def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: 
     for atoms, value in zip(structures, values, strict=True):
         lines = [str(len(atoms)), " ".join([*_header(atoms, "", {name}), f"{name}={float(value)!r}"])]
         frames.append("\n".join([*lines, *_rows(atoms, atoms.positions)]) + "\n")
-    _write(path, frames)
+    write_frames(path, frames)
 
 
-def _write(path: Path, frames: Sequence[str]) -> None:
+def write_frames(path: Path, frames: Sequence[str]) -> None:
+    """Write frames that are texts; the file appears whole or not at all.
+
+    Raises:
+        UserError: The disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.part")
     with explained(f"cannot write {path}", "free some space or choose another place"):
         try:

@@ -103,16 +103,13 @@ def _in_millis(unit: str) -> tuple[float, str]:
 
 def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
     """Paths of simulated particles of the first test set, where the data are such."""
-    from equiform.analysis.trajectories import trajectories
+    from equiform.analysis.trajectories import by_simulation, trajectories
     from equiform.data.nbody_sets import NBodySamples
 
     for name, dataset in data.tests.items():
         source = getattr(dataset, "source", None)
         if isinstance(source, NBodySamples) and "displacement" in evaluations[name].values:
-            values = evaluations[name].values["displacement"]
-            # Batches are not in the order of the data set.
-            predicted = values.predicted[np.argsort(values.structure, kind="stable")]
-            return trajectories(path, source, predicted.reshape(len(source), -1, 3))
+            return trajectories(path, source, by_simulation(evaluations[name], source)["displacement"])
     return None
 
 

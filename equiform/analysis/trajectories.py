@@ -8,8 +8,20 @@ from jaxtyping import Float
 
 from equiform.analysis.plots import COLOURS, _figure, _label, _save
 from equiform.data.nbody_sets import NBodySamples
+from equiform.training.evaluate import Evaluation
+
+Vectors = dict[str, Float[np.ndarray, "simulations bodies 3"]]
+"""Predictions by name."""
 
 _PANELS = 6
+
+
+def by_simulation(evaluation: Evaluation, samples: NBodySamples) -> Vectors:
+    """Predicted vectors in the order of the simulations; an evaluation has them in the order of its batches."""
+    return {
+        name: values.predicted[np.argsort(values.structure, kind="stable")].reshape(len(samples), -1, 3)
+        for name, values in evaluation.values.items()
+    }
 
 
 def trajectories(

@@ -8,7 +8,13 @@ import typer
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax, warn
 
 Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder (its best model).", metavar="MODEL")]
-Data = Annotated[Path, typer.Argument(help="Structures, in any format that ASE reads.", metavar="DATA")]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        help="Structures, in any format that ASE reads; for particles a set's name, folder or .npz.", metavar="DATA"
+    ),
+]
+Split = Annotated[str, typer.Option(help="Particles: which part of a set: train, validation or test.")]
 Dtype = Annotated[
     Literal["float32", "float64"],
     typer.Option(help="Precision of the computation.", metavar="float32|float64"),
@@ -21,6 +27,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Structures per batch, on av
         "equiform evaluate runs/data-1 test.xyz",
         "equiform evaluate runs/data-1 test.xyz --json > errors.json",
         "equiform evaluate models/homo test.xyz --energy-key REF_energy --dtype float64",
+        "equiform evaluate runs/nbody-egnn-1 nbody-egnn   # a model of particles",
     )
 )
 def evaluate(
@@ -32,13 +39,26 @@ def evaluate(
     energy_key: Annotated[str | None, typer.Option(help="Label of energies; found if not given.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Label of forces; found if not given.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Label of stresses; found if not given.")] = None,
+    split: Split = "test",
 ) -> None:
-    """Errors of a model on labelled structures: mean absolute and root mean square, with units."""
+    """Errors of a model on labelled structures: mean absolute and root mean square, with units.
+
+    A model of simulated particles is compared with standing still and with one
+    multiple of the velocity, vector by vector (mean squared errors).
+    """
+    from equiform.about import find_model
     from equiform.analysis.report import error_rows
     from equiform.job import evaluate_file
+    from equiform.modelfile import load_model
+    from equiform.particles import gives_vectors
 
     start_jax()
     keys: dict[str, Any] = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    if gives_vectors(loaded := load_model(find_model(model))):
+        _no_labels(keys)
+        _evaluate_particles(loaded, data, split, as_json, dtype, batch_size)
+        return
+    _no_split(split)
     with progress_bar("evaluating") as advance:
         found = evaluate_file(model, data, keys, dtype=dtype, batch_size=batch_size, progress=advance)
     for line in found.warnings:
@@ -56,25 +76,36 @@ def evaluate(
     epilog=examples(
         "equiform predict runs/data-1 new.xyz -o predicted.extxyz",
         "equiform predict runs/data-1 new.xyz -o predicted.extxyz --dtype float64",
+        "equiform predict runs/nbody-egnn-1 states.npz -o later.npz   # a model of particles",
     )
 )
 def predict(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file to write; for particles also .npz.")],
     dtype: Dtype = "float32",
     batch_size: BatchSize = 32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    split: Split = "test",
 ) -> None:
     """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures, every digit of them.
 
-    A model of another quantity (a polarizability, a gap) writes that.
+    A model of another quantity (a polarizability, a gap) writes that; a model of
+    simulated particles writes where they will be.
     """
     from equiform.about import find_model
     from equiform.data.read import read_structures
     from equiform.extxyz import check_output, write_predictions, write_scalars
+    from equiform.modelfile import load_model
+    from equiform.particles import SUFFIXES, gives_vectors
     from equiform.predictor import load
 
+    if gives_vectors(loaded := load_model(find_model(model))):
+        check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
+        start_jax()
+        _predict_particles(loaded, data, split, output, dtype, batch_size)
+        return
+    _no_split(split)
     check_output(output, overwrite=overwrite)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
@@ -90,3 +121,51 @@ def predict(
         predictions = predictor.predict(structures, batch_size=batch_size, progress=advance)
     write_predictions(output, structures, predictions)
     say(f"wrote {len(structures)} structures to {output} (energy eV, forces eV/Å, stress eV/Å³; {dtype})")
+
+
+def _evaluate_particles(model: Any, data: Path, split: str, as_json: bool, dtype: Any, batch_size: int) -> None:
+    from equiform.particles import evaluate_particles
+
+    particles = _particles(model, data, split)
+    with progress_bar("evaluating") as advance:
+        found = evaluate_particles(model, particles, dtype=dtype, batch_size=batch_size, progress=advance)
+    if as_json:
+        print_json(found.errors)
+        return
+    for line in found.lines:
+        say(line)
+    heads = ("vector", "MSE", "MAE", "RMSE", "Δ_EQ", "MSE of no change", "MSE of number · v", "number")
+    rows = [
+        (name, *(f"{error[key]:.4g}" for key in ("mse", "mae", "rmse", "equivariance_error", "still", "linear", "factor")))
+        for name, error in found.errors.items()
+    ]
+    print_table("", heads, rows, right=range(1, len(heads)))
+
+
+def _predict_particles(model: Any, data: Path, split: str, output: Path, dtype: Any, batch_size: int) -> None:
+    from equiform.particles import predict_particles, predicted_states, write_states
+
+    particles = _particles(model, data, split)
+    with progress_bar("predicting") as advance:
+        vectors = predict_particles(model, particles.samples, dtype=dtype, batch_size=batch_size, progress=advance)
+    states = predicted_states(particles.samples, vectors)
+    write_states(output, states, {"particles": particles.about, "predicted": " ".join(vectors), "dtype": dtype})
+    say(f"wrote {len(particles.samples)} simulations to {output} ({', '.join(states)}; {dtype})")
+
+
+def _particles(model: Any, data: Path, split: str) -> Any:
+    from equiform.data.nbody_data import read_particles
+    from equiform.particles import own_folder
+
+    with progress_bar(str(data)) as advance:
+        return read_particles(data, split, folders=own_folder(model), progress=advance)
+
+
+def _no_split(split: str) -> None:
+    if split != "test":
+        raise typer.BadParameter("--split is for models of simulated particles")
+
+
+def _no_labels(keys: dict[str, Any]) -> None:
+    if any(keys.values()):
+        raise typer.BadParameter("--energy-key, --forces-key and --stress-key are not for models of simulated particles")

@@ -361,24 +361,48 @@ class NBodySamples(GraphSource):
         return int(np.random.default_rng([seed, epoch, index, 6]).integers(self._room))
 
 
+class Rules(NamedTuple):
+    """Mean squared errors of what a model has to beat, for one label.
+
+    Attributes:
+        still: Of no change.
+        linear: Of factor · v, the given velocity times one number.
+        factor: That number, the best one for training.
+    """
+
+    still: float
+    linear: float
+    factor: float
+
+
+def simple_rules(train: NBodySamples, test: NBodySamples) -> dict[str, Rules]:
+    """No change, and a multiple of the velocity that is fitted on `train`, for every label of `test`."""
+    given, wanted = _motion(train)
+    factors = {name: nbody.fit_linear(given, wanted[name]) for name in LABELS}
+    v, found = _motion(test)
+    return {
+        name: Rules(float((y**2).mean()), float(((factors[name] * v - y) ** 2).mean()), factors[name])
+        for name, y in found.items()
+    }
+
+
 def linear_baseline(train: NBodySamples, test: NBodySamples) -> dict[str, float]:
     """Mean squared position errors on `test`: of x + t · v with the best t for `train`, and of standing still.
 
     Returns:
         `time` (the fitted t), `linear` and `still`.
     """
-    v, d = _motion(train)
-    time = nbody.fit_linear(v, d)
-    v, d = _motion(test)
-    return {"time": time, "linear": float(((time * v - d) ** 2).mean()), "still": float((d**2).mean())}
+    rules = simple_rules(train, test)[LABELS[0]]
+    return {"time": rules.factor, "linear": rules.linear, "still": rules.still}
 
 
-def _motion(samples: NBodySamples) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities and displacements of all particles."""
+def _motion(samples: NBodySamples) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Velocities of all particles, and how positions and velocities change."""
     rows = np.arange(len(samples))
     starts = np.array([samples.start(int(k)) for k in rows])
-    x, v, _ = samples.trajectories
-    return v[rows, starts].astype(float), x[rows, starts + samples.horizon].astype(float) - x[rows, starts]
+    begin = [array[rows, starts].astype(float) for array in samples.trajectories[:2]]
+    ends = [array[rows, starts + samples.horizon] for array in samples.trajectories[:2]]
+    return begin[1], {name: last - first for name, first, last in zip(LABELS, begin, ends)}
 
 
 def _initial_states(

@@ -22,9 +22,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from equiform.graph import Graph, with_padding_edges
+from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
+from equiform.nn.chunks import padded_to_chunks
 from equiform.nn.dropout import graph_drop_path
 from equiform.nn.fields import node_columns
 from equiform.nn.gate import gate, gate_input, scaled_silu
@@ -228,11 +229,7 @@ class Equiformer(eqx.Module):
     def edges(self, graph: Graph) -> Edges:
         """Geometry and masks of the edges, shared by all layers."""
         config = self.config
-        chunk, num_edges = self._edge_chunk(), graph.senders.shape[0]
-        if chunk and num_edges > chunk:
-            num_chunks = -(-num_edges // chunk)
-            chunk = -(-num_edges // num_chunks)  # the least padding
-            graph = with_padding_edges(graph, num_chunks * chunk - num_edges)
+        graph, chunk = padded_to_chunks(graph, self._edge_chunk())
         vectors = jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0)
         distance, nonzero = safe_unit(vectors)[1:]
         message = Irreps.parse(config.irreps_message or config.irreps)
@@ -249,7 +246,7 @@ class Equiformer(eqx.Module):
             basis=self.basis(distance),
             envelope=envelope,
             num_atoms=graph.species.shape[0],
-            chunk=chunk or None,
+            chunk=chunk,
         )
 
     def _edge_chunk(self) -> int:

@@ -28,9 +28,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from equiform.graph import Graph, with_padding_edges
+from equiform.graph import Graph
 from equiform.nn import init
-from equiform.nn.attention import Edges, edge_softmax, in_chunks, sum_over_edges, weigh_heads
+from equiform.nn.attention import Edges, edge_softmax, sum_over_edges, weigh_heads
+from equiform.nn.chunks import in_chunks, padded_to_chunks
 from equiform.nn.dense import MLP
 from equiform.nn.fields import node_columns
 from equiform.nn.linear import Linear
@@ -198,13 +199,10 @@ class SE3Transformer(eqx.Module):
     def edges(self, graph: Graph) -> tuple[Edges, Float[Array, "edges 3"]]:
         """The edges as every layer sees them, and the vectors from sender to receiver."""
         config = self.config
-        chunk, num_edges = config.edge_chunk, graph.senders.shape[0]
+        chunk = config.edge_chunk
         if chunk is None:
             chunk = max(CHUNK_WEIGHTS.get(jax.default_backend(), OTHER_CHUNK_WEIGHTS) // self.weights_per_edge, 64)
-        if chunk and num_edges > chunk:
-            num_chunks = -(-num_edges // chunk)
-            chunk = -(-num_edges // num_chunks)  # the least padding
-            graph = with_padding_edges(graph, num_chunks * chunk - num_edges)
+        graph, chunk = padded_to_chunks(graph, chunk)
         mask = jnp.asarray(graph.edge_mask)
         vectors = jnp.where(mask[:, None], graph.edge_vectors(), 0)
         distance, nonzero = safe_unit(vectors)[1:]
@@ -220,7 +218,7 @@ class SE3Transformer(eqx.Module):
             basis=jnp.concatenate(inputs, axis=1),
             envelope=polynomial_envelope(distance / config.cutoff) if config.cutoff_kind == "smooth" else None,
             num_atoms=graph.species.shape[0],
-            chunk=chunk or None,
+            chunk=chunk,
         )
         return edges, -vectors
 

@@ -27,11 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
 from equiform.nn import init
+from equiform.nn.chunks import in_chunks, is_kept, kept, padded_to_chunks
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
 from equiform.nn.species import type_table
 from equiform.so3.rotations import safe_unit
 
+CPU_CHUNK_CHANNELS = 50_000
+"""Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""
 NORM_EPSILON = 0.1
 """ε of the smooth length of a vector feature, whose components are of order one."""
 
@@ -89,6 +92,7 @@ class Edges(eqx.Module):
         basis: Radial basis of the distance.
         envelope: Cosine cutoff; zero for padding.
         inside: False for padding and edges beyond the cutoff.
+        chunk: Edges whose messages are computed at a time; None: all at once.
     """
 
     senders: Array
@@ -97,6 +101,7 @@ class Edges(eqx.Module):
     basis: Float[Array, "edges basis"]
     envelope: Float[Array, " edges"]
     inside: Bool[Array, " edges"]
+    chunk: int | None = eqx.field(static=True)
 
 
 class TorchMDET(eqx.Module):
@@ -179,6 +184,8 @@ class TorchMDET(eqx.Module):
 
     def edges(self, graph: Graph) -> Edges:
         """Geometry and masks of the edges, shared by all layers."""
+        size = max(CPU_CHUNK_CHANNELS // self.config.channels, 64) if jax.default_backend() == "cpu" else 0
+        graph, chunk = padded_to_chunks(graph, size)
         vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
         directions, distance, _ = safe_unit(vectors)
         inside = jnp.asarray(graph.edge_mask) & (distance < self.config.cutoff)
@@ -189,6 +196,7 @@ class TorchMDET(eqx.Module):
             basis=self.basis(distance),
             envelope=jnp.where(inside, cosine_envelope(distance / self.config.cutoff), 0),
             inside=inside,
+            chunk=chunk,
         )
 
     def decay_mask(self) -> "TorchMDET":
@@ -245,42 +253,65 @@ class Attention(eqx.Module):
         at_zero: Float[Array, "1 basis"],
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
         """`at_zero` is the radial basis at distance zero, for the edge of an atom to itself."""
+        attended = jax.checkpoint(lambda x, v: self._attended(x, v, edges, at_zero), prevent_cse=False, policy=is_kept)
+        return attended(x, v)
+
+    def _attended(self, x: Array, v: Array, edges: Edges, at_zero: Array) -> tuple[Array, Array]:
         atoms, width = x.shape
         y = self.norm(x)
-        q, k, s = self.query(y), self.keys(y), self._heads(self.values(y))
-        u1, u2, u3 = jnp.split(self.vectors(v), 3, axis=-1)
+        filters = self._filters()
+        assert self.values.bias is not None
+        q, k, s = self.query(y), self.keys(y), y @ self._by_part(self.values.weight) + self._by_part(self.values.bias)[None]
+        # What an edge takes from its sender is gathered together: a gather is a scatter in the derivative.
+        sent = jnp.concatenate([k, s, v.reshape(atoms, -1)], axis=1)
         one = jnp.ones(1, x.dtype)
-        scalars, own = self._message(q, k, s, at_zero, one)
-        moved = v * own[0]
-        send, receive = edges.senders, edges.receivers
-        message, (scale, along) = self._message(q[receive], k[send], s[send], edges.basis, edges.envelope)
-        # Attention vanishes with the envelope; vector messages may not, and stop where the edge does.
-        inside = edges.inside[:, None]
-        scalars = scalars + _sum(jnp.where(inside, message, 0), edges, atoms)
-        vectors = v[send] * scale + edges.directions[:, :, None] * along
-        vectors = moved + _sum(jnp.where(inside[:, :, None], vectors, 0).reshape(-1, 3 * width), edges, atoms).reshape(v.shape)
-        o1, o2, o3 = jnp.split(self.out(scalars), 3, axis=1)
-        return x + (u1 * u2).sum(axis=1) * o2 + o3, v + u3 * o1[:, None] + vectors
+        own, factor, _ = self._message(q, k, s, filters, at_zero, one)
+
+        def messages(sent: Array, q: Array, basis: Array, envelope: Array, inside: Array, directions: Array) -> Array:
+            k, s, *v = jax.lax.split(sent, [width, 3 * width, width, width, width], axis=1)
+            message, scale, along = self._message(q, k, s, filters, basis, envelope)
+            components = jax.lax.split(directions, [1, 1, 1], axis=1)
+            message = jnp.concatenate([message, *(part * scale + x * along for part, x in zip(v, components))], axis=1)
+            # Attention vanishes with the envelope; vector messages may not, and stop where the edge does.
+            return jnp.where(inside[:, None], message, 0)
+
+        arguments = (sent[edges.senders], q[edges.receivers], edges.basis, edges.envelope, edges.inside, edges.directions)
+        summed = kept(_sum(in_chunks(messages, arguments, edges.chunk), edges, atoms))
+        scalars, vectors = jax.lax.split(summed, [width, 3 * width], axis=1)
+        o1, o2, o3 = jax.lax.split(self.out(scalars + own), [width] * 3, axis=1)
+        u1, u2, u3 = jax.lax.split(self.vectors(v), [width] * 3, axis=2)
+        moved = v * factor[:, None] + vectors.reshape(v.shape)
+        return x + (u1 * u2).sum(axis=1) * o2 + o3, v + u3 * o1[:, None] + moved
 
     def _message(
-        self, q: Array, k: Array, s: Array, basis: Array, envelope: Array
-    ) -> tuple[Array, tuple[Float[Array, "rows 1 channels"], Float[Array, "rows 1 channels"]]]:
+        self, q: Array, k: Array, s: Array, filters: tuple[Array, Array], basis: Array, envelope: Array
+    ) -> tuple[Float[Array, "rows channels"], Float[Array, "rows channels"], Float[Array, "rows channels"]]:
         """A s1, and the factors s2 and s3 of the sender's vectors and of the direction; one row per edge."""
-        width = q.shape[1]
-        key_filter = jax.nn.silu(self.key_filter(basis))
-        value_filter = self._heads(jax.nn.silu(self.value_filter(basis)))
-        weight = jax.nn.silu(self._heads(q * k * key_filter).sum(axis=2))  # rows heads
+        rows, width = q.shape[0], q.shape[1]
+        # Both filters see the same basis: one matrix product.
+        matrix, bias = filters
+        both = jax.nn.silu(basis @ matrix + bias[None])
+        key_filter, value_filter = jax.lax.split(both, [width, 3 * width], axis=1)
+        weight = jax.nn.silu((q * k * key_filter).reshape(rows, self.num_heads, -1).sum(axis=2))  # rows heads
         if self.vector_cutoff:
-            value_filter = value_filter * envelope[:, None, None]
+            value_filter = value_filter * envelope[:, None]
         else:
             weight = weight * envelope[:, None]
-        s1, s2, s3 = jnp.split(s * value_filter, 3, axis=2)  # rows heads channels/heads
-        rows = s1.shape[0]
-        return (s1 * weight[:, :, None]).reshape(rows, width), (s2.reshape(rows, 1, width), s3.reshape(rows, 1, width))
+        s1, s2, s3 = jax.lax.split(s * value_filter, [width] * 3, axis=1)
+        s1 = s1.reshape(rows, self.num_heads, -1) * weight[:, :, None]
+        return s1.reshape(-1, width), s2, s3
 
-    def _heads(self, values: Array) -> Array:
-        """Channels apart by head: rows, heads, channels of a head."""
-        return values.reshape(values.shape[0], self.num_heads, -1)
+    def _filters(self) -> tuple[Float[Array, "basis _"], Float[Array, " _"]]:
+        """Matrix and bias from the radial basis to the filters of keys and of the three values."""
+        key, value = self.key_filter, self.value_filter
+        assert key.bias is not None and value.bias is not None
+        matrix = jnp.concatenate([key.weight, self._by_part(value.weight)], axis=1)
+        return matrix, jnp.concatenate([key.bias, self._by_part(value.bias)])
+
+    def _by_part(self, columns: Array) -> Array:
+        """Columns in the order part, head, channel; stored are head, part, channel, as in the published code."""
+        by_head = columns.reshape(*columns.shape[:-1], self.num_heads, 3, -1)
+        return jnp.swapaxes(by_head, -3, -2).reshape(columns.shape)
 
 
 class GatedBlock(eqx.Module):

@@ -7,7 +7,6 @@ frame and the definition of the product.
 Source: Liao & Smidt, ICLR 2023, section 3.3 and appendix (linear messages, dot-product attention).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from equiform.nn import init
+from equiform.nn.chunks import in_chunks, is_kept, kept
 from equiform.nn.dropout import dropout, equivariant_dropout
 from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
 from equiform.nn.linear import Linear
@@ -222,7 +222,7 @@ class GraphAttention(eqx.Module):
         Returns:
             The new features and the attention weights before dropout.
         """
-        attended = jax.checkpoint(lambda x, key: self._attended(x, edges, key), prevent_cse=False, policy=_is_kept)
+        attended = jax.checkpoint(lambda x, key: self._attended(x, edges, key), prevent_cse=False, policy=is_kept)
         return attended(x, key)
 
     def _attended(self, x: Features, edges: Edges, key: PRNGKeyArray | None) -> tuple[Features, Array]:
@@ -266,37 +266,6 @@ def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[
     highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
     return jnp.exp(shift - highest[edges.receivers])
-
-
-def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
-    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, unless `kept`.
-
-    On a processor the intermediate values of a chunk stay in its caches; anywhere, the memory they need no longer grows with
-    the number of edges.
-
-    Args:
-        function: Acts on each edge by itself.
-        arguments: Arrays with one row per edge; the number of rows is a multiple of `size`, if there is more than one chunk.
-        size: Edges per chunk; None: all at once, and kept.
-    """
-    num_edges = jax.tree.leaves(arguments)[0].shape[0]
-    if size is None or num_edges <= size:
-        return function(*arguments)
-    folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
-    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False, policy=_is_kept), folded)
-    return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
-
-
-def kept(x: Array) -> Array:
-    """x, marked: of what is computed again for derivatives, it and its derivatives are stored instead.
-
-    `jax.ad_checkpoint.checkpoint_name` would mark x alone, and a reverse pass over a directional derivative needs both.
-    """
-    return jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant)  # all that x has: nothing happens
-
-
-def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive is jax.lax.reduce_precision_p
 
 
 def edge_softmax(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from equiform.graph import batch, make_graph, to_device
+from equiform.models import torchmd_et
 from equiform.models.presets import preset
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.neighbors import neighbor_list
@@ -71,14 +72,14 @@ def from_package(model, kind):
     return eqx.tree_at(lambda m: m.blocks, model, blocks)
 
 
-def graph():
+def graph(copies=1):
     graphs = []
     for number in range(2):
         rows = PACKAGE["batch"] == number
         positions = PACKAGE["positions"][rows]
         senders, receivers, _ = neighbor_list(positions, np.zeros((3, 3)), np.zeros(3, bool), SIZES["cutoff"])
         graphs.append(make_graph(positions, PACKAGE["species"][rows], senders, receivers))
-    return to_device(batch(graphs), jnp.float64)
+    return to_device(batch(graphs * copies), jnp.float64)
 
 
 @pytest.mark.parametrize("kind", READOUTS)
@@ -102,6 +103,26 @@ def test_outputs_and_gradients_are_those_of_the_package(kind, mark):
     assert np.abs(PACKAGE[f"out.{mark}.{kind}"]).min() > 1e-3
     np.testing.assert_allclose(values, PACKAGE[f"out.{mark}.{kind}"], rtol=1e-9)
     np.testing.assert_allclose(gradient, PACKAGE[f"out.{mark}.{kind}.gradient"], atol=1e-9)
+
+
+def test_edges_in_chunks_change_nothing(monkeypatch):
+    """Energies, and the parameter gradient of a loss on energies and forces, as the training step takes it."""
+    at = graph(copies=3)
+    config = TorchMDETConfig(**SIZES)
+    arrays, static = eqx.partition(Potential(TorchMDET(config, key=jax.random.key(0))), eqx.is_inexact_array)
+
+    def loss(arrays):
+        result = eqx.combine(arrays, static).for_training(at, forces=True)
+        return (result["energy"] ** 2).sum() + (result["forces"] ** 2).sum(), result["energy"]
+
+    found = []
+    for channels in (1e9, 1):
+        monkeypatch.setattr(torchmd_et, "CPU_CHUNK_CHANNELS", int(channels))
+        found.append(jax.jit(jax.grad(lambda arrays: loss(arrays), has_aux=True))(arrays))
+        chunks = static.model.edges(at).chunk
+        assert chunks is None if channels > 1 else chunks <= 64 < at.senders.shape[0]
+    for one, other in zip(*(jax.tree.leaves(both) for both in found), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-11 * float(jnp.abs(one).max()))
 
 
 @pytest.mark.parametrize(("name", "millions"), [("et-qm9", 6.865), ("et-md17", 1.340), ("et-ani1", 1.340)])

@@ -1,0 +1,57 @@
+"""Edges some at a time: intermediate values stay in a processor's caches, and memory does not grow with them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from equiform.graph import Graph, with_padding_edges
+
+
+def padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
+    """The graph with as many padding edges as make whole chunks, and how many edges a chunk has; None: all at once.
+
+    Args:
+        graph: The graph.
+        size: Edges per chunk at most; 0: all at once.
+    """
+    num_edges = graph.senders.shape[0]
+    if not size or num_edges <= size:
+        return graph, None
+    num_chunks = -(-num_edges // size)
+    size = -(-num_edges // num_chunks)  # the least padding
+    return with_padding_edges(graph, num_chunks * size - num_edges), size
+
+
+def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
+    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, unless `kept`.
+
+    On a processor the intermediate values of a chunk stay in its caches; anywhere, the memory they need no longer grows with
+    the number of edges.
+
+    Args:
+        function: Acts on each edge by itself.
+        arguments: Arrays with one row per edge; the number of rows is a multiple of `size`, if there is more than one chunk.
+        size: Edges per chunk; None: all at once, and kept.
+    """
+    num_edges = jax.tree.leaves(arguments)[0].shape[0]
+    if size is None or num_edges <= size:
+        return function(*arguments)
+    folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
+    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False, policy=is_kept), folded)
+    return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
+
+
+def kept(x: Array) -> Array:
+    """x, marked: of what is computed again for derivatives, it and its derivatives are stored instead.
+
+    `jax.ad_checkpoint.checkpoint_name` would mark x alone, and a reverse pass over a directional derivative needs both.
+    """
+    return jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant)  # all that x has: nothing happens
+
+
+def is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    """The policy of `jax.checkpoint` that stores what is marked by `kept` and nothing else."""
+    return primitive is jax.lax.reduce_precision_p
