@@ -64,11 +64,12 @@ def make_molecules(sizes: Sequence[int], seed: int = 0, *, stretch: float = 1.0)
     return [_molecule(size, rng, stretch) for size in sizes]
 
 
-def silicon(num_atoms: int) -> Inputs:
+def silicon(num_atoms: int, cutoff: float = CUTOFF) -> Inputs:
     """A periodic box of silicon, its atoms off their places by 0.05 Å.
 
     Args:
         num_atoms: A multiple of 8.
+        cutoff: Pairs nearer than this are edges, Å.
     """
     from ase.build import bulk
 
@@ -78,7 +79,7 @@ def silicon(num_atoms: int) -> Inputs:
     )
     atoms = bulk("Si", cubic=True) * shape
     atoms.positions += 0.05 * np.random.default_rng(0).normal(size=(len(atoms), 3))
-    return Inputs(graph_from_atoms(atoms, CUTOFF), f"Si {shape[0]}×{shape[1]}×{shape[2]} cells")
+    return Inputs(graph_from_atoms(atoms, cutoff), f"Si {shape[0]}×{shape[1]}×{shape[2]} cells")
 
 
 def slabs(count: int) -> Inputs:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from equiform.benchmark.rows import Row
-from equiform.benchmark.scaling import CHANNELS, L_MAX, MOLECULES, Point
+from equiform.benchmark.scaling import CURVES, Point
 from equiform.files import explained
 
 BLUE, GREY = "#2b6cb0", "#a0aec0"
@@ -27,15 +27,9 @@ def plot_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def plot_scaling(points: Sequence[Point], path: Path) -> Path:
-    """Time and memory against atoms, degree and channels."""
-    labels = {"atoms": "atoms", "l_max": "highest degree", "channels": "scalar channels"}
-    fixed = {
-        "atoms": f"degree {L_MAX}, {CHANNELS} channels",
-        "l_max": f"{MOLECULES} molecules, {CHANNELS} channels",
-        "channels": f"{MOLECULES} molecules, degree {L_MAX}",
-    }
-    curves = {name: [point for point in points if point.curve == name] for name in labels}
-    figure, axes = _figure(2, 3, (9.5, 5.0))
+    """Time and memory, a column per curve; dotted: in proportion to the last point."""
+    curves = {name: [point for point in points if point.curve == name] for name in CURVES}
+    figure, axes = _figure(2, len(curves), (3.2 * len(curves), 5.2))
     for column, (name, mine) in enumerate(curves.items()):
         x = [point.x for point in mine]
         for axis, values, label in (
@@ -43,16 +37,15 @@ def plot_scaling(points: Sequence[Point], path: Path) -> Path:
             (axes[1, column], [point.peak_mb or float("nan") for point in mine], "peak memory, MB"),
         ):
             axis.plot(x, values, "o-", color=BLUE)
-            axis.set(xlabel=labels[name], yscale="log", xticks=x)
+            axis.set(xlabel=CURVES[name].label, yscale="log", xticks=x)
             if name != "l_max":
                 axis.set_xscale("log", base=2)
                 axis.set_xticks(x, [f"{value:,}" for value in x])
                 axis.minorticks_off()
-                # What proportional growth would look like.
                 axis.plot(x, [values[-1] * value / x[-1] for value in x], ":", color=GREY)
             if column == 0:
                 axis.set_ylabel(label)
-        axes[0, column].set_title(fixed[name], fontsize=9)
+        axes[0, column].set_title(CURVES[name].fixed.replace(", degree", ",\ndegree"), fontsize=8)
     return _save(figure, path)
 
 

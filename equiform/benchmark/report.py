@@ -8,7 +8,7 @@ from typing import Any
 from equiform.benchmark.cases import Settings
 from equiform.benchmark.machine import Roofs, describe, measure_roofs
 from equiform.benchmark.rows import Row
-from equiform.benchmark.scaling import Point, curves, exponent
+from equiform.benchmark.scaling import CURVES, Point, curves, exponent
 from equiform.errors import UserError
 from equiform.files import explained, to_json, write_atomically
 
@@ -48,6 +48,17 @@ def scaling_lines(points: Sequence[Point]) -> list[str]:
         growth = f"; time ~ {name}^{exponent(mine):.2f} at the upper end" if name != "l_max" else ""
         lines.append(f"{name} → {values}{growth}")
     return lines
+
+
+def scaling_markdown(points: Sequence[Point]) -> str:
+    """The curves as a table for a page."""
+    lines = ["| curve | value | atoms | edges | ms | µs/edge | of matrix | peak MB |", "| --- |" + " ---: |" * 7]
+    for point in points:
+        sizes = f"{point.x:,} | {point.atoms:,} | {point.edges:,}"
+        memory = "–" if point.peak_mb is None else f"{point.peak_mb:,.0f}"
+        times = f"{point.steady_ms:.1f} | {1e3 * point.steady_ms / point.edges:.1f} | {point.matrix_share:.0%}"
+        lines.append(f"| {CURVES[point.curve].label} | {sizes} | {times} | {memory} |")
+    return "\n".join(lines)
 
 
 def check_writable(path: Path) -> None:

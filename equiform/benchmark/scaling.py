@@ -1,28 +1,48 @@
-"""Scaling curves: time and memory of energy + forces against atoms, degree and channels, everything else fixed."""
+"""Scaling curves: time and memory of energy + forces against one size at a time, everything else fixed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from equiform.benchmark.cases import Settings, inference, new_potential
-from equiform.benchmark.inputs import Inputs, make_molecules
+from equiform.benchmark.inputs import Inputs, make_molecules, silicon
 from equiform.graph import batch
 
-CHANNELS, L_MAX, MOLECULES = 64, 2, 16
-"""What the other curves keep fixed."""
-CURVES: dict[str, tuple[int, ...]] = {
-    "atoms": (1, 4, 16, 64),
-    "l_max": (0, 1, 2, 3),
-    "channels": (16, 32, 64, 128),
+CHANNELS, L_MAX, MOLECULES, CUTOFF = 64, 2, 16, 5.0
+"""What the curves keep fixed, but for the one that changes it."""
+
+
+class Curve(NamedTuple):
+    """What is changed, and by what.
+
+    Attributes:
+        label: What stands on the axis.
+        fixed: What is not changed.
+        values: Molecules, atoms in a box, cutoffs in Å, highest degrees, or scalar channels.
+    """
+
+    label: str
+    fixed: str
+    values: tuple[float, ...]
+
+
+CURVES = {
+    "structures": Curve("molecules of 18 atoms", f"degree {L_MAX}, {CHANNELS} channels", (1, 4, 16, 64)),
+    "atoms": Curve("atoms of a box of silicon", f"degree {L_MAX}, {CHANNELS} channels", (64, 216, 512, 1000)),
+    "edges": Curve(
+        "edges", f"216 atoms of silicon, cutoffs 3 to 6.5 Å, degree {L_MAX}, {CHANNELS} channels", (3.0, 4.2, 5.0, 6.5)
+    ),
+    "l_max": Curve("highest degree", f"{MOLECULES} molecules, {CHANNELS} channels", (0, 1, 2, 3)),
+    "channels": Curve("scalar channels", f"{MOLECULES} molecules, degree {L_MAX}", (16, 32, 64, 128)),
 }
-"""Molecules in the batch; the highest degree; scalar channels, half as many for each further degree."""
+"""The curves; of channels, half as many for each further degree."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve; `x` is the number of atoms, the degree, or the scalar channels."""
+    """One point of a curve; `x` is the number of structures, atoms or edges, the degree, or the scalar channels."""
 
     curve: str
     x: int
@@ -55,22 +75,27 @@ def config_fields(channels: int, l_max: int) -> dict[str, Any]:
     }
 
 
-def curves(settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Point]:
+def curves(settings: Settings) -> Iterator[Point]:
     """Measure all points, curve by curve."""
     settings = settings._replace(cached=False)
-    pool = make_molecules([18] * max(CURVES["atoms"]))
-    done, total = 0, sum(map(len, CURVES.values()))
-    for curve, values in CURVES.items():
-        for value in values:
-            molecules = value if curve == "atoms" else MOLECULES
-            fields = config_fields(value if curve == "channels" else CHANNELS, value if curve == "l_max" else L_MAX)
-            potential = new_potential("tiny", (1, 6, 7, 8), **fields)
-            inputs = Inputs(batch(pool[:molecules]), "made here")
-            row = inference(f"{curve} {value}", potential, inputs, settings, forces=True)
-            x = row.atoms if curve == "atoms" else value
-            yield Point(curve, x, row.atoms, row.edges, row.steady_ms, row.gflops, row.matrix_share, row.peak_mb)
-            done += 1
-            progress(done, total)
+    for name, curve in CURVES.items():
+        for value in curve.values:
+            inputs, fields = _case(name, value)
+            elements = tuple(sorted(set(np.asarray(inputs.graph.species).tolist())))
+            row = inference(f"{name} {value:g}", new_potential("tiny", elements, **fields), inputs, settings, forces=True)
+            x = row.edges if name == "edges" else int(value)
+            yield Point(name, x, row.atoms, row.edges, row.steady_ms, row.gflops, row.matrix_share, row.peak_mb)
+
+
+def _case(name: str, value: float) -> tuple[Inputs, dict[str, Any]]:
+    """Structures and fields of the model for one point."""
+    cutoff = value if name == "edges" else CUTOFF
+    channels = int(value) if name == "channels" else CHANNELS
+    fields = config_fields(channels, int(value) if name == "l_max" else L_MAX) | {"cutoff": cutoff}
+    if name in ("atoms", "edges"):
+        return silicon(int(value) if name == "atoms" else 216, cutoff), fields
+    molecules = make_molecules([18] * (int(value) if name == "structures" else MOLECULES))
+    return Inputs(batch(molecules), "made here"), fields
 
 
 def exponent(points: list[Point]) -> float:

@@ -27,7 +27,10 @@ def benchmark(
         typer.Option("--inputs", help="Folder with bench_inputs_qm9_32.npz and bench_inputs_aspirin8.npz.", exists=True),
     ] = None,
     scaling: Annotated[
-        bool, typer.Option("--scaling", help="Curves against atoms, degree and channels; without CASES nothing else.")
+        bool,
+        typer.Option(
+            "--scaling", help="Curves against structures, atoms, edges, degree and channels; without CASES nothing else."
+        ),
     ] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The table for a page.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="Say what cases there are.")] = False,
@@ -58,10 +61,16 @@ def benchmark(
             report.write(json_file, None, machine, roofs, measured, [])  # what is measured is kept, whatever comes
         points = report.scaling_points(settings) if scaling else []
     if as_markdown:
-        say(table.markdown(measured))
+        say(
+            "\n\n".join(
+                part
+                for part in (table.markdown(measured) if measured else "", report.scaling_markdown(points) if points else "")
+                if part
+            )
+        )
     elif measured:
         print_table("", table.COLUMNS, [table.cells(row) for row in measured], right=table.RIGHT)
-    for line in report.scaling_lines(points):
+    for line in () if as_markdown else report.scaling_lines(points):
         say(line)
     for line in report.EXPLANATION if measured else ():
         say(line)

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.benchmark import cases, rows, scaling
+from equiform.benchmark import cases, report, rows, scaling
 from equiform.benchmark.inputs import Inputs, make_molecules, molecules_of, qm9_like_sizes, silicon, slabs
 from equiform.benchmark.machine import Roofs, measure_roofs
 from equiform.benchmark.measure import Compilations, Timing, compiling, measure, memory_of
 from equiform.benchmark.operations import equiformer_operations
-from equiform.benchmark.report import write
 from equiform.errors import UserError
 from equiform.graph import batch
 from equiform.models.presets import preset
@@ -85,9 +84,10 @@ def test_a_measured_model_becomes_a_row_a_file_and_figures(tmp_path):
     assert row.edges == len(inputs.graph.senders) and row.peak_mb and row.peak_mb > 0
     points = [scaling.Point(curve, x, 9, 40, float(x), 1.0, 0.1, 2.0) for curve in scaling.CURVES for x in (1, 2, 4, 8)]
     assert scaling.exponent(points[:4]) == pytest.approx(1)
-    files = write(tmp_path / "all.json", tmp_path / "plots", {"processor": "any"}, Roofs(1e9, 1e9), [row], points)
+    files = report.write(tmp_path / "all.json", tmp_path / "plots", {"processor": "any"}, Roofs(1e9, 1e9), [row], points)
     content = json.loads((tmp_path / "all.json").read_text())
-    assert content["rows"] == [row.as_dict()] and len(content["scaling"]) == 12
+    assert content["rows"] == [row.as_dict()] and len(content["scaling"]) == 20
+    assert report.scaling_markdown(points).count("\n") == 21
     for path in files[1:]:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 100_000
 
