@@ -109,6 +109,7 @@ def ours(model: str, arrays: dict[str, np.ndarray], timed: bool) -> tuple[dict[s
     import optax
 
     from benchmarks.family_speed_timing import best
+    from equiform.compilation import compiler_options
     from equiform.graph import Graph
     from equiform.models import build_model
     from equiform.models.presets import preset
@@ -144,8 +145,8 @@ def ours(model: str, arrays: dict[str, np.ndarray], timed: bool) -> tuple[dict[s
         return optax.apply_updates(params, updates), state
 
     start = time.perf_counter()
-    forward = jax.jit(predict).lower(params, graph).compile()
-    step = jax.jit(update).lower(params, optimizer.init(params), graph, target).compile()
+    forward = jax.jit(predict).lower(params, graph).compile(compiler_options())
+    step = jax.jit(update).lower(params, optimizer.init(params), graph, target).compile(compiler_options())
     compile_seconds = time.perf_counter() - start
     state = optimizer.init(params)
     found = {"compile": compile_seconds, "parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}

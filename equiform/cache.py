@@ -71,8 +71,3 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
-
-
-def compiler_options() -> Any:
-    """Options for large programs: on a processor LLVM's first level, which compiles faster to programs that are as fast."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}

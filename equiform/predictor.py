@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from equiform.compilation import jit
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
 from equiform.potential import Potential
@@ -274,7 +275,7 @@ class Predictor:
         graph = self.graph(atoms)
         with self.precision():
             device = to_device(graph, jnp.dtype(self.dtype))
-            return graph, eqx.filter_jit(getattr(self.potential.model, method))(device)
+            return graph, jit(getattr(self.potential.model, method))(device)
 
     def _each(self, atoms: "Atoms | Sequence[Atoms]", pick: Callable[[Prediction], Any]) -> Any:
         if isinstance(atoms, Sequence):
@@ -350,7 +351,7 @@ def load(path: str | Path, dtype: Dtype = "float32") -> Predictor:
 _traces = 0
 
 
-@eqx.filter_jit
+@jit
 def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Array]:
     global _traces
     _traces += 1
@@ -358,7 +359,7 @@ def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Arra
     return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
 
 
-@eqx.filter_jit
+@jit
 def _scalars(potential: Potential, graph: Graph) -> Array:
     return potential(graph, forces=False)[potential.quantity]
 

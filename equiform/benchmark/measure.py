@@ -11,6 +11,7 @@ import jax.monitoring
 import numpy as np
 
 from equiform.benchmark.machine import Roofs, measure_roofs
+from equiform.compilation import compiler_options
 
 MOST_SECONDS = 20.0
 """Repeats end after so long, even if they are fewer than asked for."""
@@ -89,8 +90,8 @@ def measure(
 
 
 def compiling(function: Any) -> Callable[..., Any]:
-    """How a function made by `jax.jit` is compiled for some arguments."""
-    return lambda *arguments: function.lower(*arguments).compile()
+    """How a function made by `jax.jit` is compiled for some arguments, as the package compiles models."""
+    return lambda *arguments: function.lower(*arguments).compile(compiler_options=compiler_options())
 
 
 def memory_of(program: Any) -> int | None:

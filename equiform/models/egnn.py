@@ -24,10 +24,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
+from equiform.nn.chunks import in_chunks, is_kept, kept, padded_to_chunks
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import polynomial_envelope
 from equiform.nn.species import type_table
 
+CPU_CHUNK_CHANNELS = 400_000
+"""Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""
 MAX_MOVE = 100.0
 """Components of a weighted edge vector are clipped to this, as in the reference."""
 
@@ -153,6 +156,8 @@ class EGNN(eqx.Module):
 
     def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
         config = self.config
+        size = max(CPU_CHUNK_CHANNELS // config.channels, 64) if jax.default_backend() == "cpu" else 0
+        graph, chunk = padded_to_chunks(graph, size)
         senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
         vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
         squared = (vectors**2).sum(axis=1)
@@ -178,6 +183,7 @@ class EGNN(eqx.Module):
             share=share,
             number=number,
             attributes=jnp.concatenate(attributes, axis=1) if attributes else None,
+            chunk=chunk,
         )
         velocity = None if config.velocity is None else self._field(graph, config.velocity)
         h, moved = self.embedding(self.node_inputs(graph)), jnp.zeros_like(graph.positions)
@@ -196,6 +202,7 @@ class Edges(eqx.Module):
         share: Weight of an edge in sums: 0 or 1, or the smooth envelope.
         number: What sums of steps are divided by: the neighbours, or a constant.
         attributes: Invariant inputs of the edges, the same for all layers.
+        chunk: Edges whose messages are computed at a time; None: all at once.
     """
 
     senders: Array
@@ -204,6 +211,7 @@ class Edges(eqx.Module):
     share: Float[Array, " edges"]
     number: Float[Array, "atoms 1"]
     attributes: Float[Array, "edges attributes"] | None
+    chunk: int | None = eqx.field(static=True)
 
 
 class Layer(eqx.Module):
@@ -240,29 +248,21 @@ class Layer(eqx.Module):
         velocity: Float[Array, "atoms 3"] | None,
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
         """Nodes, and how far positions have moved; carrying only that, cell shifts and large coordinates cancel exactly."""
-        width = h.shape[1]
-        message, vectors = self.messages(h, moved, edges)
-        shared = edges.share[:, None]
-        if self.move is None:
-            received = _sum(message * shared, edges.receivers, len(h))
-        else:
-            weight = self.move[1](jax.nn.silu(self.move[0](message)))
-            # Edge vectors point from the receiver to the sender.
-            step = jnp.clip(-vectors * weight, -MAX_MOVE, MAX_MOVE)
-            both = _sum(jnp.concatenate([message, step], axis=1) * shared, edges.receivers, len(h))
-            received, moved = both[:, :width], moved + both[:, width:] / edges.number
+        width, moving = h.shape[1], self.move is not None
+        received = jax.checkpoint(lambda h, moved: self._received(h, moved, edges), prevent_cse=False, policy=is_kept)(h, moved)
+        if moving:
+            received, step = jax.lax.split(received, [width, 3], axis=1)
+            moved = moved + step / edges.number
         if self.follow is not None and velocity is not None:
             moved = moved + self.follow(h) * velocity
         return h + self.node(jnp.concatenate([h, received], axis=1)), moved
 
-    def messages(
-        self, h: Float[Array, "atoms channels"], moved: Float[Array, "atoms 3"], edges: Edges
-    ) -> tuple[Float[Array, "edges channels"], Float[Array, "edges 3"]]:
-        """SiLU(φ_e) and the edge vectors as they are now.
+    def _received(self, h: Array, moved: Array, edges: Edges) -> Float[Array, "atoms _"]:
+        """Sums over neighbours of the messages, and of the steps if positions move.
 
         The rows of the first matrix of φ_e belong to receiver, sender, squared distance and attributes.
         """
-        width, vectors = h.shape[1], edges.vectors
+        width = h.shape[1]
         weight, bias = self.edge.first.weight, self.edge.first.bias
         assert bias is not None
         # What belongs to a node is computed there, and gathered together: a gather is a scatter in the derivative.
@@ -271,14 +271,30 @@ class Layer(eqx.Module):
             receiver = jnp.concatenate([receiver, -moved], axis=1)
             sender = jnp.concatenate([sender, moved], axis=1)
         gathered = receiver[edges.receivers] + sender[edges.senders]
+        arguments = (gathered, edges.vectors, edges.attributes, edges.share)
+        return kept(_sum(in_chunks(self._messages, arguments, edges.chunk), edges.receivers, len(h)))
+
+    def _messages(
+        self, gathered: Array, vectors: Float[Array, "edges 3"], attributes: Array | None, share: Float[Array, " edges"]
+    ) -> Float[Array, "edges _"]:
+        """Messages SiLU(φ_e), and steps if positions move, times the edge's weight; `gathered` is of both ends."""
+        weight = self.edge.first.weight
+        width = weight.shape[1]
         if self.move is not None:
-            vectors = vectors + gathered[:, width:]
+            gathered, difference = jax.lax.split(gathered, [width, 3], axis=1)
+            vectors = vectors + difference
         invariants = (vectors**2).sum(axis=1, keepdims=True)
-        if edges.attributes is not None:
-            invariants = jnp.concatenate([invariants, edges.attributes], axis=1)
-        hidden = gathered[:, :width] + invariants @ weight[2 * width :]
+        if attributes is not None:
+            invariants = jnp.concatenate([invariants, attributes], axis=1)
+        hidden = gathered + invariants @ weight[2 * width :]
         message = jax.nn.silu(self.edge.second(jax.nn.silu(hidden)))
-        return message if self.gate is None else message * jax.nn.sigmoid(self.gate(message)), vectors
+        if self.gate is not None:
+            message = message * jax.nn.sigmoid(self.gate(message))
+        if self.move is not None:
+            factor = self.move[1](jax.nn.silu(self.move[0](message)))
+            # Edge vectors point from the receiver to the sender.
+            message = jnp.concatenate([message, jnp.clip(-vectors * factor, -MAX_MOVE, MAX_MOVE)], axis=1)
+        return message * share[:, None]
 
 
 def _sum(values: Float[Array, "edges _"], receivers: Array, num_atoms: int) -> Float[Array, "atoms _"]:

@@ -33,7 +33,7 @@ from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
 from equiform.nn.species import type_table
 from equiform.so3.rotations import safe_unit
 
-CPU_CHUNK_CHANNELS = 50_000
+CPU_CHUNK_CHANNELS = 100_000
 """Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""
 NORM_EPSILON = 0.1
 """ε of the smooth length of a vector feature, whose components are of order one."""

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from equiform.compilation import jit
 from equiform.graph import Graph
 from equiform.potential import Potential
 
@@ -177,7 +178,7 @@ def compilations() -> int:
     return _traces
 
 
-@eqx.filter_jit
+@jit
 def advance(
     potential: Potential,
     system: System,

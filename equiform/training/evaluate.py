@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from equiform.compilation import compiler_options, jit
 from equiform.data.dataset import Dataset
 from equiform.graph import Graph
 from equiform.potential import Potential
@@ -94,7 +95,7 @@ def evaluate_with_values(
     with jax.enable_x64(dtype == "float64"):
         params, static = split(with_dtype(potential, dtype))
 
-        @jax.jit
+        @jit
         def predict(params: Any, graph: Graph) -> dict[str, jax.Array]:
             outputs = eqx.combine(params, static)(graph, forces="forces" in names, stress="stress" in names)
             return {name: _as_labelled(outputs[name], name, graph) for name in names if name in outputs}
@@ -145,7 +146,7 @@ class Validator:
     def __init__(self, static: Any, dataset: Dataset, terms: Mapping[str, LossConfig], batch_size: int, dtype: str):
         self._static, self._dataset, self._terms = static, dataset, dict(terms)
         self._batch_size, self._dtype = batch_size, dtype
-        self._sums = jax.jit(self._sums_of)
+        self._sums = jax.jit(self._sums_of, compiler_options=compiler_options())
         self._signatures: set[Any] = set()
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from equiform.cache import compiler_options
+from equiform.compilation import compiler_options
 from equiform.errors import UserError
 from equiform.potential import Potential
 from equiform.stored_programs import load_or_compile

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from equiform.graph import fully_connected_edges, make_graph, to_device
+from equiform.models import egnn
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.presets import preset
 from equiform.testing import random_rotation
@@ -68,16 +69,28 @@ def test_the_published_nbody_model_has_its_parameters():
     assert count(eqx.filter_eval_shape(lambda: EGNN(config, key=jax.random.key(0)))) == 134_020
 
 
-def test_positions_move_as_the_published_equations_say():
+@pytest.mark.parametrize("chunked", [False, True])
+def test_positions_move_as_the_published_equations_say(chunked, monkeypatch):
+    monkeypatch.setattr(egnn, "CPU_CHUNK_CHANNELS", 1 if chunked else 10**9)
     model = EGNN(preset("egnn-nbody", channels=8, num_layers=3), key=jax.random.key(1))
     # At the published initialisation positions hardly move; here they shall.
     model = eqx.tree_at(lambda m: [layer.move[1].weight for layer in m.layers], model, replace_fn=lambda w: 3e3 * w)
-    graph = particles()
+    graph = particles(bodies=9)  # 72 edges; a chunk of one channel has 64
     v, q = graph.node_fields["velocity"], graph.node_fields["charge"]
     _, x = written_out(model, graph, np.linalg.norm(v, axis=1, keepdims=True), velocity=v, charge=q)
     found = eqx.filter_jit(model)(to_device(graph, jnp.float64))["displacement"]
     assert np.abs(x - graph.positions - v).max() > 0.1
-    np.testing.assert_allclose(found, x - graph.positions, atol=1e-12)
+    np.testing.assert_allclose(found, x - graph.positions, rtol=1e-11, atol=1e-11)
+
+
+def test_edges_in_chunks_change_no_derivative(monkeypatch):
+    model = EGNN(preset("egnn-nbody", channels=8, num_layers=2), key=jax.random.key(4))
+    graph, found = to_device(particles(bodies=9), jnp.float64), []
+    for channels in (10**9, 1):
+        monkeypatch.setattr(egnn, "CPU_CHUNK_CHANNELS", channels)
+        found.append(eqx.filter_jit(eqx.filter_grad(lambda model: (model(graph)["displacement"] ** 2).sum()))(model))
+    for one, other in zip(*(jax.tree.leaves(eqx.filter(each, eqx.is_array)) for each in found), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12 * float(jnp.abs(one).max()))
 
 
 def test_the_published_property_model_is_a_network_on_summed_atoms():
