@@ -19,7 +19,7 @@ from benchmarks.many_runs import finished, make_missing, mean_and_spread
 from equiform.papers.run import Result, read_result
 
 EQUAL = (
-    "training.max_minutes=4",
+    "training.max_minutes=3",
     "training.epochs=null",
     "training.schedule=step",
     "training.warmup_epochs=null",
