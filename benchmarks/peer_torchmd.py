@@ -1,32 +1,23 @@
-"""The peer's process for benchmarks/peers.py: TorchMD-NET's equivariant transformer, run by the python that has it.
+"""TorchMD-NET's equivariant transformer as a worker of benchmarks/peers.py: the sizes of its examples ET-QM9 and ET-MD17.
 
-    python peer_torchmd.py qm9|md17 INPUTS.npz
-
-Prints a line about itself, then for every line "inference" or "step" on its input a line with the seconds that it took. Needs
-torch and torchmdnet only; nothing of Equiform is imported.
+Its neighbour list is part of the model, and so of the time. `python peer_torchmd.py TASK.npz ANSWERS`.
 """
 
-import json
-import os
-import sys
-import time
+import copy
 import warnings
 
-# Only answers go to the other side: what libraries print, on being imported too, goes to where errors go.
-ANSWERS = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
+import numpy as np
+import torch
+import torchmdnet
+from peer_in_torch import Outputs, size, torch_programs
+from peer_protocol import CUTOFF, read_task, serve
+from torchmdnet.models.model import create_model
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torchmdnet  # noqa: E402
-from torchmdnet.models.model import create_model  # noqa: E402
-
-warnings.filterwarnings("ignore")
-# The published examples ET-QM9 and ET-MD17.
 SIZES = {
-    "qm9": {"embedding_dimension": 256, "num_layers": 8, "num_rbf": 64},
-    "md17": {"embedding_dimension": 128, "num_layers": 6, "num_rbf": 32},
+    False: {"embedding_dimension": 256, "num_layers": 8, "num_rbf": 64},
+    True: {"embedding_dimension": 128, "num_layers": 6, "num_rbf": 32},
 }
+"""Of the published examples: for energies, and with forces."""
 COMMON = {
     "model": "equivariant-transformer",
     "num_heads": 8,
@@ -37,7 +28,7 @@ COMMON = {
     "distance_influence": "both",
     "neighbor_embedding": True,
     "cutoff_lower": 0.0,
-    "cutoff_upper": 5.0,
+    "cutoff_upper": CUTOFF,
     "max_z": 100,
     "max_num_neighbors": 64,
     "precision": 32,
@@ -49,42 +40,29 @@ COMMON = {
 
 
 def main() -> None:
-    form, path = sys.argv[1:]
-    forces = form == "md17"
+    task = read_task()
+    warnings.filterwarnings("ignore")
     torch.manual_seed(0)
-    model = create_model({**COMMON, **SIZES[form], "derivative": forces})
-    with np.load(path) as arrays:
-        z, index = torch.tensor(arrays["z"], dtype=torch.long), torch.tensor(arrays["batch"], dtype=torch.long)
-        positions = torch.tensor(arrays["pos"], dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    size = sum(parameter.numel() for parameter in model.parameters())
+    sizes = SIZES[task.forces]
+    model = create_model({**COMMON, **sizes, "derivative": task.forces})
+    frozen = copy.deepcopy(model).requires_grad_(False).eval()
+    z = torch.tensor(np.concatenate([numbers for numbers, _ in task.molecules]), dtype=torch.long)
+    positions = torch.tensor(np.concatenate([positions for _, positions in task.molecules]), dtype=torch.float32)
+    index = torch.repeat_interleave(torch.tensor([len(numbers) for numbers, _ in task.molecules]))  # molecule of every atom
 
-    def inference() -> None:
-        model.eval()
-        with torch.set_grad_enabled(forces):
-            energy, _ = model(z, positions.clone(), index)
-        energy.detach()
-
-    def step() -> None:
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
+    def run(model: torch.nn.Module) -> Outputs:
         energy, force = model(z, positions.clone(), index)
-        loss = energy.abs().mean()
-        if forces:
-            loss = loss + 10 * force.norm(dim=1).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+        return energy, force if task.forces else None
 
-    version = getattr(torchmdnet, "__version__", "?")
-    name = f"TorchMD-NET {version} ET {SIZES[form]['embedding_dimension']}×{SIZES[form]['num_layers']}"
-    about = {"name": name, "torch": torch.__version__, "threads": torch.get_num_threads(), "parameters": size}
-    print(json.dumps(about), file=ANSWERS, flush=True)
-    programs = {"inference": inference, "step": step}
-    for line in sys.stdin:
-        start = time.perf_counter()
-        programs[line.strip()]()
-        print(json.dumps({"seconds": time.perf_counter() - start}), file=ANSWERS, flush=True)
+    pairs, _, _ = model.representation_model.distance(positions, index, None)  # with loops, and rows of −1 that pad
+    about = {
+        "code": f"TorchMD-NET {torchmdnet.__version__} ET {sizes['embedding_dimension']}×{sizes['num_layers']}",
+        "parameters": size(model),
+        "edges": int((pairs[0] != pairs[1]).sum()),
+        "threads": torch.get_num_threads(),
+        "warm_up": 3,  # TorchScript optimises during the first calls
+    }
+    serve(task, about, torch_programs(lambda: run(frozen), lambda: run(model.train()), model.parameters(), task.forces))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The two programs of a peer in PyTorch, for the workers of benchmarks/peers.py: one loss and optimiser for all of them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from peer_protocol import CLIP_NORM, FORCE_WEIGHT, LEARNING_RATE
+
+Outputs = tuple[torch.Tensor, torch.Tensor | None]
+"""Energies of the molecules, and the forces on all atoms if there are any."""
+
+
+def torch_programs(
+    evaluate: Callable[[], Outputs], train: Callable[[], Outputs], parameters: Iterable[Any], forces: bool
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """Inference and training step.
+
+    Args:
+        evaluate: The model as it is used, its parameters frozen.
+        train: The model as it is trained.
+        parameters: Of the latter.
+        forces: Whether there are forces.
+    """
+    weights = list(parameters)
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE)
+
+    def inference() -> torch.Tensor:
+        with torch.set_grad_enabled(forces):
+            energy, force = evaluate()
+        return (energy.mean() if force is None else energy.mean() + force.abs().mean()).detach()
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        energy, force = train()
+        loss = energy.abs().mean()
+        if force is not None:
+            loss = loss + FORCE_WEIGHT * force.norm(dim=1).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+        optimizer.step()
+        return loss.detach()
+
+    return {"inference": inference, "step": step}
+
+
+def size(model: torch.nn.Module) -> int:
+    """Trainable numbers of a model."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
