@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from equiform.data.nbody_sets import is_nbody_file
 from equiform.errors import UserError
 
 
@@ -32,13 +33,15 @@ def find_model(path: Path) -> Path:
 
 
 def about(path: Path) -> About:
-    """Describe a data file, a model folder or a run folder.
+    """Describe a data file, a model folder or a run folder; also simulated particles, one file or the folder of a set.
 
     Raises:
         UserError: It is none of them.
     """
     if (path / "run.json").is_file():
         return _run(path)
+    if is_nbody_file(path) or (path.is_dir() and is_nbody_file(path / "train.npz")):
+        return About(_particles(path))
     if path.is_dir() or path.name in ("config.json", "weights.safetensors"):
         return About(_model(path))
     return _data(path)
@@ -107,6 +110,29 @@ def _run(path: Path) -> About:
         lines.append(str(error))
     lines += ["", "recipe:", *(f"  {line}" for line in run.recipe.splitlines())]
     return About(lines)
+
+
+def _particles(path: Path) -> list[str]:
+    from equiform.data.nbody_sets import SPLITS, NBodySamples, simple_rules
+
+    files = [path] if path.is_file() else [path / f"{split}.npz" for split in SPLITS]
+    samples = {file: NBodySamples.read(file) for file in files if file.is_file()}
+    first = next(iter(samples.values()))
+    told = first.metadata
+    ahead = first.horizon * told.get("steps_per_frame", 1)
+    lines = [
+        f"simulated particles: {path}",
+        f"set: {told.get('set', '?')}, {told.get('about', '')}",
+        f"task: {first.num_bodies} particles, from frame {told['start']} to {first.horizon} frames later ({ahead:,} steps)",
+    ]
+    for file, part in samples.items():
+        rules = simple_rules(first, part)
+        lines.append(f"{file.name}: {len(part):,} simulations of {part.trajectories.positions.shape[1]} frames")
+        lines += [
+            f"  {name}: mean squared error {rule.still:.4g} of no change, {rule.linear:.4g} of {rule.factor:.3g} v"
+            for name, rule in rules.items()
+        ]
+    return lines
 
 
 def _data(path: Path) -> About:

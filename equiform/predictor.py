@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from equiform.compilation import jit
+from equiform.data.nbody_sets import LABELS
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
 from equiform.potential import Potential
@@ -114,6 +115,18 @@ class Predictor:
         """Atomic numbers that the model knows."""
         return known_elements(self.potential)
 
+    def require_energy(self) -> None:
+        """Refuse what needs energies and forces of a model that gives something else.
+
+        Raises:
+            UserError: The model gives another quantity of a structure, or vectors of simulated particles.
+        """
+        quantity, unit = self.potential.quantity, self.potential.unit
+        if quantity in LABELS:
+            raise UserError(f"this model says where simulated particles go ({quantity}); it has no energies and forces")
+        if quantity != "energy":
+            raise UserError(f"this model gives {quantity} ({unit}) of a structure, not energies and forces")
+
     def with_own_capacity(self) -> "Predictor":
         """The same model with a capacity and a count of compilations of its own; nothing is copied."""
         other = copy(self)
@@ -177,6 +190,7 @@ class Predictor:
                 are not finite, or a periodic direction without a cell vector; or the model's answer is not
                 finite.
         """
+        self.require_energy()
         structures = list(structures)
         results: list[Prediction | None] = [None] * len(structures)
         done = 0
@@ -222,6 +236,7 @@ class Predictor:
 
     def predict_one(self, atoms: "Atoms") -> Prediction:
         """Evaluate one structure, in a capacity that grows with hysteresis from call to call."""
+        self.require_energy()
         graph = self.graph(atoms)
         capacity = self._capacity.fit(graph.capacity.atoms, graph.capacity.edges)
         return self._evaluate([graph], [atoms], [None], capacity)[0]
@@ -308,10 +323,6 @@ class Predictor:
         indices: Sequence[int | None],
         capacity: Capacity,
     ) -> list[Prediction]:
-        if self.potential.quantity != "energy":
-            raise UserError(
-                f"this model gives {self.potential.quantity} ({self.potential.unit}) of a structure, not energies and forces"
-            )
         stressed = has_stress(structures[0])
         before = _traces
         with self.precision():

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from equiform import demo
 from equiform.cli import app
 from equiform.recipe import shipped_data
-from tests.test_cli import ToySettings
+from tests.cli.commands import ToySettings
 from tests.toy import ToyModel
 
 RECIPE = """\

@@ -73,7 +73,7 @@ def equivariance_errors(
     Args:
         potential: The model.
         dataset: Host graphs.
-        names: Readouts; those that are no vectors per node are left out.
+        names: Readouts; those that are no vectors per node, or zero everywhere, are left out.
         dtype: Precision of weights and arithmetic.
     """
     import equinox as eqx
@@ -90,5 +90,6 @@ def equivariance_errors(
             return outputs(model, to_device(graph, np.dtype(dtype)))[name]
 
         vectors = {name for name, value in graph.node_fields.items() if value.ndim == 2 and value.shape[1] == 3}
-        wanted = [name for name in names if name in vectors]
+        at_rest = outputs(model, to_device(graph, np.dtype(dtype)))
+        wanted = [name for name in names if name in vectors and np.abs(np.asarray(at_rest[name])).max() > 0]
         return {name: equivariance_error(lambda g, name=name: predict(g, name), graph) for name in wanted}

@@ -13,7 +13,8 @@ from equiform.training.evaluate import Evaluation
 Vectors = dict[str, Float[np.ndarray, "simulations bodies 3"]]
 """Predictions by name."""
 
-_PANELS = 6
+PANELS = 6
+"""Simulations in one picture."""
 
 
 def by_simulation(evaluation: Evaluation, samples: NBodySamples) -> Vectors:
@@ -22,6 +23,25 @@ def by_simulation(evaluation: Evaluation, samples: NBodySamples) -> Vectors:
         name: values.predicted[np.argsort(values.structure, kind="stable")].reshape(len(samples), -1, 3)
         for name, values in evaluation.values.items()
     }
+
+
+def mean_squared_errors(
+    samples: NBodySamples, predicted: Float[np.ndarray, "samples bodies 3"]
+) -> Float[np.ndarray, "samples"]:
+    """Of the predicted displacements, simulation by simulation."""
+    true = np.stack([samples.path(k)[-1] - samples.path(k)[0] for k in range(len(samples))])
+    return ((predicted - true) ** 2).mean(axis=(1, 2))
+
+
+def spread_over(errors: Float[np.ndarray, "samples"], count: int) -> list[int]:
+    """Simulations spread over the quantiles of the error, the best first and the worst last."""
+    order = np.argsort(errors)
+    return [int(k) for k in order[np.unique(np.linspace(0, len(order) - 1, count).astype(int))]]
+
+
+def plane_of(cloud: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "2 3"]:
+    """The two axes along which points spread most."""
+    return np.linalg.svd(cloud - cloud.mean(axis=0), full_matrices=False)[2][:2]
 
 
 def trajectories(
@@ -44,19 +64,15 @@ def trajectories(
     Returns:
         The path of the PNG file.
     """
-    true = np.stack([samples.path(k)[-1] - samples.path(k)[0] for k in range(len(samples))])
-    error = ((predicted - true) ** 2).mean(axis=(1, 2))
-    if chosen is None:
-        order = np.argsort(error)
-        chosen = [int(k) for k in order[np.unique(np.linspace(0, len(order) - 1, _PANELS).astype(int))]]
+    error = mean_squared_errors(samples, predicted)
+    chosen = spread_over(error, PANELS) if chosen is None else chosen
     lines = -(-len(chosen) // 3)
     figure = _figure(3, title, height=3.4 * lines)
     for panel, index in enumerate(chosen):
         axes = figure.add_subplot(lines, 3, panel + 1)
         steps = samples.path(index).astype(float)  # frames bodies 3
         end = steps[0] + predicted[index]
-        cloud = np.concatenate([steps.reshape(-1, 3), end])
-        plane = np.linalg.svd(cloud - cloud.mean(axis=0), full_matrices=False)[2][:2]
+        plane = plane_of(np.concatenate([steps.reshape(-1, 3), end]))
         for body, charge in enumerate(samples.trajectories.charges[index]):
             colour = COLOURS[0] if charge > 0 else COLOURS[1]
             way, goal = steps[:, body] @ plane.T, end[body] @ plane.T

@@ -1,4 +1,4 @@
-"""`equiform analyze attention`: what a trained model attends to."""
+"""`equiform analyze …`: what a trained model attends to, and where it sends atoms and particles."""
 
 from pathlib import Path
 from typing import Annotated
@@ -83,3 +83,53 @@ def relaxation(
         rows = [(rule.name, f"{rule.mae:.4f}", f"{rule.cosine:.3f}") for rule in part.rules]
         heads = ("prediction", "MAE (Å)", "cosine with the true displacement")
         print_table(f"{part.count} {part.frames}, atoms of tag > 0", heads, rows, right=(1, 2))
+
+
+@analyze.command(
+    epilog=examples(
+        "equiform analyze trajectory runs/nbody-egnn-1",
+        "equiform analyze trajectory runs/nbody-egnn-1 nbody-egnn -o paths.gif --simulations 4",
+    )
+)
+def trajectory(
+    model: Annotated[Path, typer.Argument(help="A run of simulated particles, or its model.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="A set's name, folder or .npz file; the set of the run if not given.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="GIF file to write.")] = Path("trajectory.gif"),
+    simulations: Annotated[int, typer.Option("--simulations", min=1, max=12, help="How many, from the best to the worst.")] = 6,
+    split: Annotated[str, typer.Option(help="Which part of the set: train, validation or test.")] = "test",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """An animation of simulated particles: true paths, and the prediction when its time has come."""
+    from equiform.about import find_model
+    from equiform.analysis.animation import animate
+    from equiform.analysis.trajectories import mean_squared_errors, spread_over
+    from equiform.data.nbody_data import read_particles
+    from equiform.errors import UserError
+    from equiform.extxyz import check_place
+    from equiform.modelfile import load_model
+    from equiform.particles import gives_vectors, own_folder, predict_particles
+
+    if output.suffix != ".gif":
+        raise UserError(f"{output}: animations are written as GIF; name the file *.gif")
+    check_place(output, overwrite=overwrite)
+    loaded = load_model(find_model(model))
+    own = own_folder(loaded)
+    if not gives_vectors(loaded):
+        raise UserError(f"{model} gives {loaded.potential.quantity} of structures; it does not say where particles go")
+    if data is None and not own:
+        raise UserError(f"{model} does not say on which set it was trained; name one, such as nbody-egnn")
+    start_jax()
+    particles = read_particles(data or next(iter(own)), split, folders=own)
+    if particles.samples.horizon == 0:
+        raise UserError(f"{particles.about}: there is no true path to compare with")
+    with progress_bar("predicting") as advance:
+        predicted = predict_particles(loaded, particles.samples, progress=advance)
+    if "displacement" not in predicted:
+        raise UserError(f"{model} gives {', '.join(predicted)}, but no displacement: there is no path to draw")
+    errors = mean_squared_errors(particles.samples, predicted["displacement"])
+    chosen = spread_over(errors, simulations)
+    animate(output, particles.samples, predicted["displacement"], chosen, title=f"{model}: {particles.about.partition(';')[0]}")
+    say(f"mean squared error over {len(errors)} simulations of {particles.about}: {errors.mean():.4g}")
+    say(f"written: {output}, simulations {', '.join(map(str, chosen))}")

@@ -135,9 +135,9 @@ def _evaluate_particles(model: Any, data: Path, split: str, as_json: bool, dtype
     for line in found.lines:
         say(line)
     heads = ("vector", "MSE", "MAE", "RMSE", "Δ_EQ", "MSE of no change", "MSE of number · v", "number")
+    shown = ("mse", "mae", "rmse", "equivariance_error", "still", "linear", "factor")
     rows = [
-        (name, *(f"{error[key]:.4g}" for key in ("mse", "mae", "rmse", "equivariance_error", "still", "linear", "factor")))
-        for name, error in found.errors.items()
+        (name, *("–" if error[key] is None else f"{error[key]:.4g}" for key in shown)) for name, error in found.errors.items()
     ]
     print_table("", heads, rows, right=range(1, len(heads)))
 

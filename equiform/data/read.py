@@ -64,7 +64,16 @@ def _files(path: "str | Path | Sequence[str | Path]") -> list[tuple[Path, str | 
         raise UserError(f"{file}: no such file (working directory: {Path.cwd()})")
     if file.is_dir():
         raise UserError(f"{file} is a folder; name a file, or a pattern such as {file / '*.xyz'}")
+    if file.suffix == ".npz" and _holds_particles(file):
+        hint = f"train a model of particles with: equiform train nbody-egnn data.folder={file.parent}"
+        raise UserError(f"{file} holds simulated particles, not structures of atoms; {hint}")
     return [(file, part)]
+
+
+def _holds_particles(file: Path) -> bool:
+    from equiform.data.nbody_sets import is_nbody_file
+
+    return is_nbody_file(file)
 
 
 def _read_file(file: Path, index: str | int, skip: bool, warnings: list[str] | None) -> "list[ase.Atoms]":

@@ -25,6 +25,7 @@ class EquiformCalculator(Calculator):
 
     def __init__(self, predictor: Predictor, **kwargs: Any):
         super().__init__(**kwargs)
+        predictor.require_energy()
         # With a capacity of its own: another user of the predictor, with other structures, does not make it
         # grow.
         self.predictor = predictor.with_own_capacity()

@@ -188,6 +188,7 @@ def _prepared(
     predictor: Predictor, atoms: "Atoms", config: MDConfig
 ) -> tuple[Substance, Float[np.ndarray, "atoms 3"], Float[np.ndarray, "atoms 3"], int]:
     """Check the structure; returns it with its initial velocities and degrees of freedom."""
+    predictor.require_energy()
     predictor.graph(atoms)  # for its checks
     periodic, name = bool(atoms.pbc.any()), atoms.get_chemical_formula()
     if len(atoms) == 1 and not periodic:
