@@ -38,8 +38,8 @@ docs: $(VENV)/.docs  ## the documentation as a web site, in site/
 parity: $(VENV)/.base  ## compare with the stored references of the published code
 	$(BIN)/python -m benchmarks.parity
 
-bench: $(VENV)/.base  ## how fast it is on this machine (about ten minutes)
-	$(BIN)/equiform benchmark --plot runs/benchmark --json runs/benchmark.json
+bench: $(VENV)/.base  ## how fast it is on this machine, all cases and curves (about a quarter of an hour)
+	$(BIN)/equiform benchmark all --scaling --plot runs/benchmark --json runs/benchmark.json
 
 clean:  ## remove caches and built files; runs/ and .venv/ stay
 	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info
