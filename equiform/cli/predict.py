@@ -157,8 +157,13 @@ def _particles(model: Any, data: Path, split: str) -> Any:
     from equiform.data.nbody_data import read_particles
     from equiform.particles import own_folder
 
+    own = own_folder(model)
     with progress_bar(str(data)) as advance:
-        return read_particles(data, split, folders=own_folder(model), progress=advance)
+        particles = read_particles(data, split, folders=own, progress=advance)
+    of = particles.samples.metadata.get("set")
+    if own and of is not None and of not in own:
+        warn(f"these simulations are of {of}, but the model was trained on {', '.join(own)}")
+    return particles
 
 
 def _no_split(split: str) -> None:

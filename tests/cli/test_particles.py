@@ -68,6 +68,13 @@ def test_errors_of_every_vector_stand_beside_those_of_simple_rules(model, walls,
         assert found["equivariance_error"] < 1e-12
 
 
+def test_another_task_than_the_models_own_is_warned_about(model, tmp_path):
+    make_set("nbody-demetar", tmp_path, counts={"train": 3, "validation": 1, "test": 2})
+    result = Result("evaluate", model, tmp_path)
+    assert result.status == 0
+    assert "warning: these simulations are of nbody-demetar, but the model was trained on nbody-se3" in result.err
+
+
 def test_errors_are_printed_with_the_rules_and_where_they_were_fitted(model, walls, tmp_path):
     result = Result("evaluate", model, walls, "--split", "validation")
     assert result.status == 0 and "3 simulations" in result.out and "fitted on the training part" in result.out
