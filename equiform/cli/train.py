@@ -95,6 +95,8 @@ def train(
     quantities = {name for errors in outcome.errors.values() for name in errors}
     if quantities & {"energy", "energy_per_atom", "forces"}:
         say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
+    elif "trajectories" in outcome.plots:
+        say(f"try: equiform analyze trajectory {folder}   or   equiform predict {folder} STATES.npz -o later.npz")
 
 
 def _read(source: str | None, changes: list[str], output: str | None) -> Any:

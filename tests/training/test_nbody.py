@@ -46,6 +46,7 @@ def test_a_recipe_trains_validates_and_reports(folder, tmp_path):
     ended = command("train", "nbody-egnn", *settings)
     assert ended.exit_code == 0, ended.stderr
     assert "mean squared error" in ended.stdout and "displacement" in ended.stdout
+    assert f"equiform analyze trajectory {tmp_path / 'run'}" in ended.stdout
     errors = json.loads((tmp_path / "run" / "errors.json").read_text())
     assert set(errors["test"]) == {"displacement"} and errors["test"]["displacement"]["count"] == 20 * 15
     loaded = load_model(tmp_path / "run" / "best").potential
