@@ -11,8 +11,18 @@ import optax
 from peer_protocol import CLIP_NORM, FORCE_WEIGHT, LEARNING_RATE
 
 
+def keep_programs(cache: Path | None) -> None:
+    """Look for compiled programs in a folder, and leave them there; to be called before anything is compiled.
+
+    A program is divided for the threads that there are when it is compiled, which JAX's own key does not say.
+    """
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache / f"jax-{threads()}-threads"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def jax_programs(
-    predict: Callable[[Any, Any], tuple[jax.Array, jax.Array | None]], parameters: Any, graph: Any, cache: Path | None
+    predict: Callable[[Any, Any], tuple[jax.Array, jax.Array | None]], parameters: Any, graph: Any
 ) -> dict[str, Callable[[], float]]:
     """Inference and training step, each one compiled program.
 
@@ -20,11 +30,7 @@ def jax_programs(
         predict: Energies of the molecules and forces (or none) from parameters and graph.
         parameters: A tree of arrays.
         graph: The batch, on the device.
-        cache: Folder that keeps compiled programs.
     """
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adamw(LEARNING_RATE))
 
     def loss(parameters: Any, graph: Any) -> jax.Array:

@@ -15,7 +15,7 @@ from mlip.graph import Graph
 from mlip.graph.batching_helpers import batch_graphs, pad_with_graphs
 from mlip.models import ForceField, Mace, Visnet
 from mlip.typing.properties import Properties
-from peer_in_jax import jax_programs, size, threads
+from peer_in_jax import jax_programs, keep_programs, size, threads
 from peer_protocol import CUTOFF, Task, read_task, serve
 
 NETWORKS: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -39,6 +39,7 @@ def batch_of(task: Task) -> tuple[Graph, int]:
 
 def main() -> None:
     task = read_task()
+    keep_programs(task.cache)
     batch, num_edges = batch_of(task)
     network, options, words = NETWORKS[task.peer]
     info = DatasetInfo(
@@ -62,7 +63,7 @@ def main() -> None:
         "threads": threads(),
         "warm_up": 2,
     }
-    serve(task, about, jax_programs(predict, field.params, batch, task.cache))
+    serve(task, about, jax_programs(predict, field.params, batch))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def compiled(model: torch.nn.Module, task: Task, batch: AtomicDataDict.Type, fol
     outputs = [AtomicDataDict.TOTAL_ENERGY_KEY] + ([AtomicDataDict.FORCE_KEY] if task.forces else [])
     names = {"graph": "num_frames", "node": "num_nodes", "edge": "num_edges"}
     elements = "-".join(map(str, task.elements))
-    path = folder / f"nequip-{nequip.__version__}-{torch.__version__}-{PRESET}-{elements}-{task.forces:d}.nequip.pt2"
+    threads = torch.get_num_threads()  # the compiled code is divided for these
+    kind = f"{PRESET}-{elements}-{'forces' if task.forces else 'energy'}-{threads}-threads"
+    path = folder / f"nequip-{nequip.__version__}-torch-{torch.__version__}-{kind}.nequip.pt2"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             made = aot_export_model(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jraph
 from nequix.data import atomic_numbers_to_indices, dict_to_graphstuple, preprocess_graph
 from nequix.model import Nequix, node_graph_idx
-from peer_in_jax import jax_programs, size, threads
+from peer_in_jax import jax_programs, keep_programs, size, threads
 from peer_protocol import CUTOFF, Task, read_task, serve
 
 LAYERS, IRREPS = 4, "128x0e + 64x1o + 32x2e"
@@ -28,6 +28,7 @@ def batch_of(task: Task) -> jraph.GraphsTuple:
 
 def main() -> None:
     task = read_task()
+    keep_programs(task.cache)
     batch = batch_of(task)
     num_edges = int(batch.n_edge.sum())
     model = Nequix(
@@ -62,7 +63,7 @@ def main() -> None:
         "threads": threads(),
         "warm_up": 2,
     }
-    serve(task, about, jax_programs(predict, parameters, jax.tree.map(jnp.asarray, batch), task.cache))
+    serve(task, about, jax_programs(predict, parameters, jax.tree.map(jnp.asarray, batch)))
 
 
 if __name__ == "__main__":

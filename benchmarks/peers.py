@@ -10,6 +10,7 @@ implementation of TorchMD-NET's model. Rounds alternate, so a machine that drift
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -202,9 +203,12 @@ def main() -> None:
         if not pythons:
             raise UserError("no --peer was given: there is nothing to compare with")
         jax.config.update("jax_platforms", "cpu")
+        cores = len(os.sched_getaffinity(0))  # programs are divided for these when they are compiled
+        if cores < (os.cpu_count() or 1):
+            say(f"this process and its peers may use {cores} of {os.cpu_count()} cores: they were pinned (taskset)")
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
-            jax.config.update("jax_compilation_cache_dir", str(options.cache / "jax"))
+            jax.config.update("jax_compilation_cache_dir", str(options.cache / f"jax-{cores}-threads"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         rounds = 0 if options.warm else options.rounds
         rows: list[PeerRow] = []
