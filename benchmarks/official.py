@@ -55,17 +55,20 @@ def config_of(folder: Path, product: str = "aligned") -> EquiformerConfig:
 
 def model_of(folder: Path, product: str, dtype: Any, *, key: Any) -> Equiformer:
     """The stored model with its weights, in a given precision."""
-    model = Equiformer(config_of(folder, product), key=key)
-    if folder.name in FULL:
-        formula = json.loads((folder / "weights_formula.json").read_text())
-        state = {name: formula_weights(name, **entry) for name, entry in formula.items()}
-    else:
-        with np.load(folder / "state_f32.npz") as archive:
-            state = {name: archive[name] for name in archive.files}
+    model, state = Equiformer(config_of(folder, product), key=key), state_of(folder)
     shapes = official_shapes(model)
     if shapes != {name: array.shape for name, array in state.items()}:
         raise ValueError(f"{folder.name}: our parameters do not have the official names and shapes")
     return with_official_state(model, state, dtype)
+
+
+def state_of(folder: Path) -> dict[str, np.ndarray]:
+    """The weights of a stored model by official name, float32."""
+    if folder.name in FULL:
+        formula = json.loads((folder / "weights_formula.json").read_text())
+        return {name: formula_weights(name, **entry) for name, entry in formula.items()}
+    with np.load(folder / "state_f32.npz") as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def formula_weights(name: str, shape: list[int], mean: float, std: float) -> np.ndarray:

@@ -33,6 +33,7 @@ class Task:
         forces: Whether the programs have forces; else energies only.
         molecules: Atomic numbers and positions (Å) of every molecule.
         cache: Folder for compiled programs, if they are to be kept.
+        folder: Where the task's file lies, and others that belong to it.
         answers: Where answers go.
     """
 
@@ -40,6 +41,7 @@ class Task:
     forces: bool
     molecules: list[tuple[np.ndarray, np.ndarray]]
     cache: Path | None
+    folder: Path
     answers: TextIO
 
     @property
@@ -59,7 +61,8 @@ def read_task() -> Task:
         numbers, positions, index = arrays["z"], arrays["pos"], arrays["batch"]
         peer, forces, cache = str(arrays["peer"]), bool(arrays["forces"]), str(arrays["cache"])
     molecules = [(numbers[index == graph], positions[index == graph]) for graph in range(index.max() + 1)]
-    return Task(peer, forces, molecules, Path(cache) if cache else None, os.fdopen(int(descriptor), "w"))
+    kept = Path(cache) if cache else None
+    return Task(peer, forces, molecules, kept, Path(path).parent, os.fdopen(int(descriptor), "w"))
 
 
 def serve(task: Task, about: dict[str, Any], programs: dict[str, Callable[[], Any]]) -> None:

@@ -10,87 +10,23 @@ implementation of TorchMD-NET's model. Rounds alternate, so a machine that drift
 
 import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import equinox as eqx
-import jax
-import numpy as np
 from rich.console import Console
 
 from benchmarks.peer_process import PEERS, Peer, PeerFailed, start, temporary_folder
-from benchmarks.peer_table import OURS, PeerRow, markdown_table, plot, terminal_table
-from equiform.benchmark.cases import new_potential, num_parameters, training_step, with_labels
+from benchmarks.peer_table import PeerRow, markdown_table, plot, terminal_table
+from benchmarks.peer_turns import PROGRAMS, Code, our_code, set_up, take_turns
 from equiform.benchmark.inputs import molecules_of
 from equiform.benchmark.machine import describe
 from equiform.errors import UserError
-from equiform.graph import Graph, batch, to_device
 
 FORMS = {"qm9": ("qm9", "qm9-l2-nonlinear", "torchmd-et-qm9"), "md17": ("aspirin", "md17-l2", "torchmd-et-md17")}
 """Molecules, our Equiformer (to which all times are compared), and our other preset; qm9 has energies, md17 forces too."""
-PROGRAMS = ("inference", "step")
 EDGE_TOLERANCE = 0.005
 """A peer whose edges differ by more does other work; pairs at the very cutoff may fall on either side of it."""
-PAUSE = 0.2
-"""Seconds before each run: the threads of the one before have gone to sleep."""
-
-
-@dataclass(frozen=True)
-class Code:
-    """Something that is timed: a peer, or a model of ours.
-
-    Attributes:
-        name: Name, version and size.
-        parameters: Numbers that it trains.
-        edges: Edges that it uses.
-        warm_up: Calls until it is as fast as it gets.
-        programs: Those it has.
-        run: Seconds of one run of a program.
-    """
-
-    name: str
-    parameters: int
-    edges: int
-    warm_up: int
-    programs: Sequence[str]
-    run: Callable[[str], float]
-
-
-def our_code(name: str, molecules: list[Graph], *, forces: bool) -> Code:
-    """One of our presets, its programs compiled at their first call."""
-    graph = to_device(with_labels(batch(molecules)))
-    potential = new_potential(name, tuple(sorted(set(np.concatenate([g.species for g in molecules]).tolist()))))
-    arrays, static = eqx.partition(potential, eqx.is_inexact_array)
-    step = training_step(potential, forces=forces)
-    numbers = np.asarray([1e-4, *(term.weight for term in step.terms.values())], np.float32)
-    training: dict[str, Any] = {}
-
-    @jax.jit
-    def evaluate(arrays: Any, graph: Graph) -> Any:
-        result = eqx.combine(arrays, static)(graph, forces=forces)
-        return result["energy"], result.get("forces")
-
-    def run(program: str) -> float:
-        if program == "step" and not training:
-            training["state"] = step.initial_state()
-            training["program"] = step.compiled(training["state"], graph, numbers)
-        start = time.perf_counter()
-        if program == "step":
-            training["state"], value = jax.block_until_ready(training["program"](training["state"], graph, numbers))
-        else:
-            value = jax.block_until_ready(evaluate(arrays, graph))
-        seconds = time.perf_counter() - start
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(value)):
-            raise FloatingPointError(f"{name}: its {program} is not finite")
-        return seconds
-
-    edges = sum(len(graph.senders) for graph in molecules)
-    return Code(f"{OURS}, {name}", num_parameters(potential.model), edges, 2, PROGRAMS, run)
 
 
 def peer_codes(peers: Sequence[Peer], edges: int, say: Callable[[str], None]) -> list[Code]:
@@ -110,27 +46,6 @@ def peer_codes(peers: Sequence[Peer], edges: int, say: Callable[[str], None]) ->
             say(f"{about['code']} has no {program}: {reason}")
         codes.append(Code(about["code"], about["parameters"], about["edges"], about["warm_up"], about["programs"], peer.time))
     return codes
-
-
-def take_turns(codes: Sequence[Code], program: str, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of every round by the code's name, after each has warmed up; a code that fails is left out, and that is said."""
-    seconds: dict[str, list[float]] = {code.name: [] for code in codes if program in code.programs}
-    for number in range(-max(code.warm_up for code in codes), rounds):
-        for code in codes:
-            if code.name not in seconds or number < -code.warm_up:
-                continue
-            time.sleep(PAUSE)
-            try:
-                taken = code.run(program)
-            except PeerFailed as error:
-                say(f"{code.name} is left out: {error}")
-                del seconds[code.name]
-                continue
-            if number >= 0:
-                seconds[code.name].append(taken)
-            elif number == -code.warm_up:
-                say(f"{program}, first call after {taken:.1f} s: {code.name}")
-    return seconds
 
 
 def compare(
@@ -202,14 +117,7 @@ def main() -> None:
         pythons = environments(options.peer, say)
         if not pythons:
             raise UserError("no --peer was given: there is nothing to compare with")
-        jax.config.update("jax_platforms", "cpu")
-        cores = len(os.sched_getaffinity(0))  # programs are divided for these when they are compiled
-        if cores < (os.cpu_count() or 1):
-            say(f"this process and its peers may use {cores} of {os.cpu_count()} cores: they were pinned (taskset)")
-        if options.cache is not None:
-            options.cache.mkdir(parents=True, exist_ok=True)
-            jax.config.update("jax_compilation_cache_dir", str(options.cache / f"jax-{cores}-threads"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        set_up(options.cache, say)
         rounds = 0 if options.warm else options.rounds
         rows: list[PeerRow] = []
         for form in options.form:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers
+from benchmarks import peer_turns, peers
 from benchmarks.peer_process import PEERS, Peer, PeerFailed, write_task
 from benchmarks.peer_table import PeerRow, markdown_table, plot
 from equiform.benchmark.inputs import make_molecules
@@ -93,7 +93,7 @@ def test_peer_that_does_not_start_is_left_out_with_its_recipe(new_peer):
 
 
 def test_codes_take_turns_after_warming_up(monkeypatch):
-    monkeypatch.setattr(peers, "PAUSE", 0.0)
+    monkeypatch.setattr(peer_turns, "PAUSE", 0.0)
     calls = []
 
     def code(name: str, warm_up: int, programs=("step",), fails_at=99) -> peers.Code:
@@ -120,7 +120,7 @@ def test_ratio_is_taken_round_by_round():
 
 
 def test_rows_compare_with_our_equiformer(monkeypatch, new_peer):
-    monkeypatch.setattr(peers, "PAUSE", 0.0)
+    monkeypatch.setattr(peer_turns, "PAUSE", 0.0)
     slow, fast = ({"inference": seconds, "step": 3 * seconds} for seconds in (4.0, 1.0))
     times = {"qm9-l2-nonlinear": fast, "torchmd-et-qm9": slow}
     monkeypatch.setattr(
