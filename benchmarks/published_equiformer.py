@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
     def forward(self, features: Tensor, edges: Tensor, harmonics: Tensor, basis: Tensor) -> Tensor:
         senders, receivers = edges
-        message = self.merge_src(features).index_select(0, senders) + self.merge_dst(features).index_select(0, receivers)
+        message = self.merge_src(features)[senders] + self.merge_dst(features)[receivers]
         first = self.sep_act
         message = first.dtp(message, harmonics, first.dtp_rad(basis))
         alpha = self.alpha_act(self.sep_alpha(message).reshape(len(message), self.heads, -1))
@@ -136,7 +136,7 @@ class DegreeEmbedding(nn.Module):
         self.proj = Linear(self.dw.tp.irreps_out.simplify(), irreps)
 
     def forward(self, like: Tensor, edges: Tensor, harmonics: Tensor, basis: Tensor) -> Tensor:
-        source = self.exp(torch.ones_like(like[:, :1])).index_select(0, edges[0])
+        source = self.exp(torch.ones_like(like[:, :1]))[edges[0]]
         message = self.proj(self.dw(source, harmonics, self.rad(basis)))
         return added_up(message, edges[1], len(like)) / math.sqrt(self.degree)
 
