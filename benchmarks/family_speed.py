@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from equiform.start import restart_with_large_pages
+
 NODES, BATCHES = (5, 20, 50), (32, 128)
 SIZES: dict[str, dict[str, Any]] = {
     "egnn": {"channels": 64, "num_layers": 4},
@@ -259,6 +261,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_large_pages()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", metavar="PYTHON", help="interpreter with torch and torchmd-net")
     parser.add_argument("--quick", action="store_true", help="the small cases only, eager PyTorch only")

@@ -22,6 +22,7 @@ from benchmarks.peer_turns import PROGRAMS, Code, our_code, set_up, take_turns
 from equiform.benchmark.inputs import molecules_of
 from equiform.benchmark.machine import describe
 from equiform.errors import UserError
+from equiform.start import restart_with_large_pages
 
 FORMS = {"qm9": ("qm9", "qm9-l2-nonlinear", "torchmd-et-qm9"), "md17": ("aspirin", "md17-l2", "torchmd-et-md17")}
 """Molecules, our Equiformer (to which all times are compared), and our other preset; qm9 has energies, md17 forces too."""
@@ -135,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_large_pages()
     main()
