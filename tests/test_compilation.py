@@ -1,5 +1,6 @@
 """Options of the compiler: there when a program is compiled, and not before."""
 
+import gc
 from typing import Any
 
 import jax
@@ -32,3 +33,16 @@ def test_a_processor_is_asked_for_the_first_level() -> None:
     program.compile(compiler_options=expected)
     with pytest.raises(Exception, match="No such compile option"):
         program.compile(compiler_options=unknown)
+
+
+def test_garbage_is_collected_again_after_a_trace_that_failed() -> None:
+    collecting: list[bool] = []
+
+    @compilation.without_garbage_collection()
+    def fail() -> None:
+        collecting.append(gc.isenabled())
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert collecting == [False] and gc.isenabled()

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from equiform.training.config import TrainingConfig
@@ -61,36 +61,34 @@ def decay_mask(potential: Any, params: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), values)
 
 
-def adamw(config: TrainingConfig, mask: Any) -> optax.GradientTransformation:
-    """AdamW without its learning rate, which the host supplies with every step.
-
-    update = m̂ / (√v̂ + ε) + weight_decay · parameter, the last only where the mask is True;
-    parameter ← parameter − lr · update.
-    """
-    chain = optax.chain(
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
-        optax.add_decayed_weights(config.weight_decay, mask=mask),
-    )
+def adam(config: TrainingConfig) -> optax.GradientTransformation:
+    """Adam's direction m̂ / (√v̂ + ε) from the gradient as one vector, see `flattened`."""
+    inner = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         # Optax relies on implicit promotion (an integer count), which our tests otherwise forbid.
         with jax.numpy_dtype_promotion("standard"):
-            return chain.update(updates, state, params)
+            return inner.update(updates, state, params)
 
-    return optax.GradientTransformation(chain.init, update)
-
-
-def global_norm(tree: Any) -> Float[Array, ""]:
-    """Euclidean length of all leaves together."""
-    return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
+    return optax.GradientTransformation(inner.init, update)
 
 
-def clipped(gradient: Any, norm: Float[Array, ""], limit: float | None) -> Any:
-    """The gradient, shortened to a global norm of `limit` if it is longer."""
-    if limit is None:
-        return gradient
-    factor = limit / jnp.maximum(norm, limit)
-    return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), gradient)
+def flattened(tree: Any) -> tuple[Float[Array, " numbers"], Callable[[Any], Any]]:
+    """All leaves in one vector, and what makes a tree of such a vector again.
+
+    A model has dozens of arrays, most of them small, and each operation on each of them is a kernel to compile and to start.
+    """
+    return ravel_pytree(tree)
+
+
+def global_norm(gradient: Float[Array, " numbers"]) -> Float[Array, ""]:
+    """Euclidean length."""
+    return jnp.sqrt((gradient**2).sum())
+
+
+def clipped(gradient: Float[Array, " numbers"], norm: Float[Array, ""], limit: float | None) -> Float[Array, " numbers"]:
+    """The gradient, shortened to a norm of `limit` if it is longer."""
+    return gradient if limit is None else gradient * (limit / jnp.maximum(norm, limit))
 
 
 def ema_updated(ema: Any, params: Any, step: Array, decay: float) -> Any:
@@ -110,6 +108,6 @@ def ema_updated(ema: Any, params: Any, step: Array, decay: float) -> Any:
     return jax.tree.map(lambda mean, new: mean + (1 - d).astype(mean.dtype) * (new - mean), ema, params)
 
 
-def apply_step(params: Any, updates: Any, rate: Float[Array, ""]) -> Any:
-    """parameter − rate · update."""
-    return eqx.apply_updates(params, jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates))
+def apply_step(params: Any, direction: Any, rate: Float[Array, ""], *, decay: float, mask: Any) -> Any:
+    """AdamW: parameter ← parameter − rate · (direction + decay · parameter), the decay only where the mask is True."""
+    return jax.tree.map(lambda p, d, decays: p - rate * (d + decay * p if decays else d), params, direction, mask)

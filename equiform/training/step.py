@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from equiform.compilation import compiler_options
+from equiform.compilation import compiler_options, without_garbage_collection
 from equiform.errors import UserError
 from equiform.potential import Potential
 from equiform.stored_programs import load_or_compile
@@ -30,7 +30,7 @@ class TrainState(eqx.Module):
     Attributes:
         params: The weights.
         ema: Their running mean; None if it is switched off.
-        optimizer: Running means of the gradient and of its square.
+        optimizer: Running means of the gradient and of its square, all parameters in one vector.
         step: Steps done.
         sums: Sums since the last line of the record: loss, terms, gradient norm; and under `bad_step` the
             first step whose loss or gradient was not finite.
@@ -65,7 +65,8 @@ class TrainingStep:
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
         self._params, self.static = split(with_dtype(potential, self.dtype))
-        self._optimizer = optimizer.adamw(config, optimizer.decay_mask(potential, self._params))
+        self._adam = optimizer.adam(config)
+        self._decays = optimizer.decay_mask(potential, self._params)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
         self._say = say
@@ -82,7 +83,7 @@ class TrainingStep:
         state = TrainState(
             params=copy,
             ema=jax.tree.map(jnp.copy, copy) if self.config.ema is not None else None,
-            optimizer=self._optimizer.init(self._params),
+            optimizer=self._adam.init(optimizer.flattened(self._params)[0]),
             step=jnp.zeros((), jnp.int32),
             sums=self.zero_sums(),
         )
@@ -116,7 +117,8 @@ class TrainingStep:
 
     def lowered(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> jax.stages.Lowered:
         """The step as it goes to the compiler; `numbers` are the rate and the weight of each term."""
-        return jax.jit(self._step, donate_argnums=0).lower(state, graph, numbers)
+        with without_garbage_collection():
+            return jax.jit(self._step, donate_argnums=0).lower(state, graph, numbers)
 
     def compiled(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> Any:
         """The compiled step, `state, loss = program(state, graph, numbers)`; it takes over the state's memory."""
@@ -161,10 +163,11 @@ class TrainingStep:
             specs = (PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec())
             shared = jax.shard_map(on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
             (loss, means), gradient = shared(state.params, graph, weights)
+        gradient, unflatten = optimizer.flattened(gradient)
         norm = optimizer.global_norm(gradient)
-        gradient = optimizer.clipped(gradient, norm, config.clip)
-        updates, moments = self._optimizer.update(gradient, state.optimizer, state.params)
-        params = optimizer.apply_step(state.params, updates, rate)
+        direction, moments = self._adam.update(optimizer.clipped(gradient, norm, config.clip), state.optimizer)
+        decay = {"decay": config.weight_decay, "mask": self._decays}
+        params = optimizer.apply_step(state.params, unflatten(direction), rate, **decay)
         ema = None
         if config.ema is not None:
             ema = optimizer.ema_updated(state.ema, params, state.step, config.ema)

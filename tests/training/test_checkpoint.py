@@ -9,7 +9,7 @@ import pytest
 
 from equiform import files
 from equiform.errors import UserError
-from equiform.training.checkpoint import CheckpointFolder, restored
+from equiform.training.checkpoint import FORMAT_VERSION, CheckpointFolder, restored
 
 STATE = {
     "weight": jnp.asarray([-0.0, 1e-40, np.nan, np.inf, 1 / 3], jnp.float32),
@@ -134,6 +134,8 @@ def test_the_checkpoint_of_another_model_is_refused(folder: CheckpointFolder, li
 
 
 def test_an_unknown_version_is_refused(folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equiform.training.checkpoint.FORMAT_VERSION", 2)
-    with pytest.raises(UserError, match="has format version 1, this version of Equiform reads 2"):
+    monkeypatch.setattr("equiform.training.checkpoint.FORMAT_VERSION", FORMAT_VERSION + 1)
+    with pytest.raises(
+        UserError, match=f"has format version {FORMAT_VERSION}, this version of Equiform reads {FORMAT_VERSION + 1}"
+    ):
         folder.load(7)
