@@ -33,6 +33,7 @@ from equiform.graph import Graph, batch, to_device
 from equiform.interop.names import official_state, with_official_state
 from equiform.models.equiformer import Equiformer, EquiformerConfig
 from equiform.potential import Potential
+from equiform.start import restart_with_large_pages
 
 
 class Case(NamedTuple):
@@ -252,4 +253,5 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_large_pages()
     main()

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
-from equiform.nn.chunks import in_chunks, is_kept, kept, padded_to_chunks
+from equiform.nn.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import polynomial_envelope
 from equiform.nn.species import type_table
@@ -156,8 +156,7 @@ class EGNN(eqx.Module):
 
     def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
         config = self.config
-        size = max(CPU_CHUNK_CHANNELS // config.channels, 64) if jax.default_backend() == "cpu" else 0
-        graph, chunk = padded_to_chunks(graph, size)
+        graph, chunk = padded_to_chunks(graph, edges_in_caches(CPU_CHUNK_CHANNELS, config.channels))
         senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
         vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
         squared = (vectors**2).sum(axis=1)
@@ -249,7 +248,7 @@ class Layer(eqx.Module):
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
         """Nodes, and how far positions have moved; carrying only that, cell shifts and large coordinates cancel exactly."""
         width, moving = h.shape[1], self.move is not None
-        received = jax.checkpoint(lambda h, moved: self._received(h, moved, edges), prevent_cse=False, policy=is_kept)(h, moved)
+        received = recomputed(lambda h, moved: self._received(h, moved, edges))(h, moved)
         if moving:
             received, step = jax.lax.split(received, [width, 3], axis=1)
             moved = moved + step / edges.number

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
-from equiform.nn.chunks import padded_to_chunks
+from equiform.nn.chunks import edges_in_caches, padded_to_chunks
 from equiform.nn.dropout import graph_drop_path
 from equiform.nn.fields import node_columns
 from equiform.nn.gate import gate, gate_input, scaled_silu
@@ -253,8 +253,7 @@ class Equiformer(eqx.Module):
         """Edges computed at a time, 0 for all."""
         if self.config.edge_chunk is not None:
             return self.config.edge_chunk
-        num_weights = self.attention_layers.attention.message.paths.num_weights
-        return max(CPU_CHUNK_WEIGHTS // num_weights, 64) if jax.default_backend() == "cpu" else 0
+        return edges_in_caches(CPU_CHUNK_WEIGHTS, self.attention_layers.attention.message.paths.num_weights)
 
     def embed(self, graph: Graph, edges: Edges) -> Features:
         """Atom type + degree + tag embeddings."""

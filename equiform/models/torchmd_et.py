@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
 from equiform.nn import init
-from equiform.nn.chunks import in_chunks, is_kept, kept, padded_to_chunks
+from equiform.nn.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
 from equiform.nn.species import type_table
@@ -184,8 +184,7 @@ class TorchMDET(eqx.Module):
 
     def edges(self, graph: Graph) -> Edges:
         """Geometry and masks of the edges, shared by all layers."""
-        size = max(CPU_CHUNK_CHANNELS // self.config.channels, 64) if jax.default_backend() == "cpu" else 0
-        graph, chunk = padded_to_chunks(graph, size)
+        graph, chunk = padded_to_chunks(graph, edges_in_caches(CPU_CHUNK_CHANNELS, self.config.channels))
         vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
         directions, distance, _ = safe_unit(vectors)
         inside = jnp.asarray(graph.edge_mask) & (distance < self.config.cutoff)
@@ -253,8 +252,7 @@ class Attention(eqx.Module):
         at_zero: Float[Array, "1 basis"],
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
         """`at_zero` is the radial basis at distance zero, for the edge of an atom to itself."""
-        attended = jax.checkpoint(lambda x, v: self._attended(x, v, edges, at_zero), prevent_cse=False, policy=is_kept)
-        return attended(x, v)
+        return recomputed(lambda x, v: self._attended(x, v, edges, at_zero))(x, v)
 
     def _attended(self, x: Array, v: Array, edges: Edges, at_zero: Array) -> tuple[Array, Array]:
         atoms, width = x.shape

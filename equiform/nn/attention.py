@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from equiform.nn import init
-from equiform.nn.chunks import in_chunks, is_kept, kept
+from equiform.nn.chunks import in_chunks, kept, recomputed
 from equiform.nn.dropout import dropout, equivariant_dropout
 from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
 from equiform.nn.linear import Linear
@@ -222,8 +222,7 @@ class GraphAttention(eqx.Module):
         Returns:
             The new features and the attention weights before dropout.
         """
-        attended = jax.checkpoint(lambda x, key: self._attended(x, edges, key), prevent_cse=False, policy=is_kept)
-        return attended(x, key)
+        return recomputed(lambda x, key: self._attended(x, edges, key))(x, key)
 
     def _attended(self, x: Features, edges: Edges, key: PRNGKeyArray | None) -> tuple[Features, Array]:
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)

@@ -40,8 +40,23 @@ def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) ->
     if size is None or num_edges <= size:
         return function(*arguments)
     folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
-    done = jax.lax.map(jax.checkpoint(lambda chunk: function(*chunk), prevent_cse=False, policy=is_kept), folded)
+    done = jax.lax.map(recomputed(lambda chunk: function(*chunk)), folded)
     return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
+
+
+def edges_in_caches(numbers: int, per_edge: int) -> int:
+    """How many edges at a time: on a processor as many as have so many numbers, at least 64; elsewhere 0, all at once.
+
+    Args:
+        numbers: What fits into the caches, counted as `per_edge` is.
+        per_edge: A measure of an edge's intermediate values.
+    """
+    return max(numbers // per_edge, 64) if jax.default_backend() == "cpu" else 0
+
+
+def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; what happens inside is computed again for derivatives, unless `kept`."""
+    return jax.checkpoint(function, prevent_cse=False, policy=_is_kept)
 
 
 def kept(x: Array) -> Array:
@@ -52,6 +67,5 @@ def kept(x: Array) -> Array:
     return jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant)  # all that x has: nothing happens
 
 
-def is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    """The policy of `jax.checkpoint` that stores what is marked by `kept` and nothing else."""
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive is jax.lax.reduce_precision_p
