@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.peer_process import PeerFailed
 from benchmarks.peer_table import OURS
 from equiform.benchmark.cases import new_potential, num_parameters, training_step, with_labels
+from equiform.compilation import jit
 from equiform.graph import Graph, batch, to_device
 from equiform.potential import Potential
 
@@ -64,7 +65,7 @@ def our_code(name: str, molecules: list[Graph], *, forces: bool, potential: Pote
     numbers = np.asarray([1e-4, *(term.weight for term in step.terms.values())], np.float32)
     training: dict[str, Any] = {}
 
-    @jax.jit
+    @jit
     def evaluate(arrays: Any, graph: Graph) -> Any:
         result = eqx.combine(arrays, static)(graph, forces=forces)
         return result["energy"], result.get("forces")
