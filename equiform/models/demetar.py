@@ -4,7 +4,7 @@ Atoms and edges are tokens of invariant numbers. Each kind has an encoder of its
 and a joint encoder goes on with the sum. Energies are read from atoms or from a token that stands for the structure; a vector
 is one invariant number per velocity and per pair of atoms, so that the whole is equivariant.
 
-    block: x = LN(x + Attention(x)), x = LN(x + Dense ReLU Dense x);   n = Encoder(Dense(atom)),   e = Encoder(Dense(edge))
+    block: x = LN(x + Attention(x)), x = LN(x + Dense σ Dense x);   n = Encoder(Dense(atom)),   e = Encoder(Dense(edge))
     z = JointEncoder(n + CrossAttention(queries n, keys and values e, each atom its own edges))
     Δx_i = s_i v_i + 1/N Σ_j w_ij φ_ij (x_i − x_j),   s = Dense(z_i), φ_ij = Dense SiLU Dense [z_i, z_j, ln(1 + |x_ij|²), e_ij]
 
@@ -36,6 +36,7 @@ from equiform.so3.rotations import safe_unit
 
 BY_COMPONENT = ("velocity-components", "centre-components", "offset", "position")
 """The released ways to a vector: three numbers per atom that do not turn with the structure."""
+Activation = Literal["silu", "relu"]
 
 
 class DEMETArConfig(BaseModel):
@@ -80,6 +81,7 @@ class DEMETArConfig(BaseModel):
         "pairs", description="What it is made of; all but the first two are released forms, and not equivariant."
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
+    activation: Activation = Field("silu", description="σ of the blocks; with relu, as released, forces jump at its kinks.")
     average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
     max_atoms: int | None = Field(None, ge=1, description="Room for atoms of a graph; more are slow. None: from the batch.")
     max_edges: int | None = Field(None, ge=1, description="The same for edges of a graph, or of an atom.")
@@ -159,9 +161,9 @@ class DEMETAr(eqx.Module):
         self.config, width = config, config.channels
         self.basis = None if config.num_basis is None else ExpNormalBasis(config.num_basis, config.cutoff)
         self.node_embedding = Dense(_node_inputs(config), width, kind="xavier", key=keys[0])
-        self.node_encoder = Encoder(config.node_layers, width, config.num_heads, key=keys[1])
-        self.edge_encoder = Encoder(config.edge_layers * config.edges, width, config.num_heads, key=keys[3])
-        self.joint_encoder = Encoder(config.joint_layers * config.edges, width, config.num_heads, key=keys[4])
+        self.node_encoder = Encoder(config.node_layers, config, key=keys[1])
+        self.edge_encoder = Encoder(config.edge_layers * config.edges, config, key=keys[3])
+        self.joint_encoder = Encoder(config.joint_layers * config.edges, config, key=keys[4])
         self.edge_embedding = self.cross = None
         if config.edges:
             self.edge_embedding = Dense(_edge_inputs(config), width, kind="xavier", key=keys[2])
@@ -382,10 +384,11 @@ class Encoder(eqx.Module):
 
     blocks: "Block | None"
 
-    def __init__(self, num_layers: int, width: int, num_heads: int, *, key: PRNGKeyArray):
+    def __init__(self, num_layers: int, config: DEMETArConfig, *, key: PRNGKeyArray):
         self.blocks = None
         if num_layers:
-            self.blocks = init.stack([Block(width, num_heads, key=k) for k in jax.random.split(key, num_layers)])
+            sizes = (config.channels, config.num_heads, config.activation)
+            self.blocks = init.stack([Block(*sizes, key=k) for k in jax.random.split(key, num_layers)])
 
     def __call__(
         self, x: Float[Array, "tokens channels"], see: _Seen, rate: float, *, key: PRNGKeyArray | None
@@ -402,7 +405,7 @@ class Encoder(eqx.Module):
 
 
 class Block(eqx.Module):
-    """x = LN(x + Attention(x)), x = LN(x + Dense ReLU Dense x). Invariant."""
+    """x = LN(x + Attention(x)), x = LN(x + Dense σ Dense x). Invariant."""
 
     inputs: Dense
     outputs: Dense
@@ -410,14 +413,15 @@ class Block(eqx.Module):
     network: MLP
     second_norm: LayerNorm
     num_heads: int = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
 
-    def __init__(self, width: int, num_heads: int, *, key: PRNGKeyArray):
+    def __init__(self, width: int, num_heads: int, activation: Activation, *, key: PRNGKeyArray):
+        self.num_heads, self.activation = num_heads, activation
         keys = jax.random.split(key, 3)
         self.inputs = Dense(width, 3 * width, kind="xavier", key=keys[0])
         self.outputs = Dense(width, width, kind="xavier", key=keys[1])
         self.network = MLP(width, width, width, kind="xavier", key=keys[2])
         self.first_norm, self.second_norm = LayerNorm(width), LayerNorm(width)
-        self.num_heads = num_heads
 
     def __call__(
         self, x: Float[Array, "tokens channels"], see: _Seen, rate: float, *, key: PRNGKeyArray | None
@@ -428,7 +432,8 @@ class Block(eqx.Module):
             k, v = k[see.source], v[see.source]
         heard = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink)
         x = self.first_norm(x + dropout(self.outputs(heard), rate, key=keys[0]))
-        hidden = jax.nn.relu(dropout(self.network.first(x), rate, key=keys[1]))
+        activation = jax.nn.relu if self.activation == "relu" else jax.nn.silu
+        hidden = activation(dropout(self.network.first(x), rate, key=keys[1]))
         return self.second_norm(x + dropout(self.network.second(hidden), rate, key=keys[2]))
 
 

@@ -40,7 +40,13 @@ _SE3_NBODY = _SE3 | {
     "readout": None,
 }
 # As released: three numbers per atom times the velocity, masks the wrong way round, dropout in evaluation.
-_DEMETAR: dict[str, Any] = {"name": "demetar", "cutoff_kind": "sharp", "scope": "graph", "num_basis": None}
+_DEMETAR: dict[str, Any] = {
+    "name": "demetar",
+    "cutoff_kind": "sharp",
+    "activation": "relu",
+    "scope": "graph",
+    "num_basis": None,
+}
 _DEMETAR_NBODY = _DEMETAR | {
     "elements": (0,),
     "cutoff": 1000.0,

@@ -193,3 +193,21 @@ def test_local_energies_turn_with_nothing_and_own_edges_are_those_that_end_there
     graph = molecule(6)
     turned = graph.replace(positions=graph.positions @ random_rotation(0).T + 5.0)
     np.testing.assert_allclose(run(model, turned)["energy"], run(model, graph)["energy"], atol=1e-11)
+
+
+def largest_jump(activation, steps):
+    """Of the slope of the energy while an atom moves by half an Å, between one step and the next."""
+    config = DEMETArConfig(elements=(1, 6, 7, 8, 9), activation=activation, **SMALL)
+    model, graph = DEMETAr(config, key=jax.random.key(1)), to_device(molecule(6), jnp.float64)
+
+    def energy(distance):
+        return model(graph.replace(positions=graph.positions.at[0, 0].add(distance)))["energy"].sum()
+
+    slopes = jax.jit(lambda distances: jax.lax.map(jax.grad(energy), distances))(jnp.linspace(0, 0.5, steps))
+    return float(jnp.abs(jnp.diff(slopes)).max())
+
+
+@pytest.mark.slow  # four programs and four thousand slopes: a minute
+def test_forces_have_no_jumps_for_own_data_as_they_have_with_the_released_activation():
+    assert largest_jump("silu", 1601) < 0.3 * largest_jump("silu", 401)
+    assert largest_jump("relu", 1601) > 0.6 * largest_jump("relu", 401)
