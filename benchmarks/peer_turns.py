@@ -10,11 +10,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from rich.console import Console
 
 from benchmarks.peer_process import PeerFailed
 from benchmarks.peer_table import OURS
 from equiform.benchmark.cases import new_potential, num_parameters, training_step, with_labels
 from equiform.compilation import jit
+from equiform.errors import UserError
 from equiform.graph import Graph, batch, to_device
 from equiform.potential import Potential
 
@@ -107,6 +109,18 @@ def take_turns(codes: Sequence[Code], program: str, rounds: int, say: Callable[[
             elif number == -code.warm_up:
                 say(f"{program}, first call after {taken:.1f} s: {code.name}")
     return seconds
+
+
+def speaker() -> Callable[[str], None]:
+    """What progress is said with: grey lines beside the table, which alone goes to the standard output."""
+    console = Console(highlight=False, width=170, stderr=True)
+    return lambda line: console.print(line, style="dim", markup=False, soft_wrap=True)
+
+
+def check_rounds(rounds: int) -> None:
+    """Refuse a measurement without rounds."""
+    if rounds < 1:
+        raise UserError(f"--rounds must be at least 1, not {rounds}; --warm measures nothing")
 
 
 def set_up(cache: Path | None, say: Callable[[str], None]) -> None:

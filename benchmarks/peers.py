@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.peer_process import PEERS, Peer, PeerFailed, start, temporary_folder
 from benchmarks.peer_table import PeerRow, markdown_table, plot, terminal_table
-from benchmarks.peer_turns import PROGRAMS, Code, our_code, set_up, take_turns
+from benchmarks.peer_turns import PROGRAMS, Code, check_rounds, our_code, set_up, speaker, take_turns
 from equiform.benchmark.inputs import molecules_of
 from equiform.benchmark.machine import describe
 from equiform.errors import UserError
@@ -107,14 +107,9 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
-    console = Console(highlight=False, width=170, stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, soft_wrap=True)
-
+    say = speaker()
     try:
-        if options.rounds < 1:
-            raise UserError(f"--rounds must be at least 1, not {options.rounds}; --warm measures nothing")
+        check_rounds(options.rounds)
         pythons = environments(options.peer, say)
         if not pythons:
             raise UserError("no --peer was given: there is nothing to compare with")

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.official import FULL, config_of, relative_error, state_of
 from benchmarks.peer_process import TORCH, Peer, PeerFailed, PeerKind, temporary_folder, write_task
-from benchmarks.peer_turns import PROGRAMS, Code, our_code, random_potential, set_up, take_turns
+from benchmarks.peer_turns import PROGRAMS, Code, check_rounds, our_code, random_potential, set_up, speaker, take_turns
 from benchmarks.reference_table import Row, markdown_table, terminal_table
 from equiform.benchmark.inputs import molecule_graph, molecules_of
 from equiform.benchmark.machine import describe
@@ -222,14 +222,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(given)
-    console = Console(highlight=False, width=170, stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, soft_wrap=True)
-
+    say = speaker()
     try:
-        if options.rounds < 1:
-            raise UserError(f"--rounds must be at least 1, not {options.rounds}; --warm measures nothing")
+        check_rounds(options.rounds)
         if not Path(options.peer).is_file():
             raise UserError(f"--peer {options.peer}: there is no such file. To make the environment: {PUBLISHED.recipe()}")
         python = Path(options.peer).absolute()
