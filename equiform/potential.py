@@ -139,7 +139,7 @@ class Potential(eqx.Module):
         """The same values as a call, with a cheaper derivative with respect to the parameters (and no other one).
 
         A loss L(E, F, σ) has the parameter gradient of the scalar Σ L_E E + v·∂E/∂(x, ε) with v = (−L_F, L_σ / volume) held
-        fixed: one reverse pass over one directional derivative, instead of a reverse pass over a reverse pass.
+        fixed: the derivative of the gradient of E in the direction v, instead of a reverse pass over a reverse pass.
         """
         if not (forces or stress):
             return self._total(graph, key)[1]
@@ -199,15 +199,20 @@ def _backward(
         direction[1] = _inverse_volume(graph) * cotangents["stress"]
     weights = {k: v for k, v in cotangents.items() if k not in ("forces", "stress") and v is not None}
 
-    def scalar(potential: Potential) -> Array:
-        def energy_of(positions: Array, strain: Array) -> tuple[Array, dict[str, Array]]:
-            return potential._strained(graph, positions, strain if stress else None, key)
+    arrays, static = eqx.partition(potential, eqx.is_inexact_array)
 
-        at = (graph.positions, jnp.zeros_like(graph.cell))
-        _, slope, result = jax.jvp(energy_of, at, tuple(direction), has_aux=True)
-        return slope + sum((weights[name] * result[name]).sum() for name in weights)
+    def slope(positions: Array, strain: Array, weights: dict[str, Array]) -> Any:
+        """The gradient of Σ E + Σ weights · readouts with respect to the parameters."""
 
-    return eqx.filter_grad(scalar)(potential)
+        def scalar(arrays: Any) -> Array:
+            total, result = eqx.combine(arrays, static)._strained(graph, positions, strain if stress else None, key)
+            return total + sum((weights[name] * result[name]).sum() for name in weights)
+
+        return jax.grad(scalar)(arrays)
+
+    at = (graph.positions, jnp.zeros_like(graph.cell), jax.tree.map(jnp.zeros_like, weights))
+    _, gradient = jax.jvp(slope, at, (*direction, weights))
+    return eqx.combine(gradient, jax.tree.map(lambda _: None, static))
 
 
 def _inverse_volume(graph: Graph) -> Float[Array, "graphs 1 1"]:

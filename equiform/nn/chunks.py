@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from equiform.graph import Graph, with_padding_edges
 
@@ -56,16 +56,13 @@ def edges_in_caches(numbers: int, per_edge: int) -> int:
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function; what happens inside is computed again for derivatives, unless `kept`."""
-    return jax.checkpoint(function, prevent_cse=False, policy=_is_kept)
+    return jax.checkpoint(function, prevent_cse=False, policy=_KEPT)
 
 
 def kept(x: Array) -> Array:
-    """x, marked: of what is computed again for derivatives, it and its derivatives are stored instead.
-
-    `jax.ad_checkpoint.checkpoint_name` would mark x alone, and a reverse pass over a directional derivative needs both.
-    """
-    return jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant)  # all that x has: nothing happens
+    """x, marked: of what is computed again for derivatives it is stored instead."""
+    return checkpoint_name(x, _NAME)
 
 
-def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive is jax.lax.reduce_precision_p
+_NAME = "kept"
+_KEPT = jax.checkpoint_policies.save_only_these_names(_NAME)
