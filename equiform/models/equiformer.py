@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
-from equiform.nn.chunks import edges_in_caches, padded_to_chunks
+from equiform.nn.chunks import edges_in_caches, kept, padded_to_chunks, recomputed
 from equiform.nn.dropout import graph_drop_path
 from equiform.nn.fields import node_columns
 from equiform.nn.gate import gate, gate_input, scaled_silu
@@ -397,7 +397,7 @@ class AttentionLayer(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Features, Float[Array, "edges heads"]]:
         keys = (None, None) if key is None else jax.random.split(key)
-        branch, weights = self.attention(self.norm(x), edges, key=keys[0])
+        branch, weights = self.attention(recomputed(self.norm.__call__)(x), edges, key=keys[0])
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=keys[1]), weights
 
 
@@ -420,7 +420,10 @@ class FeedForward(eqx.Module):
         self.shortcut = None if irreps_out == node else Linear(node, irreps_out, key=keys[2])
 
     def __call__(self, x: Features, graphs: tuple[Int[Array, " atoms"], int], *, key: PRNGKeyArray | None = None) -> Features:
-        branch = self.linear_out(gate(self.linear_in(self.norm(x))))
+        return recomputed(lambda x, key: self._mixed(x, graphs, key))(x, key)
+
+    def _mixed(self, x: Features, graphs: tuple[Array, int], key: PRNGKeyArray | None) -> Features:
+        branch = self.linear_out(gate(self.linear_in(self.norm(x)).map(kept)))
         x = x if self.shortcut is None else self.shortcut(x)
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)
 
