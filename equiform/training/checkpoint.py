@@ -21,7 +21,7 @@ from equiform.files import checksum, explained, to_json, write_atomically
 from equiform.training.parameters import filled, named
 
 FORMAT = "equiform-checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KEPT = 2
 
 

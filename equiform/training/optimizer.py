@@ -91,21 +91,23 @@ def clipped(gradient: Float[Array, " numbers"], norm: Float[Array, ""], limit: f
     return gradient if limit is None else gradient * (limit / jnp.maximum(norm, limit))
 
 
-def ema_updated(ema: Any, params: Any, step: Array, decay: float) -> Any:
+def ema_updated(
+    ema: Float[Array, " numbers"], params: Float[Array, " numbers"], step: Array, decay: float
+) -> Float[Array, " numbers"]:
     """mean ← mean + (1 − d) (parameters − mean), with d = min(decay, (1 + step) / (10 + step)).
 
     The small d at first forgets the random start, so that the mean is useful long before 1 / (1 − decay)
     steps.
 
     Args:
-        ema: The running mean.
-        params: The parameters after the step.
+        ema: The running mean, see `flattened`.
+        params: The parameters after the step, likewise.
         step: Steps done before this one.
         decay: The largest d.
     """
-    steps = step.astype(jax.tree.leaves(params)[0].dtype)
+    steps = step.astype(params.dtype)
     d = jnp.minimum((1 + steps) / (10 + steps), decay)
-    return jax.tree.map(lambda mean, new: mean + (1 - d).astype(mean.dtype) * (new - mean), ema, params)
+    return ema + (1 - d).astype(ema.dtype) * (params - ema)
 
 
 def apply_step(params: Any, direction: Any, rate: Float[Array, ""], *, decay: float, mask: Any) -> Any:

@@ -175,7 +175,7 @@ class Session:
         if self.validator is None:
             return
         start, at = time.perf_counter(), self.at
-        loss, errors = self.validator(self._weights_to_keep())
+        loss, errors = self.validator(self.step.weights_to_keep(self.state))
         loss = parallel.agreed(loss)
         better = math.isfinite(loss) and (at.best_loss is None or loss < at.best_loss)
         if better:
@@ -280,12 +280,8 @@ class Session:
         share = self.at.step / max(self.duration.total_steps - 1, 1)
         return [_weight_at(term, share) for term in self.terms.values()]
 
-    def _weights_to_keep(self) -> Any:
-        kept = self.state.params if self.config.ema is None else self.state.ema
-        return parallel.single(self.step.mesh, kept)
-
     def _potential_to_keep(self) -> Potential:
-        return eqx.combine(self._weights_to_keep(), self.step.static)
+        return eqx.combine(self.step.weights_to_keep(self.state), self.step.static)
 
     def _about(self) -> dict[str, Any]:
         errors = self.at.best_errors if self.at.best_step == self.at.step else {}

@@ -29,8 +29,8 @@ class TrainState(eqx.Module):
 
     Attributes:
         params: The weights.
-        ema: Their running mean; None if it is switched off.
-        optimizer: Running means of the gradient and of its square, all parameters in one vector.
+        ema: Their running mean, all in one vector; None if it is switched off.
+        optimizer: Running means of the gradient and of its square, likewise.
         step: Steps done.
         sums: Sums since the last line of the record: loss, terms, gradient norm; and under `bad_step` the
             first step whose loss or gradient was not finite.
@@ -65,6 +65,7 @@ class TrainingStep:
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
         self._params, self.static = split(with_dtype(potential, self.dtype))
+        self._unflatten = optimizer.flattened(self._params)[1]
         self._adam = optimizer.adam(config)
         self._decays = optimizer.decay_mask(potential, self._params)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
@@ -79,15 +80,21 @@ class TrainingStep:
 
     def initial_state(self) -> TrainState:
         """The state before the first step."""
-        copy = jax.tree.map(jnp.copy, self._params)
+        vector = optimizer.flattened(self._params)[0]
         state = TrainState(
-            params=copy,
-            ema=jax.tree.map(jnp.copy, copy) if self.config.ema is not None else None,
-            optimizer=self._adam.init(optimizer.flattened(self._params)[0]),
+            params=jax.tree.map(jnp.copy, self._params),
+            ema=vector if self.config.ema is not None else None,
+            optimizer=self._adam.init(vector),
             step=jnp.zeros((), jnp.int32),
             sums=self.zero_sums(),
         )
         return parallel.replicated(self.mesh, state)
+
+    def weights_to_keep(self, state: TrainState) -> Any:
+        """The running mean of the weights, or the weights if there is none, as a tree on the first device."""
+        if state.ema is None:
+            return parallel.single(self.mesh, state.params)
+        return self._unflatten(parallel.single(self.mesh, state.ema))
 
     def zero_sums(self) -> dict[str, Array]:
         """Sums of no step."""
@@ -170,7 +177,7 @@ class TrainingStep:
         params = optimizer.apply_step(state.params, unflatten(direction), rate, **decay)
         ema = None
         if config.ema is not None:
-            ema = optimizer.ema_updated(state.ema, params, state.step, config.ema)
+            ema = optimizer.ema_updated(state.ema, optimizer.flattened(params)[0], state.step, config.ema)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         changed = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
