@@ -198,7 +198,6 @@ def _backward(
     if cotangents.get("stress") is not None:
         direction[1] = _inverse_volume(graph) * cotangents["stress"]
     weights = {k: v for k, v in cotangents.items() if k not in ("forces", "stress") and v is not None}
-
     arrays, static = eqx.partition(potential, eqx.is_inexact_array)
 
     def slope(positions: Array, strain: Array, weights: dict[str, Array]) -> Any:
@@ -211,8 +210,7 @@ def _backward(
         return jax.grad(scalar)(arrays)
 
     at = (graph.positions, jnp.zeros_like(graph.cell), jax.tree.map(jnp.zeros_like, weights))
-    _, gradient = jax.jvp(slope, at, (*direction, weights))
-    return eqx.combine(gradient, jax.tree.map(lambda _: None, static))
+    return jax.jvp(slope, at, (*direction, weights))[1]
 
 
 def _inverse_volume(graph: Graph) -> Float[Array, "graphs 1 1"]:

@@ -31,9 +31,9 @@ def lowered():
 def test_training_step_stays_small_before_compilation(lowered):
     """A fifth above what there is: more operations take longer to compile, and mostly to run."""
     counts = Counter(re.findall(r"stablehlo\.(\w+)", lowered.as_text()))
-    most = {"dot_general": 400, "scatter": 145, "gather": 350, "while": 8, "dynamic_update_slice": 43}
+    most = {"dot_general": 400, "scatter": 145, "gather": 350, "while": 8, "dynamic_update_slice": 32}
     assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
-    assert counts.total() < 20_000
+    assert counts.total() < 18_500
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_training_step_stays_small_after_compilation(lowered):
     """A fifth above what there is; on a processor, each fusion is a kernel of its own."""
     text = lowered.compile().as_text()
     counts = {name: text.count(f" {name}(") for name in ("fusion", "dot", "while", "custom-call")}
-    most = {"fusion": 3200, "dot": 385, "while": 6, "custom-call": 0}
+    most = {"fusion": 2480, "dot": 385, "while": 6, "custom-call": 0}
     assert {name: count for name, count in counts.items() if count > most[name]} == {}
     assert counts["dot"] > 0  # else the text is not what it was
 
