@@ -66,8 +66,11 @@ def assemble(name: str, folders: Sequence[Path]) -> tuple[PaperTable, list[Row]]
     for folder, result in zip(folders, results):
         if result.table != name:
             raise UserError(f"{folder} is a run of {result.recipe}, which belongs to the table {result.table}, not {name}")
-    lines = [Row(method, {key: f"{value:g}" for key, value in cells.items()}) for method, cells in table.rows.items()]
-    lines += [Row(f"{method} (published)", dict(cells)) for method, cells in _published(name).items()]
+    in_recipes = _published(name)
+    published = {method: {key: f"{value:g}" for key, value in cells.items()} for method, cells in table.rows.items()}
+    for method, cells in in_recipes.items():
+        published[method] = {**published.get(method, {}), **cells}
+    lines = [Row(f"{method} (published)" if method in in_recipes else method, cells) for method, cells in published.items()]
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.row, result.form), []).append(result)
