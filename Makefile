@@ -39,7 +39,7 @@ parity: $(VENV)/.base  ## compare with the stored references of the published co
 	$(BIN)/python -m benchmarks.parity
 
 bench: $(VENV)/.base  ## how fast it is on this machine, all cases and curves (about a quarter of an hour)
-	$(BIN)/equiform benchmark all --scaling --plot runs/benchmark --json runs/benchmark.json
+	$(BIN)/equiform benchmark all --repeats 15 --scaling --plot runs/benchmark --json runs/benchmark.json
 
 clean:  ## remove caches and built files; runs/ and .venv/ stay
 	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info
