@@ -20,7 +20,7 @@ def plot_rows(rows: Sequence[Row], path: Path) -> Path:
     for axis, values, label in columns:
         axis.barh(range(len(rows)), values, color=BLUE, height=0.6)
         for place, value in enumerate(values):
-            axis.annotate(f" {value:.3g}", (value, place), va="center", fontsize=8)
+            axis.annotate(f" {value:,.0f}" if value >= 100 else f" {value:.3g}", (value, place), va="center", fontsize=8)
         axis.set(xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.15 * max(values, default=1)))
         axis.set_yticklabels(names if axis is axes[0, 0] else [])
     return _save(figure, path)
