@@ -83,7 +83,7 @@ class TrainingStep:
         vector = optimizer.flattened(self._params)[0]
         state = TrainState(
             params=jax.tree.map(jnp.copy, self._params),
-            ema=vector if self.config.ema is not None else None,
+            ema=jnp.copy(vector) if self.config.ema is not None else None,
             optimizer=self._adam.init(vector),
             step=jnp.zeros((), jnp.int32),
             sums=self.zero_sums(),
