@@ -90,12 +90,12 @@ def errors_of_equivariance(folder: Path) -> float:
     import jax
     import jax.numpy as jnp
 
-    from equiform.analysis.equivariance import equivariance_error
-    from equiform.data.nbody_data import prepare_nbody
-    from equiform.data.set_config import SetConfig
+    from equiform.data.sets.config import SetConfig
+    from equiform.data.sets.nbody_prepare import prepare_nbody
     from equiform.graph import batch, to_device
-    from equiform.modelfile import load_model
-    from equiform.training.parameters import with_dtype
+    from equiform.persist.modelfile import load_model
+    from equiform.persist.parameters import with_dtype
+    from equiform.report.equivariance import equivariance_error
 
     with jax.enable_x64(True):
         model = with_dtype(load_model(folder / "best").potential, "float64").model

@@ -27,7 +27,7 @@ def worker(preset: str, devices: int, molecules: int, repeats: int) -> dict[str,
 
     from equiform.benchmark.cases import new_potential, with_labels
     from equiform.benchmark.inputs import make_molecules, qm9_like_sizes
-    from equiform.data.dataset import Dataset
+    from equiform.data.pipeline.dataset import Dataset
     from equiform.training.batches import BatchStream
     from equiform.training.config import EnergyLoss, TrainingConfig
     from equiform.training.step import TrainingStep

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from equiform.start import restart_with_large_pages
+from equiform.__main__ import restart_with_large_pages
 
 NODES, BATCHES = (5, 20, 50), (32, 128)
 SIZES: dict[str, dict[str, Any]] = {
@@ -111,10 +111,10 @@ def ours(model: str, arrays: dict[str, np.ndarray], timed: bool) -> tuple[dict[s
     import optax
 
     from benchmarks.family_speed_timing import best
-    from equiform.compilation import compiler_options
     from equiform.graph import Graph
     from equiform.models import build_model
     from equiform.models.presets import preset
+    from equiform.runtime.compilation import compiler_options
 
     sizes, atoms, edges = SIZES[model], len(arrays["species"]), len(arrays["senders"])
     graphs = len(arrays["energy"])
@@ -244,7 +244,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Training step and forward pass against the number of edges."""
-    from equiform.analysis.plots import Curve, Panel, lines
+    from equiform.report.plots import Curve, Panel, lines
 
     panels = []
     for model in SIZES:

@@ -52,7 +52,7 @@ def _make(settings: Sequence[str], folder: Path, compiled_before: bool) -> None:
 def _equiform(*arguments: str) -> None:
     print("equiform", *arguments, flush=True)
     subprocess.run(
-        [sys.executable, "-c", "from equiform.start import main; main()", *arguments], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", "from equiform.__main__ import main; main()", *arguments], check=True, stdout=subprocess.DEVNULL
     )
 
 

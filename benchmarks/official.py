@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from equiform.graph import Graph
-from equiform.interop.names import official_shapes, with_official_state
 from equiform.models.equiformer import Equiformer, EquiformerConfig
 from equiform.models.presets import preset
+from equiform.persist.official.names import official_shapes, with_official_state
 
 SMALL = (
     "qm9_small_nonlinear",

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.official import FULL, SMALL, graph_of, model_of, relative_error, stage_errors
 from equiform.graph import to_device
-from equiform.interop.names import official_state
-from equiform.potential import Potential
+from equiform.persist.official.names import official_state
+from equiform.tasks.energy import Potential
 
 LIMIT = 1e-9
 

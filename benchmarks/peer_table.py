@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from equiform.files import explained
+from equiform.runtime.files import explained
 
 OURS = "Equiform"
 TITLES = ("inputs", "edges", "code", "parameters", "program", "ms", "× Equiformer's time")

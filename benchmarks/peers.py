@@ -19,10 +19,10 @@ from rich.console import Console
 from benchmarks.peer_process import PEERS, Peer, PeerFailed, start, temporary_folder
 from benchmarks.peer_table import PeerRow, markdown_table, plot, terminal_table
 from benchmarks.peer_turns import PROGRAMS, Code, check_rounds, our_code, set_up, speaker, take_turns
+from equiform.__main__ import restart_with_large_pages
 from equiform.benchmark.inputs import molecules_of
 from equiform.benchmark.machine import describe
 from equiform.errors import UserError
-from equiform.start import restart_with_large_pages
 
 FORMS = {"qm9": ("qm9", "qm9-l2-nonlinear", "torchmd-et-qm9"), "md17": ("aspirin", "md17-l2", "torchmd-et-md17")}
 """Molecules, our Equiformer (to which all times are compared), and our other preset; qm9 has energies, md17 forces too."""

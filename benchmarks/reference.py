@@ -26,14 +26,14 @@ from benchmarks.official import FULL, config_of, relative_error, state_of
 from benchmarks.peer_process import TORCH, Peer, PeerFailed, PeerKind, temporary_folder, write_task
 from benchmarks.peer_turns import PROGRAMS, Code, check_rounds, our_code, random_potential, set_up, speaker, take_turns
 from benchmarks.reference_table import Row, markdown_table, terminal_table
+from equiform.__main__ import restart_with_large_pages
 from equiform.benchmark.inputs import molecule_graph, molecules_of
 from equiform.benchmark.machine import describe
 from equiform.errors import UserError
 from equiform.graph import Graph, batch, to_device
-from equiform.interop.names import official_state, with_official_state
 from equiform.models.equiformer import Equiformer, EquiformerConfig
-from equiform.potential import Potential
-from equiform.start import restart_with_large_pages
+from equiform.persist.official.names import official_state, with_official_state
+from equiform.tasks.energy import Potential
 
 
 class Case(NamedTuple):

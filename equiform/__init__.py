@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from equiform.predictor import Predictor, load as load
-    from equiform.simulate.calculator import calculator as calculator
+    from equiform.deploy.ase import calculator as calculator
+    from equiform.deploy.predictor import Predictor, load as load
 
 __all__ = ["Predictor", "__version__", "calculator", "load"]
 
 _LAZY = {
-    "load": "equiform.predictor",
-    "Predictor": "equiform.predictor",
-    "calculator": "equiform.simulate.calculator",
+    "load": "equiform.deploy.predictor",
+    "Predictor": "equiform.deploy.predictor",
+    "calculator": "equiform.deploy.ase",
 }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import family_rows, many_runs
-from equiform.data.set_config import SetConfig
+from equiform.data.sets.config import SetConfig
 from equiform.models import MODELS
 from equiform.papers.run import read_entry
 

@@ -17,7 +17,7 @@ from equiform.models import build_model
 from equiform.models.equiformer import Equiformer
 from equiform.models.family_presets import FAMILY_PRESETS
 from equiform.models.presets import OWN, PRESETS, preset
-from equiform.recipe import load_recipe
+from equiform.recipes.schema import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

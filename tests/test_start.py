@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from equiform.start import with_large_pages
+from equiform.__main__ import with_large_pages
 
 SETTING = "glibc.malloc.hugetlb=1"
 MADVISE = "always [madvise] never\n"
@@ -39,7 +39,7 @@ def test_nothing_is_started_again_where_it_would_change_nothing(environment: dic
 def test_a_program_keeps_its_arguments_when_it_starts_again():
     code = "\n".join(
         [
-            "import json, os, pathlib, sys, equiform.start as start",
+            "import json, os, pathlib, sys, equiform.__main__ as start",
             "class Mode:",
             "    is_file = staticmethod(lambda: True)",
             f"    read_text = staticmethod(lambda: {MADVISE!r})",

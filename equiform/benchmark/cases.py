@@ -12,14 +12,14 @@ import numpy as np
 from equiform.benchmark.inputs import Inputs, molecules_of, silicon, slabs
 from equiform.benchmark.measure import compiling, measure
 from equiform.benchmark.rows import Row, make_row
-from equiform.config_errors import suggest
 from equiform.errors import UserError
 from equiform.graph import Graph, batch, to_device
 from equiform.models import build_model
 from equiform.models.presets import OWN, preset
-from equiform.potential import Potential
+from equiform.persist.parameters import with_dtype
+from equiform.recipes.errors import suggest
+from equiform.tasks.energy import Potential
 from equiform.training.config import EnergyLoss, ForcesLoss, TrainingConfig
-from equiform.training.parameters import with_dtype
 from equiform.training.step import TrainingStep
 
 

@@ -11,7 +11,7 @@ import jax.monitoring
 import numpy as np
 
 from equiform.benchmark.machine import Roofs, measure_roofs
-from equiform.compilation import compiler_options
+from equiform.runtime.compilation import compiler_options
 
 MOST_SECONDS = 20.0
 """Repeats end after so long, even if they are fewer than asked for."""

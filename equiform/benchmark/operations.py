@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
+from equiform.algebra.so3.products import Path, Paths
 from equiform.models.equiformer import EquiformerConfig
 from equiform.nn.attention import AttentionConfig
 from equiform.nn.gate import gate_input
-from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
-from equiform.so3.products import Path, Paths
 
 MULTIPLES = {"energy": 1, "energy step": 3, "energy + forces": 2, "energy + forces step": 6}
 """Cost in energies: derivatives with respect to positions (as much again), to weights (twice as much), to both."""

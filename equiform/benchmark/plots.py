@@ -6,7 +6,7 @@ from typing import Any
 
 from equiform.benchmark.rows import Row
 from equiform.benchmark.scaling import CURVES, Point
-from equiform.files import explained
+from equiform.runtime.files import explained
 
 BLUE, GREY = "#2b6cb0", "#a0aec0"
 

@@ -10,7 +10,7 @@ from equiform.benchmark.machine import Roofs, describe, measure_roofs
 from equiform.benchmark.rows import Row
 from equiform.benchmark.scaling import CURVES, Point, curves, exponent
 from equiform.errors import UserError
-from equiform.files import explained, to_json, write_atomically
+from equiform.runtime.files import explained, to_json, write_atomically
 
 EXPLANATION = (
     "first s: first call, compilation included; cached s: the same with the compiled program in the cache; ms: median of the",

@@ -12,8 +12,8 @@ from equiform.benchmark.inputs import CUTOFF, Inputs, make_molecules, qm9_like_s
 from equiform.benchmark.machine import Roofs, measure_roofs
 from equiform.benchmark.measure import Timing, fresh_cache, memory_of
 from equiform.benchmark.rows import Row, make_row
-from equiform.data.batching import capacities, waste
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.batching import capacities, waste
+from equiform.data.pipeline.dataset import Dataset
 from equiform.training.batches import BatchStream
 
 MD_SECONDS = 6.0
@@ -24,11 +24,11 @@ POOL = 2000
 
 
 def dynamics(name: str, inputs: Inputs, settings: Settings) -> Row:
-    """Steps per second of `equiform.simulate.md` in NVE, neighbour lists included, nothing written."""
+    """Steps per second of `equiform.simulate.md.dynamics` in NVE, neighbour lists included, nothing written."""
     from ase import Atoms
 
-    from equiform.predictor import Predictor
-    from equiform.simulate.md import MDConfig, run_md
+    from equiform.deploy.predictor import Predictor
+    from equiform.simulate.md.dynamics import MDConfig, run_md
 
     settings.say(f"md: {name}")
     graph = inputs.graph
@@ -100,10 +100,10 @@ def epoch(settings: Settings) -> Row:
 
 def qm9_dataset() -> tuple[Dataset, str]:
     """The training part of QM9 if a store of it has been prepared on this machine, else molecules of like sizes; and which."""
-    from equiform.data.catalogue import cache_folder
-    from equiform.data.neighborhood import Neighborhood
-    from equiform.data.store import Store
-    from equiform.data.stored import StoredGraphs
+    from equiform.data.sets.catalogue import cache_folder
+    from equiform.data.store.files import Store
+    from equiform.data.store.graphs import StoredGraphs
+    from equiform.data.store.neighborhood import Neighborhood
 
     stores: list[Path] = sorted(
         (cache_folder() / "stores").glob("qm9-[0-9a-f]*/store.json"), key=lambda path: path.stat().st_mtime

@@ -32,9 +32,9 @@ def attention(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Attention by element pair and distance, and for bonded and non-bonded pairs; as numbers and plots."""
-    from equiform.analysis.attention import KINDS, as_dict, collect_attention, overall, write_analysis
-    from equiform.data.structures_of import some_structures
-    from equiform.predictor import load
+    from equiform.data.sets.structures import some_structures
+    from equiform.deploy.predictor import load
+    from equiform.report.attention import KINDS, as_dict, collect_attention, overall, write_analysis
 
     chosen = some_structures(data, structures, source)
     start_jax()
@@ -67,9 +67,9 @@ def relaxation(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Displacement to the relaxed structure on held-out systems: the model, standing still, and following the forces."""
-    from equiform.about import find_model
-    from equiform.analysis.relaxation import compare_relaxations
-    from equiform.modelfile import load_model
+    from equiform.jobs.about import find_model
+    from equiform.persist.modelfile import load_model
+    from equiform.report.relaxation import compare_relaxations
 
     start_jax()
     about, found = compare_relaxations(load_model(find_model(model)), folder=None if source is None else str(source))
@@ -102,14 +102,14 @@ def trajectory(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """An animation of simulated particles: true paths, and the prediction when its time has come."""
-    from equiform.about import find_model
-    from equiform.analysis.animation import animate
-    from equiform.analysis.trajectories import mean_squared_errors, spread_over
-    from equiform.data.nbody_data import read_particles
+    from equiform.data.formats.extxyz import check_place
+    from equiform.data.sets.nbody_prepare import read_particles
     from equiform.errors import UserError
-    from equiform.extxyz import check_place
-    from equiform.modelfile import load_model
-    from equiform.particles import gives_vectors, own_folder, predict_particles
+    from equiform.jobs.about import find_model
+    from equiform.jobs.particles import gives_vectors, own_folder, predict_particles
+    from equiform.persist.modelfile import load_model
+    from equiform.report.animation import animate
+    from equiform.report.trajectories import mean_squared_errors, spread_over
 
     if output.suffix != ".gif":
         raise UserError(f"{output}: animations are written as GIF; name the file *.gif")

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def start_jax() -> None:
     """Commands that compute call this: compiled programs are kept in the user's cache folder."""
     if _settings["cache"]:
-        from equiform.cache import enable_compilation_cache
+        from equiform.runtime.cache import enable_compilation_cache
 
         enable_compilation_cache()
 

@@ -22,7 +22,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model.")] = False,
 ) -> None:
     """Turn a published Equiformer checkpoint into a model folder."""
-    from equiform.interop import official as interop
+    from equiform.persist.official import convert as interop
 
     for line in interop.convert(official, output, scale=scale, shift=shift, overwrite=overwrite).lines():
         say(line)
@@ -38,8 +38,8 @@ def export_official(
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz (or .pt) file to write.")],
 ) -> None:
     """Write a model's parameters under the names of the published code."""
-    from equiform.about import find_model
-    from equiform.interop import official as interop
+    from equiform.jobs.about import find_model
+    from equiform.persist.official import convert as interop
 
     interop.export(find_model(model), output)
     say(f"wrote {output}")

@@ -27,8 +27,8 @@ def make(
     test: Annotated[int | None, typer.Option(help="Test simulations.")] = None,
 ) -> None:
     """Simulate an N-body data set: seconds, and the same numbers every time."""
-    from equiform.data.nbody_data import nbody_folder
-    from equiform.data.nbody_sets import SPLITS, NBodySamples, find_set, linear_baseline, make_set
+    from equiform.data.sets.nbody_prepare import nbody_folder
+    from equiform.data.sets.nbody_samples import SPLITS, NBodySamples, find_set, linear_baseline, make_set
 
     settings = find_set(name)
     folder = output or nbody_folder(name)

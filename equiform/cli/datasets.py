@@ -29,7 +29,7 @@ def fetch_data(
     to: Annotated[Path | None, typer.Option("--to", help="Where downloads go; the user's cache if not given.")] = None,
 ) -> None:
     """Get a data set from its publishers, check it, and prepare it for training."""
-    from equiform.data import catalogue
+    from equiform.data.sets import catalogue
 
     part = catalogue.check_name(name, part)
     if source is None and not catalogue.is_here(name, part):
@@ -57,8 +57,8 @@ def show_data(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Counts, fields, units, splits and statistics of a data set, and histograms."""
-    from equiform.data import catalogue
-    from equiform.data.summary import summarize, write_histograms
+    from equiform.data.sets import catalogue
+    from equiform.data.sets.summary import summarize, write_histograms
 
     with progress_bar(f"preparing {name}") as advance:
         store = catalogue.open_store(name, part, source, progress=advance)
@@ -81,7 +81,7 @@ def show_data(
 
 def fetch_with_bar(name: str, part: str | None, to: Path | None) -> Path:
     """Download with a progress bar."""
-    from equiform.data import catalogue
+    from equiform.data.sets import catalogue
 
     say(f"{name} is not here; downloading it from its publishers (licence: {catalogue.SETS[name].licence})")
     with progress_bar(f"downloading {name}") as advance:

@@ -13,8 +13,8 @@ def demo(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; runs/ethanol-N if not given.")] = None,
 ) -> None:
     """Train on the shipped ethanol data, evaluate, simulate 10 ps, report: ten minutes on two cores."""
-    from equiform.analysis.report import error_rows
-    from equiform.demo import run
+    from equiform.jobs.demo import run
+    from equiform.report.html import error_rows
     from equiform.training.run_folder import free_folder
 
     start_jax()

@@ -17,7 +17,7 @@ def info(
     path: Annotated[Path, typer.Argument(help="A data file, a model folder or a run folder.")],
 ) -> None:
     """Say what is in a data file, a model or a run."""
-    from equiform.about import about
+    from equiform.jobs.about import about
 
     found = about(path)
     for line in found.lines:
@@ -29,7 +29,7 @@ def info(
 @app.command(epilog=examples("equiform doctor"))
 def doctor() -> None:
     """Check this installation: versions, devices, and whether JAX computes the right numbers."""
-    from equiform import doctor as checks
+    from equiform.jobs import doctor as checks
 
     facts = {**checks.versions(), **checks.machine()}
     print_table("", ("", ""), list(facts.items()))
@@ -51,7 +51,7 @@ def doctor() -> None:
 @recipes.command("list")
 def list_recipes() -> None:
     """Name the built-in recipes."""
-    from equiform.recipe import builtin_recipes
+    from equiform.recipes.schema import builtin_recipes
 
     rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()]
     print_table("", ("name", "what it is"), rows)
@@ -62,7 +62,7 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="The name of a built-in recipe, or a file.")],
 ) -> None:
     """Print a recipe, to be copied and changed."""
-    from equiform.recipe import find_recipe, load_recipe
+    from equiform.recipes.schema import find_recipe, load_recipe
 
     path = find_recipe(name)
     text = path.read_text(encoding="utf-8").rstrip()
@@ -77,7 +77,7 @@ def show_recipe(
 @recipes.command("schema", epilog=examples("equiform recipe schema > equiform.schema.json"))
 def show_schema() -> None:
     """Print the JSON schema of recipes, which lets an editor complete and check them."""
-    from equiform.recipe import json_schema
+    from equiform.recipes.schema import json_schema
 
     say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 

@@ -46,11 +46,11 @@ def evaluate(
     A model of simulated particles is compared with standing still and with one
     multiple of the velocity, vector by vector (mean squared errors).
     """
-    from equiform.about import find_model
-    from equiform.analysis.report import error_rows
-    from equiform.job import evaluate_file
-    from equiform.modelfile import load_model
-    from equiform.particles import gives_vectors
+    from equiform.jobs.about import find_model
+    from equiform.jobs.particles import gives_vectors
+    from equiform.jobs.train import evaluate_file
+    from equiform.persist.modelfile import load_model
+    from equiform.report.html import error_rows
 
     start_jax()
     keys: dict[str, Any] = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
@@ -93,12 +93,12 @@ def predict(
     A model of another quantity (a polarizability, a gap) writes that; a model of
     simulated particles writes where they will be.
     """
-    from equiform.about import find_model
-    from equiform.data.read import read_structures
-    from equiform.extxyz import check_output, write_predictions, write_scalars
-    from equiform.modelfile import load_model
-    from equiform.particles import SUFFIXES, gives_vectors
-    from equiform.predictor import load
+    from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
+    from equiform.data.formats.read import read_structures
+    from equiform.deploy.predictor import load
+    from equiform.jobs.about import find_model
+    from equiform.jobs.particles import SUFFIXES, gives_vectors
+    from equiform.persist.modelfile import load_model
 
     if gives_vectors(loaded := load_model(find_model(model))):
         check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
@@ -124,7 +124,7 @@ def predict(
 
 
 def _evaluate_particles(model: Any, data: Path, split: str, as_json: bool, dtype: Any, batch_size: int) -> None:
-    from equiform.particles import evaluate_particles
+    from equiform.jobs.particles import evaluate_particles
 
     particles = _particles(model, data, split)
     with progress_bar("evaluating") as advance:
@@ -143,7 +143,7 @@ def _evaluate_particles(model: Any, data: Path, split: str, as_json: bool, dtype
 
 
 def _predict_particles(model: Any, data: Path, split: str, output: Path, dtype: Any, batch_size: int) -> None:
-    from equiform.particles import predict_particles, predicted_states, write_states
+    from equiform.jobs.particles import predict_particles, predicted_states, write_states
 
     particles = _particles(model, data, split)
     with progress_bar("predicting") as advance:
@@ -154,8 +154,8 @@ def _predict_particles(model: Any, data: Path, split: str, output: Path, dtype: 
 
 
 def _particles(model: Any, data: Path, split: str) -> Any:
-    from equiform.data.nbody_data import read_particles
-    from equiform.particles import own_folder
+    from equiform.data.sets.nbody_prepare import read_particles
+    from equiform.jobs.particles import own_folder
 
     own = own_folder(model)
     with progress_bar(str(data)) as advance:

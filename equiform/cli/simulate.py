@@ -57,9 +57,9 @@ def md(
     as_json: AsJson = False,
 ) -> None:
     """Molecular dynamics on the device; writes a trajectory, a log (.csv), a plot and a restart file."""
-    from equiform.about import find_model
-    from equiform.predictor import load
-    from equiform.simulate.md import MDConfig, resume_md, run_md
+    from equiform.deploy.predictor import load
+    from equiform.jobs.about import find_model
+    from equiform.simulate.md.dynamics import MDConfig, resume_md, run_md
 
     settings = {
         "ensemble": ensemble,
@@ -136,9 +136,9 @@ def relax(
     as_json: AsJson = False,
 ) -> None:
     """Follow the forces to a minimum of the energy; exit status 1 if it was not reached."""
-    from equiform.about import find_model
-    from equiform.extxyz import check_output, write_predictions
-    from equiform.predictor import Prediction, load
+    from equiform.data.formats.extxyz import check_output, write_predictions
+    from equiform.deploy.predictor import Prediction, load
+    from equiform.jobs.about import find_model
     from equiform.simulate.relax import relax as follow
 
     check_output(output, overwrite=overwrite)
@@ -182,7 +182,7 @@ def relax(
 
 
 def _one(path: Path, index: int) -> Any:
-    from equiform.data.read import read_structures
+    from equiform.data.formats.read import read_structures
 
     return read_structures(str(path), index=index)[0]
 
@@ -208,7 +208,7 @@ def _checked(config: Any, settings: dict[str, Any], steps: int | None, time: flo
 def _plot(log: Path, summary: dict[str, Any]) -> str | None:
     import numpy as np
 
-    from equiform.analysis.plots import dynamics
+    from equiform.report.plots import dynamics
 
     columns = np.genfromtxt(log, delimiter=",", names=True, ndmin=1)
     if len(columns) < 2:

@@ -33,9 +33,9 @@ def run_recipe(
 
     The checkpoint is chosen on the validation part; the test part is looked at once, at the end.
     """
-    from equiform import job
+    from equiform.jobs import train as job
     from equiform.papers import run
-    from equiform.recipe import load_recipe
+    from equiform.recipes.schema import load_recipe
     from equiform.training.run_folder import free_folder
     from equiform.training.signals import TrainingInterrupted
 
@@ -87,9 +87,9 @@ def table(
     curves: Annotated[Path | None, typer.Option(help="Also draw the runs' validation errors, to this PNG file.")] = None,
 ) -> None:
     """Assemble runs into the paper's table, with the published rows; runs that differ in the seed give mean ± deviation."""
-    from equiform.config_errors import suggest
     from equiform.errors import UserError
     from equiform.papers.tables import TABLES, assemble, markdown
+    from equiform.recipes.errors import suggest
 
     if name not in TABLES:
         raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; there are: {', '.join(TABLES)}")
@@ -116,8 +116,8 @@ def table(
 def _fetch_if_missing(recipe: object) -> None:
     """Download the published files that a recipe needs, unless they, or a store made from them, are here."""
     from equiform.cli.datasets import fetch_with_bar
-    from equiform.data import catalogue
-    from equiform.data.set_config import SetConfig
+    from equiform.data.sets import catalogue
+    from equiform.data.sets.config import SetConfig
 
     config = getattr(recipe, "data", None)
     if not isinstance(config, SetConfig) or config.folder is not None or config.set.startswith("nbody-"):

@@ -56,8 +56,8 @@ def train(
     units, reference energies, a split, and a model that suits the data and this
     machine. KEY=VALUE changes any of it; 'equiform recipe schema' lists the keys.
     """
-    from equiform import job
-    from equiform.analysis.report import error_rows
+    from equiform.jobs import train as job
+    from equiform.report.html import error_rows
     from equiform.training import parallel
 
     changes = list(settings or [])
@@ -100,7 +100,7 @@ def train(
 
 
 def _read(source: str | None, changes: list[str], output: str | None) -> Any:
-    from equiform.recipe import builtin_recipes, find_recipe, load_recipe
+    from equiform.recipes.schema import builtin_recipes, find_recipe, load_recipe
 
     base: dict[str, dict[str, Any]] = {} if output is None else {"run": {"folder": output}}
     if source is None:
@@ -116,7 +116,7 @@ def _read(source: str | None, changes: list[str], output: str | None) -> Any:
 
 
 def _default_folder(recipe: Any) -> Path:
-    from equiform.data.set_config import SetConfig
+    from equiform.data.sets.config import SetConfig
     from equiform.training.run_folder import free_folder
 
     if isinstance(recipe.data, SetConfig):

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from equiform.algebra.so3.rotations import safe_unit
 from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.dense import MLP, Dense
@@ -32,7 +33,6 @@ from equiform.nn.fields import node_columns
 from equiform.nn.radial import ExpNormalBasis, LayerNorm, polynomial_envelope
 from equiform.nn.species import type_table
 from equiform.nn.token_attention import Allowed, Groups, attend, group_tokens, heads_apart
-from equiform.so3.rotations import safe_unit
 
 BY_COMPONENT = ("velocity-components", "centre-components", "offset", "position")
 """The released ways to a vector: three numbers per atom that do not turn with the structure."""

@@ -24,10 +24,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equiform.graph import Graph
-from equiform.nn.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import polynomial_envelope
 from equiform.nn.species import type_table
+from equiform.runtime.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 
 CPU_CHUNK_CHANNELS = 400_000
 """Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""

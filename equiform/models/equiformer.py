@@ -22,10 +22,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
+from equiform.algebra.so3.products import Paths
+from equiform.algebra.so3.rotations import Directions, safe_unit
 from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
-from equiform.nn.chunks import edges_in_caches, kept, padded_to_chunks, recomputed
 from equiform.nn.dropout import graph_drop_path
 from equiform.nn.fields import node_columns
 from equiform.nn.gate import gate, gate_input, scaled_silu
@@ -33,10 +36,7 @@ from equiform.nn.linear import Linear
 from equiform.nn.norm import EquivariantNorm
 from equiform.nn.radial import BasisName, RadialBasis, RadialMLP, make_basis, polynomial_envelope
 from equiform.nn.species import type_table
-from equiform.so3.features import Features
-from equiform.so3.irreps import SCALAR, Chunk, Irrep, Irreps
-from equiform.so3.products import Paths
-from equiform.so3.rotations import Directions, safe_unit
+from equiform.runtime.chunks import edges_in_caches, kept, padded_to_chunks, recomputed
 
 CPU_CHUNK_WEIGHTS = 500_000
 """Path weights of all edges of a chunk whose intermediate values fit into the caches of a processor."""

@@ -16,7 +16,7 @@ means are sums over a constant number of neighbours); `nonlinearity = "smooth"` 
 and SiLU everywhere instead of ReLU); `true_parity` leaves out kernels that change sign in the mirror; `num_basis` gives a
 radial basis instead of the bare distance; `embed` gives all input channels of a degree the same width; `readout = "atoms"` sums
 energies of atoms. Graphs have distances, not chemical bonds: what the reference's QM9 model knows of bond types, ours does not.
-Kernels are evaluated in the frame of the edge (`equiform.so3.edge_kernel`), the same function.
+Kernels are evaluated in the frame of the edge (`equiform.algebra.so3.edge_kernel`), the same function.
 """
 
 from math import gcd, sqrt
@@ -28,10 +28,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import Chunk, Irrep, Irreps
+from equiform.algebra.so3.rotations import Directions, safe_unit
 from equiform.graph import Graph
 from equiform.nn import init
 from equiform.nn.attention import Edges, edge_softmax, sum_over_edges, weigh_heads
-from equiform.nn.chunks import in_chunks, padded_to_chunks
 from equiform.nn.dense import MLP
 from equiform.nn.fields import node_columns
 from equiform.nn.linear import Linear
@@ -39,9 +41,7 @@ from equiform.nn.norm_nonlinearity import AttentiveMix, NormKind, NormNonlineari
 from equiform.nn.radial import ExpNormalBasis, polynomial_envelope
 from equiform.nn.radial_kernel import RadialKernel
 from equiform.nn.species import type_table
-from equiform.so3.features import Features
-from equiform.so3.irreps import Chunk, Irrep, Irreps
-from equiform.so3.rotations import Directions, safe_unit
+from equiform.runtime.chunks import in_chunks, padded_to_chunks
 
 CHUNK_WEIGHTS = {"cpu": 1_000_000}
 OTHER_CHUNK_WEIGHTS = 300_000_000

@@ -25,13 +25,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from equiform.algebra.so3.rotations import safe_unit
 from equiform.graph import Graph
 from equiform.nn import init
-from equiform.nn.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
 from equiform.nn.species import type_table
-from equiform.so3.rotations import safe_unit
+from equiform.runtime.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
 
 CPU_CHUNK_CHANNELS = 100_000
 """Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""

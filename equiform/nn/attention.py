@@ -17,17 +17,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from equiform.algebra.so3.edge_frame import (
+    Aligned,
+    from_edge_frame,
+    radial_product_linear,
+    shared_product_linear,
+    to_edge_frame,
+)
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
+from equiform.algebra.so3.products import Paths, depthwise_product
+from equiform.algebra.so3.rotations import Directions
 from equiform.nn import init
-from equiform.nn.chunks import in_chunks, kept, recomputed
 from equiform.nn.dropout import dropout, equivariant_dropout
 from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
 from equiform.nn.linear import Linear
 from equiform.nn.radial import RadialMLP
-from equiform.so3.edge_frame import Aligned, from_edge_frame, radial_product_linear, shared_product_linear, to_edge_frame
-from equiform.so3.features import Features
-from equiform.so3.irreps import SCALAR, Chunk, Irreps
-from equiform.so3.products import Paths, depthwise_product
-from equiform.so3.rotations import Directions
+from equiform.runtime.chunks import in_chunks, kept, recomputed
 
 ProductForm = Literal["aligned", "plain"]
 

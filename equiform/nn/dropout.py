@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from equiform.so3.features import Features
+from equiform.algebra.so3.features import Features
 
 
 def dropout(x: Array, rate: float, *, key: PRNGKeyArray | None) -> Array:

@@ -5,9 +5,9 @@ from typing import TypeVar
 import jax
 from jaxtyping import Array
 
-from equiform.so3.edge_frame import Aligned
-from equiform.so3.features import Features
-from equiform.so3.irreps import SCALAR, Chunk, Irreps
+from equiform.algebra.so3.edge_frame import Aligned
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
 
 # 1 / √E[f(z)²] for z ~ N(0, 1). These are the Monte-Carlo estimates that the official code works with, 0.1–0.2 % off the
 # exact values (1.676532, 1.846229, 1.529087): trained official weights know only them.

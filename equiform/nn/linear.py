@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import SCALAR, Irreps
 from equiform.nn import init
-from equiform.so3.features import Features
-from equiform.so3.irreps import SCALAR, Irreps
 
 
 class Linear(eqx.Module):

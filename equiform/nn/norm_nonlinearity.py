@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import SCALAR, Irreps
 from equiform.nn import init
 from equiform.nn.dense import Dense
 from equiform.nn.radial import LayerNorm
-from equiform.so3.features import Features
-from equiform.so3.irreps import SCALAR, Irreps
 
 NormKind = Literal["smooth", "bias", "norm"]
 SOFTENING = 0.5

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from equiform.nn import init
-from equiform.so3.edge_kernel import (
+from equiform.algebra.so3.edge_kernel import (
     frame_product,
     frame_rotation,
     into_frame,
@@ -21,9 +20,10 @@ from equiform.so3.edge_kernel import (
     num_turns,
     out_of_frame,
 )
-from equiform.so3.features import Features
-from equiform.so3.irreps import Irreps
-from equiform.so3.rotations import Directions
+from equiform.algebra.so3.features import Features
+from equiform.algebra.so3.irreps import Irreps
+from equiform.algebra.so3.rotations import Directions
+from equiform.nn import init
 
 
 class RadialKernel(eqx.Module):

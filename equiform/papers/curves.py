@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from equiform.analysis.plots import Curve, Panel, lines
 from equiform.errors import UserError
 from equiform.papers.run import read_result
+from equiform.report.plots import Curve, Panel, lines
 from equiform.training.metrics import read_metrics
 
 _MILLI = {"m": 1e3}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from equiform.errors import UserError
-from equiform.files import explained, to_json, write_atomically
-from equiform.job import Outcome
-from equiform.papers.entry import Benchmark
-from equiform.recipe import Recipe, find_recipe, read_source, validate
+from equiform.jobs.train import Outcome
+from equiform.recipes.benchmark import Benchmark
+from equiform.recipes.schema import Recipe, find_recipe, read_source, validate
+from equiform.runtime.files import explained, to_json, write_atomically
 
 RESULT = "benchmark.json"
 _INTERRUPTED = "interrupted.json"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from equiform import yaml_lines
 from equiform.papers.run import Result, read_result
-from equiform.recipe import builtin_recipes, load_recipe
+from equiform.recipes import yaml_lines
+from equiform.recipes.schema import builtin_recipes, load_recipe
 
 TABLES = ("qm9", "md17", "rmd17", "oc20", "nbody")
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from equiform.deploy.predictor import Predictor
+from equiform.deploy.structures import has_stress
 from equiform.errors import UserError
-from equiform.files import explained
-from equiform.predictor import Predictor
-from equiform.structures import has_stress
+from equiform.runtime.files import explained
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,8 +79,8 @@ def relax(
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.optimize import BFGS, FIRE, LBFGS
 
-    from equiform.simulate.calculator import EquiformCalculator
-    from equiform.simulate.trajectory import check_outputs
+    from equiform.deploy.ase import EquiformCalculator
+    from equiform.simulate.md.trajectory import check_outputs
 
     optimizers: dict[str, Any] = {"FIRE": FIRE, "LBFGS": LBFGS, "BFGS": BFGS}
     if optimizer not in optimizers:

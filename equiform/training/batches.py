@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from equiform.data.batching import PlannedBatch, plan_epoch
-from equiform.data.dataset import Dataset
-from equiform.data.rotate import drawn_rotations, rotated
+from equiform.data.pipeline.batching import PlannedBatch, plan_epoch
+from equiform.data.pipeline.dataset import Dataset
+from equiform.data.pipeline.rotate import drawn_rotations, rotated
 from equiform.graph import Capacity, Graph, batch
 from equiform.training import parallel
 

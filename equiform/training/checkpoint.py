@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors, save as save_safetensors
 
 from equiform.errors import UserError
-from equiform.files import checksum, explained, to_json, write_atomically
-from equiform.training.parameters import filled, named
+from equiform.persist.parameters import filled, named
+from equiform.runtime.files import checksum, explained, to_json, write_atomically
 
 FORMAT = "equiform-checkpoint"
 FORMAT_VERSION = 3

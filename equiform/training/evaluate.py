@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equiform.compilation import compiler_options, jit
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import Graph
-from equiform.potential import Potential
+from equiform.persist.parameters import split, with_dtype
+from equiform.runtime.compilation import compiler_options, jit
+from equiform.tasks.energy import Potential
 from equiform.training.batches import BatchStream
 from equiform.training.config import LossConfig
 from equiform.training.loss import Mean, loss_terms, per_atom, target_errors
-from equiform.training.parameters import split, with_dtype
 
 UNITS = {"energy_per_atom": "eV/atom", "energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
 PER_GRAPH_TARGETS = ("energy", "stress")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
-from equiform.potential import Potential
+from equiform.tasks.energy import Potential
 from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig

@@ -10,8 +10,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from equiform.persist.parameters import named
 from equiform.training.config import TrainingConfig
-from equiform.training.parameters import named
 
 
 def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_epoch: int, total_steps: int) -> float:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from equiform.errors import UserError
-from equiform.files import explained, to_json, write_atomically
-from equiform.modelfile import save_model
-from equiform.potential import Potential
+from equiform.persist.modelfile import save_model
+from equiform.runtime.files import explained, to_json, write_atomically
+from equiform.runtime.versions import package_versions
+from equiform.tasks.energy import Potential
 from equiform.training.checkpoint import CheckpointFolder
-from equiform.versions import package_versions
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"

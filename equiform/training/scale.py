@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
-from equiform.potential import Potential
+from equiform.tasks.energy import Potential
 from equiform.training.config import LossConfig, Normalization, TrainingConfig
 
 COHESION_STRUCTURES = 2000

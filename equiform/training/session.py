@@ -11,11 +11,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from equiform.data.batching import plan_epoch, waste
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.batching import plan_epoch, waste
+from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
-from equiform.modelfile import load_weights
-from equiform.potential import Potential
+from equiform.persist.modelfile import load_weights
+from equiform.persist.parameters import with_dtype
+from equiform.tasks.energy import Potential
 from equiform.training import parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
@@ -24,7 +25,6 @@ from equiform.training.duration import Duration, duration, measure, steps_within
 from equiform.training.evaluate import Validator, labelled
 from equiform.training.metrics import MetricsLog
 from equiform.training.optimizer import learning_rate
-from equiform.training.parameters import with_dtype
 from equiform.training.progress import Meter, Reporter, errors_in_words
 from equiform.training.run_folder import RunFolder
 from equiform.training.scale import loss_terms_of

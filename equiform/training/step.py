@@ -11,15 +11,15 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from equiform.compilation import compiler_options, without_garbage_collection
 from equiform.errors import UserError
-from equiform.potential import Potential
-from equiform.stored_programs import load_or_compile
+from equiform.persist.parameters import split, with_dtype
+from equiform.runtime.compilation import compiler_options, without_garbage_collection
+from equiform.runtime.stored_programs import load_or_compile
+from equiform.tasks.energy import Potential
 from equiform.training import optimizer, parallel
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
 from equiform.training.loss import Mean, loss_terms, mean
-from equiform.training.parameters import split, with_dtype
 
 NO_STEP = -1
 

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from equiform.algebra.so3.clebsch_gordan import wigner_3j
+from equiform.algebra.so3.irreps import SCALAR, Irreps
+from equiform.algebra.so3.products import Paths
 from equiform.benchmark.operations import (
     attention_operations,
     equiformer_operations,
@@ -11,9 +14,6 @@ from equiform.benchmark.operations import (
     radial_product_operations,
 )
 from equiform.models.presets import preset
-from equiform.so3.clebsch_gordan import wigner_3j
-from equiform.so3.irreps import SCALAR, Irreps
-from equiform.so3.products import Paths
 
 NODE = Irreps.parse("128x0e+64x1e+32x2e")
 

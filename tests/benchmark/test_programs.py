@@ -9,10 +9,10 @@ import pytest
 
 from equiform.benchmark.cases import new_potential, training_step, with_labels
 from equiform.benchmark.inputs import CUTOFF, make_molecules, qm9_like_sizes
-from equiform.data.batching import capacities, plan_epoch, waste
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.batching import capacities, plan_epoch, waste
+from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import batch, to_device
-from equiform.potential import Potential
+from equiform.tasks.energy import Potential
 from equiform.training.batches import BatchStream
 from equiform.training.config import EnergyLoss, ForcesLoss, TrainingConfig
 from equiform.training.step import TrainingStep

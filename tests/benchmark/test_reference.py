@@ -14,10 +14,10 @@ from benchmarks.peer_turns import Code
 from benchmarks.reference_table import AIMS, Row, markdown_table, terminal_table
 from equiform.benchmark.inputs import make_molecules
 from equiform.errors import UserError
-from equiform.interop.names import official_shapes, official_state, with_official_state
 from equiform.models.equiformer import Equiformer
 from equiform.models.presets import preset
-from equiform.potential import Potential
+from equiform.persist.official.names import official_shapes, official_state, with_official_state
+from equiform.tasks.energy import Potential
 
 BENCHMARKS = Path(reference.__file__).parent
 # Its "energy" is the number of atoms plus that of the parameters, its "force" the position.

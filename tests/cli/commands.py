@@ -64,8 +64,8 @@ def structures(count: int, seed: int = 0) -> list[Atoms]:
 def save_toy(folder: Path, elements: tuple[int, ...] = (1, 6, 8)) -> None:
     import jax
 
-    from equiform.modelfile import save_model
-    from equiform.potential import Potential
+    from equiform.persist.modelfile import save_model
+    from equiform.tasks.energy import Potential
 
     model = ToyModel(ToySettings(elements=elements), key=jax.random.key(0))  # type: ignore[arg-type]
     save_model(folder, Potential(model), dict.fromkeys(elements, -10.0), {})

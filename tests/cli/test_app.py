@@ -46,7 +46,7 @@ def test_an_unexpected_exception_is_a_bug_of_ours(data, monkeypatch):
     def broken(path: Path) -> None:
         raise RuntimeError("unforeseen\nsecond line")
 
-    monkeypatch.setattr("equiform.about.about", broken)
+    monkeypatch.setattr("equiform.jobs.about.about", broken)
     message = Result("info", data).error(status=70)
     assert "RuntimeError: unforeseen" in message and "--debug" in message
     with pytest.raises(RuntimeError, match="unforeseen"):

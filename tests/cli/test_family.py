@@ -8,7 +8,7 @@ import pytest
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 import equiform
-from equiform.data.read import read_structures
+from equiform.data.formats.read import read_structures
 from tests.cli.commands import Result
 
 SMALL = {

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from equiform.data.nbody_sets import NBodySamples, make_set, simple_rules
-from equiform.modelfile import save_model
+from equiform.data.sets.nbody_samples import NBodySamples, make_set, simple_rules
+from equiform.jobs.particles import by_simulation
 from equiform.models import build_model
 from equiform.models.presets import preset
-from equiform.particles import by_simulation
-from equiform.potential import Potential
+from equiform.persist.modelfile import save_model
+from equiform.tasks.energy import Potential
 from equiform.training.evaluate import Evaluation, Values
 from tests.cli.commands import Result, save_toy
 

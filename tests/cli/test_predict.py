@@ -57,7 +57,7 @@ def test_evaluate_prints_a_table_with_units(trained, data):
 
 
 def test_predictions_read_back_to_the_same_float64(trained, tmp_path):
-    from equiform.predictor import load
+    from equiform.deploy.predictor import load
 
     crystal = bulk("C", "diamond", a=3.567890123456789)
     crystal.positions[0] += 1 / 3
@@ -125,7 +125,7 @@ def test_a_full_disk_ends_with_one_line(trained, data, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("equiform.extxyz.os.fsync", full)
+    monkeypatch.setattr("equiform.data.formats.extxyz.os.fsync", full)
     message = Result("predict", trained[0], data, "-o", "out.extxyz").error()
     assert "No space left" in message and "out.extxyz" in message
     assert not list(Path().glob("*out.extxyz*"))

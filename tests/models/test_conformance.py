@@ -11,8 +11,8 @@ from equiform.models.equiformer import EquiformerConfig
 from equiform.models.presets import preset
 from equiform.models.se3_transformer import SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDETConfig
-from equiform.potential import Potential
-from equiform.testing import CHECKS, check
+from equiform.tasks.energy import Potential
+from equiform.testing.conformance import CHECKS, check
 from tests.models.test_particle_conformance import QUICK as PARTICLES
 
 _SMALL = {

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.analysis.equivariance import equivariance_error
 from equiform.graph import Capacity, batch, fully_connected_edges, make_graph, to_device
 from equiform.models.demetar import BY_COMPONENT, DEMETAr, DEMETArConfig
 from equiform.models.presets import preset
-from equiform.testing import random_rotation
+from equiform.report.equivariance import equivariance_error
+from equiform.testing.conformance import random_rotation
 from tests.models.test_egnn import count, dense, particles
 
 SMALL = {"channels": 16, "num_heads": 4}

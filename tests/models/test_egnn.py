@@ -10,7 +10,7 @@ from equiform.graph import fully_connected_edges, make_graph, to_device
 from equiform.models import egnn
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.presets import preset
-from equiform.testing import random_rotation
+from equiform.testing.conformance import random_rotation
 
 
 def count(model):

@@ -9,7 +9,7 @@ import pytest
 from equiform.graph import to_device
 from equiform.models.equiformer import Equiformer
 from equiform.models.presets import preset
-from equiform.testing import random_rotation
+from equiform.testing.conformance import random_rotation
 from tests.models.test_egnn import particles
 
 TINY = {

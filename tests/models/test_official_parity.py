@@ -8,10 +8,10 @@ import pytest
 from benchmarks.official import SMALL, formula_weights, graph_of, model_of
 from benchmarks.parity import LIMIT, compare
 from equiform.graph import fully_connected_edges, make_graph, to_device
-from equiform.interop.names import official_shapes, with_official_state
 from equiform.models.equiformer import Equiformer
 from equiform.models.presets import PRESETS, preset
-from equiform.potential import Potential
+from equiform.persist.official.names import official_shapes, with_official_state
+from equiform.tasks.energy import Potential
 
 # Spec, section 9; the oc20-is2rs and e3 counts are those of our own count, which the listed ones confirm.
 COUNTS = {

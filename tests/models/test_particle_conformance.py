@@ -8,9 +8,9 @@ import pytest
 
 from equiform.models import build_model
 from equiform.models.presets import preset
-from equiform.particle_testing import PARTICLE_CHECKS, check_particles, particles, symmetry_of, turned
-from equiform.potential import Potential
-from equiform.testing import random_rotation
+from equiform.tasks.energy import Potential
+from equiform.testing.conformance import random_rotation
+from equiform.testing.particles import PARTICLE_CHECKS, check_particles, particles, symmetry_of, turned
 from tests.models.test_node_fields import TINY
 
 _SE3 = {"l_max": 1, "channels": 4, "division": 2, "num_heads": 2, "num_layers": 1, "radial_width": 6}
@@ -93,10 +93,10 @@ def test_false_claims_are_found(name, symmetry, message):
 
 
 def test_the_error_of_equivariance_of_a_trained_model_is_that_of_its_definition(tmp_path):
-    from equiform.analysis.equivariance import equivariance_errors
-    from equiform.data.nbody_data import prepare_nbody
-    from equiform.data.nbody_sets import make_set
-    from equiform.data.set_config import SetConfig
+    from equiform.data.sets.config import SetConfig
+    from equiform.data.sets.nbody_prepare import prepare_nbody
+    from equiform.data.sets.nbody_samples import make_set
+    from equiform.report.equivariance import equivariance_errors
 
     make_set("nbody-demetar", tmp_path, counts={"train": 4, "validation": 4, "test": 6})
     data = prepare_nbody(SetConfig(set="nbody-demetar", folder=str(tmp_path)), 5.0).tests["test"]

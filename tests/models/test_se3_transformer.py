@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from equiform.algebra.so3.clebsch_gordan import wigner_3j
 from equiform.graph import fully_connected_edges, make_graph, to_device
 from equiform.models.presets import preset
 from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
-from equiform.so3.clebsch_gordan import wigner_3j
-from equiform.testing import random_rotation
+from equiform.testing.conformance import random_rotation
 from tests.models.test_egnn import count, particles
-from tests.so3.test_edge_kernel import real_harmonic
+from tests.algebra.so3.test_edge_kernel import real_harmonic
 
 SMALL = {"l_max": 2, "channels": 4, "division": 2, "num_heads": 2, "num_layers": 1, "radial_width": 6}
 OUTPUTS = ("displacement", "velocity_change")

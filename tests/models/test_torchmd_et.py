@@ -13,8 +13,8 @@ from equiform.models import torchmd_et
 from equiform.models.presets import preset
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.neighbors import neighbor_list
-from equiform.potential import Potential
-from equiform.testing import check
+from equiform.tasks.energy import Potential
+from equiform.testing.conformance import check
 
 PACKAGE = dict(np.load(Path(__file__).parents[1] / "references" / "torchmd_et.npz"))
 SIZES = {"elements": tuple(range(10)), "cutoff": 3.5, "num_layers": 2, "channels": 16, "num_heads": 4, "num_basis": 8}

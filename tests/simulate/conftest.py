@@ -7,8 +7,8 @@ import ase
 import numpy as np
 import pytest
 
-from equiform.potential import Potential
-from equiform.predictor import Predictor
+from equiform.deploy.predictor import Predictor
+from equiform.tasks.energy import Potential
 from tests.toy import ToyConfig, ToyModel
 
 REFERENCE_ENERGIES = {1: -13.6, 6: -1029.5, 8: -2041.25}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from equiform.persist.parameters import named, split
 from equiform.training.config import TrainingConfig
 from equiform.training.fit import fit
 from equiform.training.metrics import read_metrics
-from equiform.training.parameters import named, split
 from equiform.training.run_folder import RunFolder
 from tests.training.toys import learner, molecules, register
 

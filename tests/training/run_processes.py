@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from equiform.errors import UserError
+from equiform.persist.parameters import named, split
 from equiform.training import parallel
 from equiform.training.config import TrainingConfig
 from equiform.training.fit import fit
 from equiform.training.metrics import read_metrics
-from equiform.training.parameters import named, split
 from equiform.training.run_folder import RunFolder
 from equiform.training.session import Session
 from tests.training.toys import learner, molecules, register

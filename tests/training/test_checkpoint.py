@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform import files
 from equiform.errors import UserError
+from equiform.runtime import files
 from equiform.training.checkpoint import FORMAT_VERSION, CheckpointFolder, restored
 
 STATE = {

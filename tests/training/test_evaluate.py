@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import Capacity, batch, to_device
+from equiform.persist.parameters import split, with_dtype
 from equiform.training.config import EnergyLoss, ForcesLoss, LossConfig
 from equiform.training.evaluate import Validator, evaluate, evaluate_with_values
-from equiform.training.parameters import split, with_dtype
 from tests.training.toys import learner, molecule, molecules
 
 NAN = float("nan")

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform import files
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
-from equiform.modelfile import load_model
+from equiform.persist.modelfile import load_model
+from equiform.persist.parameters import named, split
+from equiform.runtime import files
 from equiform.training import session as sessions
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import evaluate
 from equiform.training.fit import FitResult, fit
 from equiform.training.metrics import read_metrics
-from equiform.training.parameters import named, split
 from equiform.training.run_folder import RunFolder
 from equiform.training.signals import TrainingInterrupted
 from equiform.training.step import TrainingStep

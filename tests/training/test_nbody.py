@@ -10,16 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from equiform.cli import app
-from equiform.data.dataset import Dataset
-from equiform.data.nbody_data import prepare_nbody
-from equiform.data.nbody_sets import NBodySamples, make_set
-from equiform.data.set_config import SetConfig
+from equiform.data.pipeline.dataset import Dataset
+from equiform.data.sets.config import SetConfig
+from equiform.data.sets.nbody_prepare import prepare_nbody
+from equiform.data.sets.nbody_samples import NBodySamples, make_set
 from equiform.errors import UserError
 from equiform.graph import to_device
-from equiform.modelfile import load_model
 from equiform.models import build_model
 from equiform.models.presets import preset
-from equiform.potential import Potential
+from equiform.persist.modelfile import load_model
+from equiform.tasks.energy import Potential
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import evaluate

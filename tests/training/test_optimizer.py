@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.potential import Potential
+from equiform.persist.parameters import named, split
+from equiform.tasks.energy import Potential
 from equiform.training import optimizer
 from equiform.training.config import TrainingConfig
-from equiform.training.parameters import named, split
 from tests.toy import ToyModel
 from tests.training.toys import learner
 

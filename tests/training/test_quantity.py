@@ -7,12 +7,12 @@ import pytest
 from ase import Atoms
 
 import equiform.models
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
+from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
 from equiform.graph import fully_connected_edges, make_graph
-from equiform.modelfile import load_model
-from equiform.potential import Potential
-from equiform.predictor import Predictor
+from equiform.persist.modelfile import load_model
+from equiform.tasks.energy import Potential
 from equiform.training.config import LossConfig, Losses, Normalization, TrainingConfig
 from equiform.training.evaluate import evaluate
 from equiform.training.fit import fit

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.training.scale import cohesion, energy_scale
 from tests.training.toys import molecule
 

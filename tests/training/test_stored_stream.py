@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from equiform.data.dataset import Dataset
-from equiform.data.neighborhood import Neighborhood
-from equiform.data.store import Store
-from equiform.data.stored import Noise, StoredGraphs
+from equiform.data.pipeline.dataset import Dataset
+from equiform.data.store.files import Store
+from equiform.data.store.graphs import Noise, StoredGraphs
+from equiform.data.store.neighborhood import Neighborhood
 from equiform.training.batches import BatchStream
 from tests.data.test_store import write
 

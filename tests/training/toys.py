@@ -11,9 +11,9 @@ from jaxtyping import Array
 from pydantic import BaseModel, ConfigDict
 
 import equiform.models
-from equiform.data.dataset import Dataset
+from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import Graph, fully_connected_edges, make_graph
-from equiform.potential import Potential
+from equiform.tasks.energy import Potential
 
 
 class LearnerConfig(BaseModel):

@@ -1,0 +1,270 @@
+"""Look at data before training: what they are, and what about them looks wrong."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from equiform.data.formats.labels import LabelKeys
+from equiform.data.pipeline import plausibility
+from equiform.data.pipeline.check import usable_structures
+from equiform.data.pipeline.reference_energies import ReferenceEnergies, find_reference_energies, is_isolated_atom
+from equiform.neighbors import Labels, neighbor_list
+
+if TYPE_CHECKING:
+    import ase
+
+_SAMPLE = 2000  # structures whose distances are looked at
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found in the data.
+
+    Attributes:
+        facts: Name and value, for people.
+        warnings: What the user ought to check, with the reason.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """One line per fact, the names aligned."""
+        width = max((len(name) for name, _ in self.facts), default=0)
+        return [f"{name:<{width}}  {value}" for name, value in self.facts]
+
+    def extended(self, *, notes: Sequence[str] = (), warnings: Sequence[str] = ()) -> "DataReport":
+        """The report with further facts and warnings."""
+        facts = self.facts + tuple(("data", note) for note in notes)
+        return replace(self, facts=facts, warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
+
+
+def inspect(structures: "Sequence[ase.Atoms]", keys: LabelKeys) -> DataReport:
+    """Report on structures as read from a file; those that cannot be used are counted and left out.
+
+    Raises:
+        UserError: No structure can be used.
+    """
+    warnings = list(keys.warnings)
+    usable, labels = usable_structures(structures, keys, name="data", skip_invalid=True, warnings=warnings)
+    alone = [is_isolated_atom(atoms) for atoms in usable]
+    pairs = list(zip(usable, labels))
+    isolated = [pair for pair, single in zip(pairs, alone) if single]
+    rest = [pair for pair, single in zip(pairs, alone) if not single]
+    references = find_reference_energies([a for a, _ in rest], [x for _, x in rest], "auto", isolated)
+    shown = rest or isolated
+    report = inspect_labelled([a for a, _ in shown], [x for _, x in shown], keys, references)
+    notes = [f"{len(isolated)} isolated atoms"] if isolated else []
+    return report.extended(notes=notes, warnings=warnings)
+
+
+def inspect_labelled(
+    structures: "Sequence[ase.Atoms]",
+    labels: Sequence[Labels],
+    keys: LabelKeys,
+    references: ReferenceEnergies,
+) -> DataReport:
+    """Report on usable structures, isolated atoms not among them, with labels in eV, eV/Å and eV/Å³."""
+    facts = [*_what_there_is(structures), *(("labels", note) for note in keys.notes)]
+    distance_facts, warnings = _distances(structures)
+    facts += distance_facts
+    symbols = _symbols()
+    if references.values:
+        values = ", ".join(f"{symbols[z]} {energy:.6g}" for z, energy in references.values.items())
+        facts.append(("reference energies", f"{values} eV ({references.source})"))
+    else:
+        facts.append(("reference energies", references.source))
+    per_atom = _interaction_per_atom(structures, labels, references.values)
+    known = np.isfinite(per_atom)
+    if known.any():
+        low, middle, high = np.percentile(per_atom[known], [0, 50, 100])
+        what = "interaction energy" if references.values else "energy"
+        facts.append((what, f"{low:.4g} … {middle:.4g} … {high:.4g} eV/atom (least, median, most)"))
+    forces = [label.forces for label in labels if label.forces is not None]
+    if forces:
+        components = np.concatenate(forces)
+        largest = np.linalg.norm(components, axis=1).max()
+        facts.append(("forces", f"rms {np.sqrt((components**2).mean()):.3g} eV/Å, largest {largest:.3g} eV/Å"))
+    slope = plausibility.energy_force_slope(structures, labels)
+    if slope is not None and abs(slope.correlation) > 0.9:
+        facts.append(("energies against forces", f"ΔE = {slope.value:.3f} × work of the forces ({slope.pairs} pairs)"))
+    warnings += [
+        *references.warnings,
+        *plausibility.unit_warnings(structures, labels),
+        *filter(
+            None,
+            (
+                plausibility.slope_warning(slope),
+                plausibility.reference_warning(per_atom[known], references.source, references.values),
+            ),
+        ),
+        *_incomplete(labels),
+        *_outliers(per_atom, labels),
+        *_duplicates(structures, labels),
+    ]
+    return DataReport(tuple(facts), tuple(warnings))
+
+
+def leaked(train: "Sequence[ase.Atoms]", others: "Mapping[str, Sequence[ase.Atoms]]") -> list[str]:
+    """Structures of other sets that are trained on: their errors would look better than they are."""
+    known = {_fingerprint(atoms) for atoms in train}
+    warnings = []
+    for name, structures in others.items():
+        count = sum(_fingerprint(atoms) in known for atoms in structures)
+        if count:
+            warnings.append(f"{count} of {len(structures)} {name} structures are also in the training set")
+    return warnings
+
+
+def _what_there_is(structures: "Sequence[ase.Atoms]") -> list[tuple[str, str]]:
+    symbols = _symbols()
+    sizes = np.array([len(atoms) for atoms in structures])
+    species = Counter[int]()
+    for atoms in structures:
+        species.update(int(z) for z in atoms.numbers)
+    formulas = Counter(atoms.get_chemical_formula() for atoms in structures)
+    common = ", ".join(f"{name} ({count})" for name, count in formulas.most_common(4))
+    periodic = Counter("".join("TF"[not p] for p in atoms.pbc) for atoms in structures)
+    boundaries = {"FFF": "not periodic", "TTT": "periodic"}
+    return [
+        (
+            "structures",
+            f"{len(structures)} of {len(formulas)} compositions: {common}" + (", …" if len(formulas) > 4 else ""),
+        ),
+        ("atoms", f"{sizes.min()} to {sizes.max()} per structure, {sizes.mean():.1f} on average"),
+        ("elements", ", ".join(f"{symbols[z]} ({count})" for z, count in sorted(species.items()))),
+        (
+            "boundaries",
+            ", ".join(f"{boundaries.get(p, f'pbc {p}')} ({n})" for p, n in periodic.most_common()),
+        ),
+    ]
+
+
+def _distances(structures: "Sequence[ase.Atoms]") -> tuple[list[tuple[str, str]], list[str]]:
+    """Shortest distance of each pair of elements; atoms suspiciously near; the unit of length."""
+    from ase.data import covalent_radii
+
+    symbols = _symbols()
+    shortest: dict[tuple[int, int], float] = {}
+    ratios, near = [], []
+    sample = np.unique(np.linspace(0, len(structures) - 1, min(len(structures), _SAMPLE)).astype(int))
+    for k in sample:
+        atoms = structures[k]
+        senders, receivers, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 3.5)
+        if not len(senders):
+            continue
+        vectors = atoms.positions[senders] + shifts @ atoms.cell.array - atoms.positions[receivers]
+        lengths = np.linalg.norm(vectors, axis=1)
+        pairs = np.sort(np.stack([atoms.numbers[senders], atoms.numbers[receivers]], axis=1), axis=1)
+        codes = pairs[:, 0] * 200 + pairs[:, 1]
+        for code in np.unique(codes):
+            pair = divmod(int(code), 200)
+            shortest[pair] = min(shortest.get(pair, np.inf), float(lengths[codes == code].min()))
+        relative = lengths / (covalent_radii[pairs[:, 0]] + covalent_radii[pairs[:, 1]])
+        nearest = np.full(len(atoms), np.inf)
+        np.minimum.at(nearest, receivers, relative)
+        ratios.append(nearest[np.isfinite(nearest)])
+        if relative.min() < 0.5:
+            worst = int(np.argmin(relative))
+            near.append((k, lengths[worst], symbols[pairs[worst, 0]], symbols[pairs[worst, 1]]))
+    facts, warnings = [], []
+    if shortest:
+        listed = sorted(shortest.items(), key=lambda item: item[1])[:6]
+        text = ", ".join(f"{symbols[a]}–{symbols[b]} {d:.2f}" for (a, b), d in listed)
+        of = f" (in {len(sample)} of the structures)" if len(sample) < len(structures) else ""
+        facts.append(("shortest distances", f"{text} Å{of}"))
+        unit = plausibility.length_unit_warning(np.concatenate(ratios))
+        if unit:
+            warnings.append(unit)
+    if near:
+        k, length, a, b = min(near, key=lambda item: item[1])
+        warnings.append(f"atoms overlap in {len(near)} structures: the worst is {a}–{b} at {length:.2f} Å in structure {k}")
+    return facts, warnings
+
+
+def _interaction_per_atom(
+    structures: "Sequence[ase.Atoms]", labels: Sequence[Labels], references: Mapping[int, float]
+) -> np.ndarray:
+    values = np.full(len(structures), np.nan)
+    for k, (atoms, label) in enumerate(zip(structures, labels)):
+        if label.energy is not None:
+            base = sum(references.get(int(z), 0.0) for z in atoms.numbers)
+            values[k] = (label.energy - base) / len(atoms)
+    return values
+
+
+def _incomplete(labels: Sequence[Labels]) -> list[str]:
+    warnings = []
+    for name in ("energy", "forces", "stress"):
+        missing = sum(getattr(label, name) is None for label in labels)
+        if 0 < missing < len(labels) and name != "stress":
+            warnings.append(f"{missing} of {len(labels)} structures have no {name}: they are trained on what they have")
+    empty = sum(all(value is None for value in label) for label in labels)
+    if empty:
+        warnings.append(f"{empty} of {len(labels)} structures have no labels at all")
+    return warnings
+
+
+def _outliers(per_atom: np.ndarray, labels: Sequence[Labels]) -> list[str]:
+    warnings = []
+    known = per_atom[np.isfinite(per_atom)]
+    if len(known) >= 10:
+        low, middle, high = np.percentile(known, [25, 50, 75])
+        far = np.flatnonzero(np.abs(per_atom - middle) > max(10 * (high - low), 0.5))
+        if len(far):
+            worst = far[np.argmax(np.abs(per_atom[far] - middle))]
+            warnings.append(
+                f"{len(far)} energies are far from the rest: structure {worst} has {per_atom[worst]:.4g} "
+                "eV/atom, the "
+                f"median is {middle:.4g} (half lie within {high - low:.2g})"
+            )
+    largest = np.array([np.nan if x.forces is None else np.linalg.norm(x.forces, axis=1).max() for x in labels])
+    known = largest[np.isfinite(largest)]
+    if len(known):
+        far = np.flatnonzero(largest > max(50.0, 10 * float(np.median(known))))
+        if len(far):
+            worst = far[np.argmax(largest[far])]
+            warnings.append(f"{len(far)} structures have extreme forces: up to {largest[worst]:.4g} eV/Å in structure {worst}")
+    return warnings
+
+
+def _duplicates(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> list[str]:
+    first: dict[bytes, int] = {}
+    repeats, contradictory = [], []
+    for k, atoms in enumerate(structures):
+        earlier = first.setdefault(_fingerprint(atoms), k)
+        if earlier == k:
+            continue
+        repeats.append((earlier, k))
+        a, b = labels[earlier].energy, labels[k].energy
+        if a is not None and b is not None and abs(a - b) > 1e-3 * len(atoms):
+            contradictory.append((earlier, k, abs(a - b)))
+    warnings = []
+    if repeats:
+        i, j = repeats[0]
+        warnings.append(f"{len(repeats)} structures repeat an earlier one (structure {j} is structure {i})")
+    if contradictory:
+        i, j, gap = contradictory[0]
+        warnings.append(
+            f"{len(contradictory)} repeated structures have different energies (structures {i} and {j}: {gap:.3g} eV)"
+        )
+    return warnings
+
+
+def _fingerprint(atoms: "ase.Atoms") -> bytes:
+    """Equal for structures with the same atoms in the same places, wherever the whole is."""
+    positions = atoms.positions - atoms.positions[0]
+    cell = atoms.cell.array.round(4) if atoms.pbc.any() else np.zeros(0)
+    return b"".join(
+        np.ascontiguousarray(part).tobytes()
+        for part in (atoms.numbers.astype(np.int64), positions.round(4) + 0.0, cell + 0.0, atoms.pbc)
+    )
+
+
+def _symbols() -> list[str]:
+    from ase.data import chemical_symbols
+
+    return chemical_symbols

@@ -1,0 +1,199 @@
+"""From a `DataConfig` to data sets ready for training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from equiform.data.config import DataConfig
+from equiform.data.formats.labels import LabelKeys, find_labels, named_values
+from equiform.data.formats.read import read_structures
+from equiform.data.pipeline.check import usable_structures
+from equiform.data.pipeline.dataset import Dataset, dataset_from_labels
+from equiform.data.pipeline.inspect import DataReport, inspect_labelled, leaked
+from equiform.data.pipeline.reference_energies import find_reference_energies, is_isolated_atom
+from equiform.data.pipeline.split import split_indices
+from equiform.data.sets.config import SetConfig
+from equiform.errors import UserError
+from equiform.neighbors import Labels
+
+if TYPE_CHECKING:
+    import ase
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything that training needs of the data.
+
+    Attributes:
+        train: To train on; isolated atoms are not among them (they are the reference energies).
+        validation: Held out during training; may be empty.
+        tests: Evaluated after training, by name.
+        elements: Atomic numbers in `train`, ascending.
+        reference_energies: eV by atomic number; empty if none are subtracted.
+        report: What was found, and what the user ought to check.
+        keys: Where the labels were found.
+    """
+
+    train: Dataset
+    validation: Dataset
+    tests: dict[str, Dataset]
+    elements: tuple[int, ...]
+    reference_energies: dict[int, float]
+    report: DataReport
+    keys: LabelKeys
+
+
+class _Part:
+    """Usable structures and their labels."""
+
+    def __init__(self, structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]):
+        self.structures, self.labels = list(structures), list(labels)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "_Part":
+        return _Part([self.structures[k] for k in indices], [self.labels[k] for k in indices])
+
+
+def prepare(
+    config: DataConfig | SetConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None
+) -> PreparedData:
+    """Read, check, split, subtract reference energies, and build neighbour lists; or open a benchmark's store.
+
+    Args:
+        config: Where the data are and how to read them.
+        cutoff: Å.
+        progress: Called with (structures done, structures in all) while neighbour lists are built.
+
+    Raises:
+        UserError: Anything about the data that makes training impossible or wrong.
+    """
+    if isinstance(config, SetConfig):
+        from equiform.data.sets.prepare import prepare_set
+
+        return prepare_set(config, cutoff, progress=progress)
+    warnings: list[str] = []
+    whole, keys = _read(config.train, config, None, warnings)
+    warnings += keys.warnings
+    single = np.array([is_isolated_atom(atoms) for atoms in whole.structures])
+    isolated, rest = whole.take(np.flatnonzero(single)), whole.take(np.flatnonzero(~single))
+    if not rest.structures:
+        raise UserError(
+            f"{_name(config.train)} holds only isolated atoms: there is nothing to learn from them but reference energies"
+        )
+    if config.max_structures is not None and config.max_structures < len(rest.structures):
+        chosen = np.random.default_rng([config.seed, 0]).permutation(len(rest.structures))
+        rest = rest.take(np.sort(chosen[: config.max_structures]))
+    train, validation = _split(rest, config, keys, warnings)
+    tests = {}
+    for name, path in _test_files(config.test).items():
+        tests[name], _ = _read(path, config, keys, warnings)
+
+    elements = _elements(train)
+    references = find_reference_energies(
+        train.structures,
+        train.labels,
+        config.reference_energies,
+        isolated=list(zip(isolated.structures, isolated.labels)),
+    )
+    for name, part in {"validation": validation, **tests}.items():
+        _check_elements(name, part, elements)
+    report = inspect_labelled(train.structures, train.labels, keys, references)
+    warnings += leaked(train.structures, {"validation": validation.structures} | {n: p.structures for n, p in tests.items()})
+    report = report.extended(
+        notes=[
+            f"{len(train.structures)} structures to train on, {len(validation.structures)} for validation"
+            + (f", {len(isolated.structures)} isolated atoms" if isolated.structures else "")
+            + "".join(f", {len(part.structures)} in test {name!r}" for name, part in tests.items())
+        ],
+        warnings=warnings,
+    )
+
+    total = sum(len(part.structures) for part in (train, validation, *tests.values()))
+    done = 0
+
+    def build(part: _Part) -> Dataset:
+        nonlocal done
+        start = done
+        done += len(part.structures)
+        tell = progress
+        report_progress = None if tell is None else lambda count, _: tell(start + count, total)
+        return dataset_from_labels(part.structures, part.labels, cutoff, references.values, progress=report_progress)
+
+    return PreparedData(
+        train=build(train),
+        validation=build(validation),
+        tests={name: build(part) for name, part in tests.items()},
+        elements=elements,
+        reference_energies=references.values,
+        report=report,
+        keys=keys,
+    )
+
+
+def _read(path: str | list[str], config: DataConfig, keys: LabelKeys | None, warnings: list[str]) -> tuple[_Part, LabelKeys]:
+    """Read and check one input; names found in the training file are preferred in the others."""
+    structures = read_structures(path, skip_invalid=config.skip_invalid, warnings=warnings)
+    if keys is not None:
+        present = {name for atoms in structures for name in named_values(atoms)}
+        wanted = {
+            f"{kind}_key": getattr(keys, kind) for kind in ("energy", "forces", "stress") if getattr(keys, kind) in present
+        }
+        config = config.model_copy(update={"energy_key": None, "forces_key": None, "stress_key": None} | wanted)
+    name = _name(path)
+    try:
+        keys = find_labels(structures, config)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    usable, labels = usable_structures(structures, keys, name=name, skip_invalid=config.skip_invalid, warnings=warnings)
+    return _Part(usable, labels), keys
+
+
+def _split(rest: _Part, config: DataConfig, keys: LabelKeys, warnings: list[str]) -> tuple[_Part, _Part]:
+    if isinstance(config.validation, str):
+        return rest, _read(config.validation, config, keys, warnings)[0]
+    if not config.validation:
+        return rest, _Part([], [])
+    indices, held = split_indices(len(rest.structures), config.validation, seed=config.seed, keep=_sole_carriers(rest))
+    if not len(held):
+        warnings.append(
+            f"{len(rest.structures)} structures cannot be divided: there is no validation, and overfitting goes unseen"
+        )
+    return rest.take(indices), rest.take(held)
+
+
+def _sole_carriers(part: _Part) -> list[int]:
+    """For every element one structure that has it, if few do: held out, its elements would be unknown to the model."""
+    carriers: dict[int, list[int]] = {}
+    for k, atoms in enumerate(part.structures):
+        for z in np.unique(atoms.numbers):
+            carriers.setdefault(int(z), []).append(k)
+    return sorted({rows[0] for rows in carriers.values()})
+
+
+def _check_elements(name: str, part: _Part, elements: tuple[int, ...]) -> None:
+    unknown = set(_elements(part)) - set(elements)
+    if unknown:
+        from ase.data import chemical_symbols
+
+        names = ", ".join(chemical_symbols[z] for z in sorted(unknown))
+        raise UserError(
+            f"the {name} structures contain {names}, which the training structures do not: nothing can be "
+            "predicted "
+            "for them; add such structures to data.train or leave them out"
+        )
+
+
+def _elements(part: _Part) -> tuple[int, ...]:
+    return tuple(sorted({int(z) for atoms in part.structures for z in np.unique(atoms.numbers)}))
+
+
+def _test_files(test: dict[str, str] | str | None) -> dict[str, str]:
+    if test is None:
+        return {}
+    return test if isinstance(test, dict) else {Path(test).stem: test}
+
+
+def _name(path: str | list[str]) -> str:
+    return path if isinstance(path, str) else ", ".join(path[:3]) + (", …" if len(path) > 3 else "")

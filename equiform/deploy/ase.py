@@ -1,0 +1,73 @@
+"""An ASE calculator around a trained model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from equiform.deploy.predictor import Dtype, Predictor, load
+from equiform.deploy.structures import has_stress
+
+
+class EquiformCalculator(Calculator):
+    """Energy, forces and (for periodic cells) stress in ASE's conventions.
+
+    The program is compiled for a capacity of atoms and edges that grows with hysteresis: when a structure
+    outgrows it, by a quarter at least. So a long run, or a scan over sizes, is compiled a handful of times.
+
+    Attributes:
+        predictor: The model.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - ASE's interface
+
+    def __init__(self, predictor: Predictor, **kwargs: Any):
+        super().__init__(**kwargs)
+        predictor.require_energy()
+        # With a capacity of its own: another user of the predictor, with other structures, does not make it
+        # grow.
+        self.predictor = predictor.with_own_capacity()
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were compiled since the calculator was made."""
+        return self.predictor.compilations
+
+    def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; ASE does not count tags, which some models depend on."""
+        changes = super().check_state(atoms, tol)
+        if self.atoms is not None and not np.array_equal(self.atoms.get_tags(), atoms.get_tags()):
+            changes.append("tags")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: Any = ("energy",),
+        system_changes: Any = tuple(all_changes),
+    ) -> None:
+        """Evaluate everything at once, for ASE to cache."""
+        super().calculate(atoms, properties, system_changes)
+        structure: Any = self.atoms
+        if "stress" in properties and not has_stress(structure):
+            raise PropertyNotImplementedError("a structure without a periodic cell has no stress")
+        prediction = self.predictor.predict_one(structure)
+        self.results = {
+            "energy": prediction.energy,
+            "free_energy": prediction.energy,
+            "forces": prediction.forces,
+        }
+        if prediction.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+
+
+def calculator(model: str | Path | Predictor, dtype: Dtype = "float32") -> EquiformCalculator:
+    """An ASE calculator from a model file or a predictor.
+
+    Args:
+        model: The model's folder, or a predictor (which keeps its dtype).
+        dtype: Precision of the computation: "float32" or "float64".
+    """
+    return EquiformCalculator(model if isinstance(model, Predictor) else load(model, dtype))

@@ -1,0 +1,410 @@
+"""Predictor: a trained model as a function of ASE structures.
+
+This is where the reference energies come back: the model's interaction energies are float32 on the device,
+the total energies float64 on the host. float64 predictions switch JAX's 64-bit mode on for the duration of a
+call only.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from equiform.data.sets.nbody_samples import LABELS
+from equiform.deploy.structures import check_overlap, check_structure, has_stress, known_elements, name_of, symbols
+from equiform.errors import UserError
+from equiform.graph import Capacity, Graph, batch, to_device
+from equiform.runtime.compilation import jit
+from equiform.tasks.energy import Potential
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Dtype = Literal["float32", "float64"]
+# Edges of a batch, unless a single structure has more: what fits in the memory of a small machine.
+EDGE_BUDGET = 20_000
+
+
+class Prediction(NamedTuple):
+    """Properties of one structure.
+
+    Attributes:
+        energy: Total energy with reference energies, eV.
+        interaction_energy: The same without reference energies, eV.
+        forces: (atoms, 3), eV/Å.
+        stress: (3, 3), eV/Å³, positive under tension; None for a structure without a periodic cell.
+    """
+
+    energy: float
+    interaction_energy: float
+    forces: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "3 3"] | None
+
+
+class GrowingCapacity:
+    """A capacity for one structure after another, with hysteresis: few sizes, few compilations.
+
+    It starts with exactly the atoms and a tenth more than the edges that are needed, leaves room for a
+    quarter more whenever it is outgrown, and shrinks only when less than a third of it is in use. One graph
+    slot is for padding.
+    """
+
+    def __init__(self) -> None:
+        self._atoms, self._edges, self._latest = 0, 0, 0
+
+    def fit(self, num_atoms: int, num_edges: int) -> Capacity:
+        """The capacity to use for a structure of this size."""
+        wasteful = 3 * num_atoms < self._atoms and 3 * num_edges < self._edges
+        if not self._edges or wasteful:
+            self._atoms, self._edges = num_atoms, int(1.1 * num_edges) + 8
+        elif num_atoms > self._atoms or num_edges > self._edges:
+            # Where the number of atoms changes they get room as well: what grows together is compiled once.
+            if num_atoms != self._latest:
+                self._atoms = max(self._atoms, int(1.25 * num_atoms))
+            self._edges = max(self._edges, int(1.25 * num_edges) + 8)
+        self._latest = num_atoms
+        return Capacity(self._atoms, self._edges, 2)
+
+
+class Predictor:
+    """Energies, forces and stresses of ASE structures.
+
+    Each of `energy`, `forces`, `stress` takes one `Atoms` or a list of them (evaluated in batches) and
+    returns one result or a list of them.
+
+    Attributes:
+        potential: The potential, its weights in `dtype`.
+        reference_energies: Energy of the isolated atom by atomic number, eV.
+        metadata: What the model file says about the model's origin.
+        dtype: Of the computation.
+        compilations: How many programs were compiled so far.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        reference_energies: dict[int, float] | None = None,
+        metadata: dict[str, Any] | None = None,
+        *,
+        dtype: Dtype = "float32",
+    ):
+        if dtype not in ("float32", "float64"):
+            raise UserError(f"dtype must be float32 or float64, not {dtype!r}")
+        self.dtype: Dtype = dtype
+        self.reference_energies = dict(reference_energies or {})
+        self.metadata = dict(metadata or {})
+        self.compilations = 0
+        self._capacity = GrowingCapacity()
+        with self.precision():
+            self.potential = _cast(potential, np.dtype(dtype))
+
+    @property
+    def cutoff(self) -> float:
+        """The model's cutoff, Å."""
+        return float(self.potential.model.config.cutoff)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the model knows."""
+        return known_elements(self.potential)
+
+    def require_energy(self) -> None:
+        """Refuse what needs energies and forces of a model that gives something else.
+
+        Raises:
+            UserError: The model gives another quantity of a structure, or vectors of simulated particles.
+        """
+        quantity, unit = self.potential.quantity, self.potential.unit
+        if quantity in LABELS:
+            raise UserError(f"this model says where simulated particles go ({quantity}); it has no energies and forces")
+        if quantity != "energy":
+            raise UserError(f"this model gives {quantity} ({unit}) of a structure, not energies and forces")
+
+    def with_own_capacity(self) -> "Predictor":
+        """The same model with a capacity and a count of compilations of its own; nothing is copied."""
+        other = copy(self)
+        other._capacity, other.compilations = GrowingCapacity(), 0
+        return other
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """JAX's 64-bit mode as this predictor needs it, for the duration of a `with` block."""
+        return jax.enable_x64(self.dtype == "float64")
+
+    @overload
+    def energy(self, atoms: "Atoms") -> float: ...
+    @overload
+    def energy(self, atoms: "Sequence[Atoms]") -> list[float]: ...
+    def energy(self, atoms: "Atoms | Sequence[Atoms]") -> float | list[float]:
+        """Total energy, eV."""
+        return self._each(atoms, lambda prediction: prediction.energy)
+
+    @overload
+    def forces(self, atoms: "Atoms") -> np.ndarray: ...
+    @overload
+    def forces(self, atoms: "Sequence[Atoms]") -> list[np.ndarray]: ...
+    def forces(self, atoms: "Atoms | Sequence[Atoms]") -> np.ndarray | list[np.ndarray]:
+        """Forces (atoms, 3), eV/Å."""
+        return self._each(atoms, lambda prediction: prediction.forces)
+
+    @overload
+    def stress(self, atoms: "Atoms") -> np.ndarray: ...
+    @overload
+    def stress(self, atoms: "Sequence[Atoms]") -> list[np.ndarray]: ...
+    def stress(self, atoms: "Atoms | Sequence[Atoms]") -> np.ndarray | list[np.ndarray]:
+        """Stress (3, 3), eV/Å³, positive under tension.
+
+        Raises:
+            UserError: A structure has no periodic cell.
+        """
+        for index, structure in enumerate(_as_list(atoms)):
+            if not has_stress(structure):
+                raise UserError(f"{name_of(structure, index)} has no periodic cell, so it has no stress")
+        return self._each(atoms, lambda prediction: prediction.stress)
+
+    def predict(
+        self,
+        structures: "Sequence[Atoms]",
+        *,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:
+        """Evaluate many structures in batches.
+
+        Args:
+            structures: The structures.
+            batch_size: How many structures of mean size share a batch; large ones share it with fewer.
+            progress: Called with the number of structures done and the number of all.
+
+        Returns:
+            One prediction per structure, in their order.
+
+        Raises:
+            UserError: A structure has elements that the model does not know, overlapping atoms, numbers that
+                are not finite, or a periodic direction without a cell vector; or the model's answer is not
+                finite.
+        """
+        self.require_energy()
+        structures = list(structures)
+        results: list[Prediction | None] = [None] * len(structures)
+        done = 0
+        for indices, predictions in self._batches(structures, batch_size):
+            for index, prediction in zip(indices, predictions):
+                results[index] = prediction
+            done += len(indices)
+            if progress is not None:
+                progress(done, len(structures))
+        return [result for result in results if result is not None]
+
+    def scalars(
+        self,
+        structures: "Sequence[Atoms]",
+        *,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[float]:
+        """The quantity of `potential.quantity`, in `potential.unit`, of each structure; the energy or another one.
+
+        Args: as of `predict`.
+
+        Raises:
+            UserError: As of `predict`.
+        """
+        structures = list(structures)
+        graphs = [self.graph(atoms, index) for index, atoms in enumerate(structures)]
+        results, done = np.zeros(len(structures)), 0
+        for members, capacity in _packed(graphs, batch_size) if graphs else []:
+            with self.precision():
+                device = to_device(batch([graphs[member] for member in members], capacity), jnp.dtype(self.dtype))
+                values = np.asarray(_scalars(self.potential, device), np.float64)[: len(members)]
+            for member, value in zip(members, values):
+                if not np.isfinite(value):
+                    raise UserError(
+                        f"the model's {self.potential.quantity} for {name_of(structures[member], member)} is not finite"
+                    )
+                results[member] = value + self.reference_energy(structures[member])
+            done += len(members)
+            if progress is not None:
+                progress(done, len(structures))
+        return results.tolist()
+
+    def predict_one(self, atoms: "Atoms") -> Prediction:
+        """Evaluate one structure, in a capacity that grows with hysteresis from call to call."""
+        self.require_energy()
+        graph = self.graph(atoms)
+        capacity = self._capacity.fit(graph.capacity.atoms, graph.capacity.edges)
+        return self._evaluate([graph], [atoms], [None], capacity)[0]
+
+    def graph(self, atoms: "Atoms", index: int | None = None) -> Graph:
+        """The host graph of a structure, after the checks that `predict` documents.
+
+        Args:
+            atoms: The structure.
+            index: Its place in a list, for messages.
+        """
+        from equiform.neighbors import graph_from_atoms
+
+        check_structure(atoms, self.potential, index)
+        graph = graph_from_atoms(atoms, self.cutoff, tags=getattr(self.potential.model.config, "num_tags", 0) > 0)
+        check_overlap(atoms, graph, index)
+        return graph
+
+    def reference_energy(self, atoms: "Atoms") -> float:
+        """Σ E0 of the structure's atoms, eV; zero for a model without reference energies."""
+        if not self.reference_energies:
+            return 0.0
+        missing = sorted(set(atoms.numbers.tolist()) - set(self.reference_energies))
+        if missing:
+            raise UserError(f"the model has no reference energy for {symbols(missing)}")
+        return float(sum(self.reference_energies[number] for number in atoms.numbers.tolist()))
+
+    def descriptors(self, atoms: "Atoms") -> np.ndarray:
+        """Invariant features of every atom, (atoms, features), in front of the readout."""
+        return np.asarray(self._ask("descriptors", atoms)[1])
+
+    def attention(self, atoms: "Atoms") -> dict[str, Any]:
+        """Attention weights, with the edges that they belong to.
+
+        Returns:
+            `senders`, `receivers` (edges) and `shifts` (edges, 3), and `weights` as the model gives them.
+        """
+        graph, weights = self._ask("attention", atoms)
+        return {
+            "senders": np.asarray(graph.senders),
+            "receivers": np.asarray(graph.receivers),
+            "shifts": np.asarray(graph.shifts),
+            "weights": jax.tree.map(np.asarray, weights),
+        }
+
+    def _ask(self, method: str, atoms: "Atoms") -> tuple[Graph, Any]:
+        if not hasattr(self.potential.model, method):
+            kind = type(self.potential.model).__name__
+            raise UserError(f"{kind} models offer no {method}")
+        # Not padded: the answer then has exactly one row per atom or edge.
+        graph = self.graph(atoms)
+        with self.precision():
+            device = to_device(graph, jnp.dtype(self.dtype))
+            return graph, jit(getattr(self.potential.model, method))(device)
+
+    def _each(self, atoms: "Atoms | Sequence[Atoms]", pick: Callable[[Prediction], Any]) -> Any:
+        if isinstance(atoms, Sequence):
+            return [pick(prediction) for prediction in self.predict(atoms)]
+        return pick(self.predict_one(atoms))
+
+    def _batches(self, structures: "list[Atoms]", batch_size: int) -> Iterator[tuple[list[int], list[Prediction]]]:
+        """Structures with and without stress go into batches of their own: they are different programs."""
+        for stressed in (False, True):
+            indices = [i for i, atoms in enumerate(structures) if has_stress(atoms) == stressed]
+            if not indices:
+                continue
+            graphs = [self.graph(structures[i], i) for i in indices]
+            for members, capacity in _packed(graphs, batch_size):
+                chosen = [indices[member] for member in members]
+                yield (
+                    chosen,
+                    self._evaluate(
+                        [graphs[member] for member in members],
+                        [structures[i] for i in chosen],
+                        chosen,
+                        capacity,
+                    ),
+                )
+
+    def _evaluate(
+        self,
+        graphs: list[Graph],
+        structures: "list[Atoms]",
+        indices: Sequence[int | None],
+        capacity: Capacity,
+    ) -> list[Prediction]:
+        stressed = has_stress(structures[0])
+        before = _traces
+        with self.precision():
+            device = to_device(batch(graphs, capacity), jnp.dtype(self.dtype))
+            result = jax.tree.map(np.asarray, _compute(self.potential, device, stressed))
+        self.compilations += _traces - before
+        starts = np.cumsum([0] + [graph.capacity.atoms for graph in graphs])
+        predictions = []
+        for slot, (atoms, index) in enumerate(zip(structures, indices)):
+            energy = float(result["energy"][slot])
+            forces = result["forces"][starts[slot] : starts[slot + 1]].astype(np.float64)
+            if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                raise UserError(
+                    f"the model's energy or forces for {name_of(atoms, index)} are not finite: the "
+                    "structure is far "
+                    "outside of what the model can describe"
+                )
+            stress = result["stress"][slot].astype(np.float64) if stressed else None
+            predictions.append(Prediction(energy + self.reference_energy(atoms), energy, forces, stress))
+        return predictions
+
+
+def load(path: str | Path, dtype: Dtype = "float32") -> Predictor:
+    """Load a trained model.
+
+    Args:
+        path: The model's folder, or a run folder (its best model).
+        dtype: Precision of the computation: "float32" or "float64".
+    """
+    from equiform.jobs.about import find_model
+    from equiform.persist.modelfile import load_model
+
+    loaded = load_model(find_model(Path(path)))
+    return Predictor(loaded.potential, loaded.reference_energies, loaded.metadata, dtype=dtype)
+
+
+_traces = 0
+
+
+@jit
+def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Array]:
+    global _traces
+    _traces += 1
+    result = potential(graph, forces=True, stress=stress)
+    return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
+
+
+@jit
+def _scalars(potential: Potential, graph: Graph) -> Array:
+    return potential(graph, forces=False)[potential.quantity]
+
+
+def _cast(potential: Potential, dtype: np.dtype) -> Potential:
+    """The potential with its floating-point arrays as `dtype`, and without 64-bit integers in 32-bit mode."""
+
+    def cast(leaf: Any) -> Any:
+        if not eqx.is_array_like(leaf) or not hasattr(leaf, "dtype"):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(np.asarray(leaf).astype(dtype))
+        if leaf.dtype == np.int64 and dtype == np.float32:
+            return jnp.asarray(np.asarray(leaf).astype(np.int32))
+        return leaf
+
+    return jax.tree.map(cast, potential)
+
+
+def _packed(graphs: list[Graph], batch_size: int) -> list[tuple[list[int], Capacity]]:
+    from equiform.data.pipeline.batching import plan_epoch
+
+    num_edges = np.array([graph.capacity.edges for graph in graphs])
+    plan = plan_epoch(
+        np.array([graph.capacity.atoms for graph in graphs]),
+        num_edges,
+        batch_size=min(batch_size, len(graphs)),
+        edge_budget=max(EDGE_BUDGET, int(num_edges.max())),
+        seed=0,
+        epoch=0,
+        shuffle=False,
+    )
+    return [([int(i) for i in planned.indices], planned.capacity) for planned in plan]
+
+
+def _as_list(atoms: "Atoms | Sequence[Atoms]") -> "Sequence[Atoms]":
+    return atoms if isinstance(atoms, Sequence) else [atoms]

@@ -1,0 +1,158 @@
+"""What is in a path: a model, a run, or data."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from equiform.data.sets.nbody_samples import is_nbody_file
+from equiform.errors import UserError
+
+
+@dataclass(frozen=True)
+class About:
+    """Lines for people."""
+
+    lines: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_model(path: Path) -> Path:
+    """The model folder that a path means: itself, or the best model of a run folder.
+
+    Raises:
+        UserError: There is nothing, or a run that has no model yet.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such model or run folder")
+    if not (path / "run.json").is_file():
+        return path
+    for name in ("best", "last"):
+        if (path / name / "config.json").is_file():
+            return path / name
+    raise UserError(f"{path} is a run that has not written a model yet; go on with: equiform train --resume {path}")
+
+
+def about(path: Path) -> About:
+    """Describe a data file, a model folder or a run folder; also simulated particles, one file or the folder of a set.
+
+    Raises:
+        UserError: It is none of them.
+    """
+    if (path / "run.json").is_file():
+        return _run(path)
+    if is_nbody_file(path) or (path.is_dir() and is_nbody_file(path / "train.npz")):
+        return About(_particles(path))
+    if path.is_dir() or path.name in ("config.json", "weights.safetensors"):
+        return About(_model(path))
+    return _data(path)
+
+
+def _model(path: Path) -> list[str]:
+    import equinox as eqx
+    import jax
+    from ase.data import chemical_symbols
+
+    from equiform.deploy.structures import known_elements, symbols
+    from equiform.persist.modelfile import load_model
+
+    loaded = load_model(path)
+    potential, config = loaded.potential, loaded.potential.model.config
+    arrays = jax.tree.leaves(eqx.filter(potential.model, eqx.is_inexact_array))
+    dtypes = ", ".join(sorted({str(array.dtype) for array in arrays}))
+    energies = [f"{chemical_symbols[z]} {energy:.6f}" for z, energy in sorted(loaded.reference_energies.items())]
+    lines = [
+        f"model: {path}",
+        f"architecture: {config.name}, {sum(array.size for array in arrays):,} parameters ({dtypes})",
+        f"elements: {symbols(known_elements(potential))}",
+        f"cutoff: {config.cutoff:g} Å",
+        f"reference energies (eV): {', '.join(energies) or 'none'}",
+        f"energy scale: {potential.scale:g} eV; isolated atoms at their reference energy: "
+        f"{'yes' if potential.anchored else 'no'}",
+    ]
+    training = loaded.metadata.get("training") or {}
+    if training:
+        lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps")
+        lines += [f"validation {text}" for text in _errors({"": training.get("validation") or {}})]
+    provenance = loaded.metadata.get("provenance") or {}
+    if provenance:
+        version = provenance.get("packages", {}).get("equiform", "?")
+        created, device = provenance.get("created", "?"), provenance.get("device", "?")
+        lines.append(f"made {created} by equiform {version} on {device}")
+    source = (loaded.metadata.get("data") or {}).get("train")
+    if source:
+        lines.append(f"data: {source if isinstance(source, str) else ', '.join(source)}")
+    lines.append("settings:")
+    lines += [f"  {name}: {value}" for name, value in config.model_dump(mode="json").items() if name != "elements"]
+    return lines
+
+
+def _run(path: Path) -> About:
+    import json
+
+    from equiform.training.metrics import METRICS_FILE, read_metrics
+    from equiform.training.run_folder import RunFolder
+
+    run = RunFolder.open(path)
+    lines = [f"run: {run.path}"]
+    records = read_metrics(path) if (path / METRICS_FILE).is_file() else []
+    if records:
+        last = records[-1]
+        lines.append(f"recorded up to step {last['step']:,}, epoch {last['epoch']:.4g}")
+    finished = path / "errors.json"
+    if finished.is_file():
+        lines += _errors(json.loads(finished.read_text(encoding="utf-8")))
+        lines.append(f"report: {path / 'report.html'}")
+    else:
+        lines.append(f"not finished; go on with: equiform train --resume {path}")
+    try:
+        lines += ["", *_model(find_model(path))]
+    except UserError as error:
+        lines.append(str(error))
+    lines += ["", "recipe:", *(f"  {line}" for line in run.recipe.splitlines())]
+    return About(lines)
+
+
+def _particles(path: Path) -> list[str]:
+    from equiform.data.sets.nbody_samples import SPLITS, NBodySamples, simple_rules
+
+    files = [path] if path.is_file() else [path / f"{split}.npz" for split in SPLITS]
+    samples = {file: NBodySamples.read(file) for file in files if file.is_file()}
+    first = next(iter(samples.values()))
+    told = first.metadata
+    ahead = first.horizon * told.get("steps_per_frame", 1)
+    lines = [
+        f"simulated particles: {path}",
+        f"set: {told.get('set', '?')}, {told.get('about', '')}",
+        f"task: {first.num_bodies} particles, from frame {told['start']} to {first.horizon} frames later ({ahead:,} steps)",
+    ]
+    for file, part in samples.items():
+        rules = simple_rules(first, part)
+        lines.append(f"{file.name}: {len(part):,} simulations of {part.trajectories.positions.shape[1]} frames")
+        lines += [
+            f"  {name}: mean squared error {rule.still:.4g} of no change, {rule.linear:.4g} of {rule.factor:.3g} v"
+            for name, rule in rules.items()
+        ]
+    return lines
+
+
+def _data(path: Path) -> About:
+    from equiform.data.formats.labels import LabelKeys, find_labels
+    from equiform.data.formats.read import read_structures
+    from equiform.data.pipeline.inspect import inspect
+
+    structures = read_structures(str(path))
+    try:
+        keys, missing = find_labels(structures), []
+    except UserError as error:
+        keys, missing = LabelKeys(), [str(error)]
+    report = inspect(structures, keys)
+    return About([f"data: {path}", *report.lines()], [*missing, *keys.warnings, *report.warnings])
+
+
+def _errors(errors: dict[str, Any]) -> list[str]:
+    from equiform.report.html import error_rows
+
+    return [
+        f"{row.data + ': ' if row.data else ''}{row.quantity}: MAE {row.mae}, RMSE {row.rmse} {row.unit}"
+        for row in error_rows(errors)
+    ]

@@ -1,0 +1,349 @@
+"""The main job: a recipe becomes a run folder with a trained model, its errors, plots and a report."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from equiform.errors import UserError
+from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
+from equiform.training.config import LossConfig
+
+DEFAULT_MINUTES = 60.0
+"""A run whose length nobody gave takes at most so long."""
+
+WANTED_EPOCHS = 100
+PRESET_COST = {"tiny": 150.0, "small": 400.0, "medium": 1200.0, "large": 4000.0}
+"""Microseconds of one processor core per edge and training step with forces, about; float32, small molecules."""
+PRESET_ATOMS = {"tiny": 0, "small": 3_000, "medium": 30_000, "large": 300_000}
+"""Fewer atoms with forces than this do not pay for the preset's size."""
+GPU_CORES = 200.0
+"""How many processor cores a GPU stands for in the choice of the preset."""
+
+STRESS_WEIGHT = 50.0
+"""Stresses in eV/Å³ are that much smaller than forces in eV/Å, at the default weight of the forces."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run left behind.
+
+    Attributes:
+        folder: The run folder.
+        model: The best model.
+        errors: Per data set, errors by target.
+        report: The HTML page.
+        plots: PNG files by name.
+    """
+
+    folder: Path
+    model: Path
+    errors: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    report: Path
+    plots: Mapping[str, Path]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileErrors(NamedTuple):
+    """Errors of a model on a file: what `equiform evaluate` prints."""
+
+    errors: dict[str, dict[str, Any]]
+    lines: list[str]
+    warnings: list[str]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    say: Say,
+    warn: Say,
+    extra_report: Callable[["Outcome"], Mapping[str, Any]] | None = None,
+) -> Outcome | None:
+    """Prepare the data, choose the sizes, train, evaluate, plot, report.
+
+    Of several processes (`training.parallel.start`) the first one speaks, writes and reports; the others return None.
+
+    Args:
+        recipe: What to do.
+        folder: The run folder; new or empty.
+        say: Told each thing that a person wants to know.
+        warn: Told what looks wrong in the data.
+        extra_report: Called with the outcome; fields of the report to add.
+
+    Raises:
+        UserError: Anything the user can mend.
+    """
+    import jax
+
+    from equiform.data.config import DataConfig
+    from equiform.data.pipeline.prepare import prepare
+    from equiform.deploy.structures import check_tags
+    from equiform.training import parallel
+    from equiform.training.run_folder import RunFolder
+
+    if not parallel.is_first():
+        say = warn = _silent
+    RunFolder.check_free(folder)  # before hours are spent on the data
+    provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
+    data = prepare(data_on_disk(recipe.data), provisional.cutoff)
+    _tell(data, say, warn)
+    recipe = _with_stress(_with_length(recipe, say), data, say)
+    config = _sized(recipe, data, say)
+    if (num_tags := getattr(config, "num_tags", 0)) and isinstance(recipe.data, DataConfig):
+        for name, dataset in {"training": data.train, "validation": data.validation, **data.tests}.items():
+            for graph in dataset:
+                check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
+    recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
+    recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
+    with parallel.own_folder(folder) as place:
+        run = RunFolder.create(
+            place,
+            recipe=recipe.to_yaml(),
+            reference_energies=data.reference_energies,
+            metadata={"data": recipe.data.model_dump(mode="json")},
+        )
+        say(f"run folder: {run.path}")
+        count = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+        say(f"device: {count}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
+        return _fit_and_report(recipe, data, run, say, resume=False, extra_report=extra_report)
+
+
+def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome | None:
+    """Go on with an interrupted run exactly where it was.
+
+    Raises:
+        UserError: There is no run in that folder, or it would not be the same run.
+    """
+    from equiform.data.pipeline.prepare import prepare
+    from equiform.training import parallel
+    from equiform.training.run_folder import RunFolder
+
+    if not parallel.is_first():
+        say = warn = _silent
+    with parallel.own_folder(folder, resume=True) as place:
+        run = RunFolder.open(place)
+        recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
+        config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
+        data = prepare(data_on_disk(recipe.data), config.cutoff)
+        _tell(data, say, warn)
+        return _fit_and_report(recipe, data, run, say, resume=True)
+
+
+def evaluate_file(
+    model: Path,
+    data: Path,
+    keys: Mapping[str, str | None],
+    *,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> FileErrors:
+    """Errors of a model on a file of labelled structures.
+
+    Names and units of labels that are not given are those the model was trained with, if the file has them.
+
+    Raises:
+        UserError: Not a model, not readable data, no labels, or elements that the model does not know.
+    """
+    from equiform.data.config import DataConfig
+    from equiform.data.formats.labels import find_labels, named_values
+    from equiform.data.formats.read import read_structures
+    from equiform.data.pipeline import plausibility
+    from equiform.data.pipeline.check import usable_structures
+    from equiform.data.pipeline.dataset import dataset_from_labels
+    from equiform.deploy.structures import check_structure
+    from equiform.jobs.about import find_model
+    from equiform.persist.modelfile import load_model
+    from equiform.training.evaluate import evaluate
+
+    loaded = load_model(find_model(model))
+    structures = read_structures(str(data))
+    model_settings = loaded.potential.model.config
+    if loaded.potential.quantity != "energy":
+        quantity, unit = loaded.potential.quantity, loaded.potential.unit
+        raise UserError(f"{model} gives {quantity} ({unit}), not energies and forces; equiform predict writes it")
+    for index, atoms in enumerate(structures):
+        check_structure(atoms, loaded.potential, index)
+    trained = dict(loaded.metadata.get("data") or {})
+    present = {name for atoms in structures for name in named_values(atoms)}
+    settings: dict[str, Any] = {name: value for name, value in trained.items() if name.endswith("_unit")}
+    for name, given in keys.items():
+        settings[name] = given or (trained.get(name) if trained.get(name) in present else None)
+    warnings: list[str] = []
+    try:
+        found = find_labels(structures, DataConfig(train=str(data), **settings))
+    except UserError as error:
+        raise UserError(re.sub(r"data\.(\w+)_key=", r"--\1-key ", f"{data}: {error}")) from None
+    usable, labels = usable_structures(structures, found, name=str(data), skip_invalid=False, warnings=warnings)
+    for line in plausibility.unit_warnings(usable, labels):
+        warnings.append(f"{line.partition('; set ')[0]}; convert the file, or name its units in it (energy_unit=…)")
+    dataset = dataset_from_labels(usable, labels, model_settings.cutoff, loaded.reference_energies)
+    errors = evaluate(
+        loaded.potential,
+        dataset,
+        batch_size=batch_size,
+        dtype=dtype,
+        progress=(lambda done: progress(done, len(dataset))) if progress else None,
+    )
+    lines = [f"{len(structures)} structures of {data}", *found.notes]
+    return FileErrors(_exactly(errors), lines, [*found.warnings, *warnings])
+
+
+def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
+    """The largest of our presets that the data are enough for and that this machine trains in the time
+    there is.
+
+    Enough data: `PRESET_ATOMS` atoms in the training structures. Enough time: `WANTED_EPOCHS` epochs at the
+    measured `PRESET_COST` per edge and training step, shared by the cores. "tiny" if none is.
+
+    Args:
+        num_edges: Edges of all training structures.
+        num_atoms: Atoms of all training structures.
+        minutes: Time that the run may take.
+        epochs: Passes wanted, if somebody said.
+    """
+    seconds = 60 * minutes * _cores()
+    work = 1e-6 * num_edges * (epochs or WANTED_EPOCHS)
+    fitting = [n for n in PRESET_COST if PRESET_COST[n] * work <= seconds and PRESET_ATOMS[n] <= num_atoms]
+    return fitting[-1] if fitting else next(iter(PRESET_COST))
+
+
+def new_model(config: Any, seed: int) -> Any:
+    """A freshly initialised model, the same for the same seed."""
+    import jax
+
+    from equiform.models import build_model
+
+    return build_model(config, key=jax.random.key(seed))
+
+
+def _cores() -> float:
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return GPU_CORES
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return min(float(usable), 16.0)
+
+
+def _tell(data: Any, say: Say, warn: Say) -> None:
+    for line in data.report.lines():
+        say(line)
+    for line in data.report.warnings:
+        warn(line)
+
+
+def _with_length(recipe: Recipe, say: Say) -> Recipe:
+    """A run without a length gets the default one, in the recipe itself, so that it can be repeated."""
+    settings = recipe.training
+    if settings.epochs or settings.max_steps or settings.max_minutes:
+        return recipe
+    say(
+        f"length: {WANTED_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
+        "(training.epochs=… and training.max_minutes=… change that)"
+    )
+    update = {"epochs": WANTED_EPOCHS, "max_minutes": DEFAULT_MINUTES}
+    return recipe.model_copy(update={"training": settings.model_copy(update=update)})
+
+
+def _with_stress(recipe: Recipe, data: Any, say: Say) -> Recipe:
+    """Stress labels are learnt unless the recipe says otherwise."""
+    losses = recipe.training.losses
+    if "stress" in losses.model_fields_set or not data.train.has_stress:
+        return recipe
+    say(f"loss: the stress is learnt too, with weight {STRESS_WEIGHT:g} (training.losses.stress=null: not)")
+    losses = losses.model_copy(update={"stress": LossConfig(weight=STRESS_WEIGHT)})
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"losses": losses})})
+
+
+def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
+    """The model's configuration: preset, elements and normalisations from the data where nobody gave them."""
+    from equiform.models import MODELS
+    from equiform.models.presets import ALL_PRESETS, OWN
+
+    choice, edges, atoms = recipe.model, int(data.train.num_edges.sum()), int(data.train.num_atoms.sum())
+    name = choice.preset or "auto"
+    if choice.name is None and name == "auto":
+        minutes = recipe.training.max_minutes or DEFAULT_MINUTES
+        name = auto_preset(edges, atoms, minutes, recipe.training.epochs)
+        say(
+            f"model: preset {name!r}, which {atoms:,} atoms in the training data and {minutes:g} minutes on "
+            "this machine allow (model.preset=… changes that)"
+        )
+    fields = choice.fields
+    known = MODELS[choice.name or "equiformer"][0].model_fields
+    if "average_degree" in known and (choice.name is not None or name in OWN):
+        fields = {"average_degree": max(edges / max(atoms, 1), 1.0), **fields}
+    own_elements = tuple(ALL_PRESETS[name].get("elements", ())) if choice.name is None else ()
+    elements = own_elements if set(data.elements) <= set(own_elements) else tuple(data.elements)
+    sized = ModelChoice(preset=None if choice.name else name, name=choice.name, **fields)
+    return model_config(sized, elements=elements, preset_if_auto=name)
+
+
+def _fit_and_report(
+    recipe: Recipe,
+    data: Any,
+    run: Any,
+    say: Say,
+    *,
+    resume: bool,
+    extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
+) -> Outcome | None:
+    import equinox as eqx
+    import jax
+
+    from equiform.report import run_report
+    from equiform.report.equivariance import equivariance_errors
+    from equiform.training import parallel
+    from equiform.training.evaluate import evaluate_with_values
+    from equiform.training.fit import fit
+    from equiform.training.scale import initial_potential
+
+    config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
+    settings = recipe.training
+    model = new_model(config, settings.seed)
+    # Of all elements of a preset, those that energies can be predicted for.
+    elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
+    potential = initial_potential(model, settings, data.train, elements)
+    count = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    say(f"{type(model).__name__} with {count:,} parameters, cutoff {config.cutoff:g} Å")
+    result = fit(potential, data.train, data.validation, settings, run, progress=parallel.is_first(), resume=resume)
+    if not parallel.is_first():
+        return None
+    sets = {"validation": data.validation, **data.tests}
+    sets = {name: dataset for name, dataset in sets.items() if dataset is not None and len(dataset)}
+    evaluations = {}
+    for name, dataset in (sets or {"training": data.train}).items():
+        say(f"evaluating the best model on {name} ({len(dataset)} structures)")
+        evaluations[name] = evaluate_with_values(
+            result.potential, dataset, batch_size=settings.batch_size, dtype=settings.dtype
+        )
+        if data.train.quantity in data.train[0].node_fields:  # vectors per particle: do they turn with the particles?
+            turned = equivariance_errors(result.potential, dataset, evaluations[name].errors, dtype=settings.dtype)
+            for quantity, error in turned.items():
+                evaluations[name].errors[quantity]["equivariance_error"] = error
+    facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
+    facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
+    return run_report.write(run, recipe, data, evaluations, facts, extra_report)
+
+
+def _silent(_: str) -> None:
+    """What the other processes would say, the first one says."""
+
+
+def _exactly(errors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The three targets with `mae`, `rmse` and `unit`, null where the data has no labels."""
+    units = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+    return {
+        key: {
+            "mae": errors.get(key, {}).get("mae"),
+            "rmse": errors.get(key, {}).get("rmse"),
+            "unit": errors.get(key, {}).get("unit", unit),
+        }
+        for key, unit in units.items()
+    }

@@ -1,0 +1,384 @@
+"""A recipe: everything that decides a training run, in one YAML file of typed sections.
+
+`data:` says where the structures and labels are, `model:` which architecture, `training:` how it is
+optimised, `run:` where the results go. Every key is checked before anything is read or computed; an error
+names the file, the line and the key that was probably meant. What was effective is written to the run
+folder and trains again as it is.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from glob import glob
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from equiform.data.config import DataConfig
+from equiform.data.sets.config import SetConfig
+from equiform.errors import UserError
+from equiform.recipes import yaml_lines
+from equiform.recipes.benchmark import Benchmark
+from equiform.recipes.errors import explain, suggest
+from equiform.recipes.yaml_lines import KeyPath
+from equiform.training.config import TrainingConfig
+
+SHIPPED = "equiform:"
+"""Prefix of a data path that names a file shipped with the package."""
+
+
+class ModelChoice(BaseModel):
+    """Which model: a preset or an architecture's name, and any of the architecture's own fields.
+
+    Attributes:
+        preset: A named set of fields; "auto" picks one by the amount of data and the machine.
+        name: The architecture, with its own defaults, instead of a preset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    preset: str | None = None
+    name: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The architecture's fields that were given."""
+        return dict(self.model_extra or {})
+
+
+class RunConfig(BaseModel):
+    """Where the results go.
+
+    Attributes:
+        folder: The run folder; None means `runs/<data>-<n>` with the next free number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str | None = None
+
+
+def _kind_of_data(section: Any) -> str:
+    named = "set" in section if isinstance(section, Mapping) else isinstance(section, SetConfig)
+    return "named set" if named else "files"
+
+
+class Recipe(BaseModel):
+    """The effective configuration of a training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Annotated[Annotated[DataConfig, Tag("files")] | Annotated[SetConfig, Tag("named set")], Discriminator(_kind_of_data)]
+    model: ModelChoice = Field(default_factory=ModelChoice)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
+    benchmark: Benchmark | None = None
+
+    def to_yaml(self) -> str:
+        """The whole recipe as YAML, defaults written out."""
+        return yaml_lines.dump(self.model_dump(mode="json"))
+
+
+class Source:
+    """A recipe as it was given: a tree of plain values, and where each of them came from."""
+
+    def __init__(self, tree: dict[str, Any], origins: Mapping[KeyPath, str], name: str):
+        self.tree = tree
+        self.origins = dict(origins)
+        self.name = name
+
+    def origin(self, path: KeyPath) -> str:
+        """Where a key was given: its own place, or that of the nearest key above it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return self.name
+
+
+def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None) -> Source:
+    """Read a recipe file, if there is one, and lay `key=value` overrides over it.
+
+    Paths of data in a file are relative to that file (or, if nothing is there, to the current folder); paths
+    in overrides are relative to the current folder.
+
+    Args:
+        path: The recipe file, or None for a recipe of defaults.
+        overrides: `section.key=value`, the value in YAML.
+        base: Values that the command line gives otherwise, such as the data file.
+
+    Raises:
+        UserError: The file is not a recipe, or an override is not `key=value`.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[KeyPath, str] = {}
+    if path is not None:
+        tree, origins = _load(path)
+    source = Source(tree, origins, str(path) if path else "command line")
+    for section, values in (base or {}).items():
+        for key, value in values.items():
+            _set(source, (section, key), value, "command line")
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if name == "model" and equals:  # One word chooses the architecture, or a preset of one.
+            name = "model.name" if value in _architectures() else "model.preset"
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)+", name):
+            hint = suggest(name, known_paths()) if equals else ""
+            raise UserError(f"'{text}' is not section.key=value, such as training.max_minutes=5{hint}")
+        try:
+            parsed = yaml_lines.parse_value(value)
+        except UserError as error:
+            raise UserError(f"'{text}': {error}") from error
+        keys = tuple(name.split("."))
+        _set(source, keys, parsed, f"'{text}'")
+    _resolve_paths(source.tree, Path.cwd())
+    return source
+
+
+def validate(source: Source) -> Recipe:
+    """Check every key and value of a recipe, those of the model section too.
+
+    Raises:
+        UserError: One line per mistake: where it is, what is wrong, and the key that was probably meant.
+    """
+    try:
+        recipe = Recipe.model_validate(source.tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, source, Recipe, ())) from error
+    model_config(recipe.model, elements=(1,), preset_if_auto=None, source=source)
+    return recipe
+
+
+def load_recipe(
+    path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> tuple[Recipe, Source]:
+    """`read_source` and `validate` in one: what the commands call."""
+    source = read_source(path, overrides, base)
+    return validate(source), source
+
+
+def model_config(
+    choice: ModelChoice,
+    elements: tuple[int, ...],
+    preset_if_auto: str | None,
+    source: Source | None = None,
+) -> Any:
+    """The architecture's configuration that a model section asks for.
+
+    Args:
+        choice: The model section.
+        elements: Atomic numbers found in the data; a section that lists its own keeps them.
+        preset_if_auto: The preset that "auto" stands for; None while only the keys are checked.
+        source: Where the section came from, for error messages.
+
+    Raises:
+        UserError: Unknown model or preset, or a field that the architecture does not have or cannot take.
+    """
+    from equiform.models import MODELS, parse_config
+    from equiform.models.presets import ALL_PRESETS, preset
+
+    source = source or Source({"model": choice.model_dump()}, {}, "recipe")
+    fields = choice.fields
+    if choice.name is not None and choice.preset is not None:
+        raise UserError(
+            f"{source.origin(('model', 'preset'))}: model.name={choice.name} and "
+            f"model.preset={choice.preset} were both given; keep one of them"
+        )
+    if choice.name is not None:
+        if choice.name not in MODELS:
+            raise UserError(
+                f"{source.origin(('model', 'name'))}: there is no model {choice.name!r}"
+                f"{suggest(choice.name, MODELS)}; there are: {', '.join(MODELS)}"
+            )
+        start: dict[str, Any] = {"name": choice.name, "elements": elements}
+    else:
+        wanted = choice.preset or "auto"
+        if wanted != "auto" and wanted not in ALL_PRESETS:
+            raise UserError(
+                f"{source.origin(('model', 'preset'))}: there is no preset {wanted!r}"
+                f"{suggest(wanted, ALL_PRESETS)}; there are: auto, {', '.join(ALL_PRESETS)}"
+            )
+        start = preset((preset_if_auto or "small") if wanted == "auto" else wanted, elements=elements).model_dump()
+    try:
+        return parse_config(_merge(start, fields))
+    except ValidationError as error:
+        raise UserError(_explain(error, source, MODELS[start["name"]][0], ("model",))) from error
+
+
+def shipped_data(name: str) -> Path:
+    """Path of a data file of the package.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    folder = Path(str(resources.files("equiform"))) / "data" / "shipped"
+    path = folder / name
+    if not path.is_file():
+        have = sorted(entry.name for entry in folder.glob("*.extxyz")) if folder.is_dir() else []
+        raise UserError(f"{SHIPPED}{name}: no such data file in the package{suggest(name, have)}; there are: {', '.join(have)}")
+    return path
+
+
+def data_on_disk(config: DataConfig | SetConfig) -> DataConfig | SetConfig:
+    """The data section with `equiform:` names replaced by paths."""
+    if isinstance(config, SetConfig):
+        return config
+
+    def locate(text: str) -> str:
+        if not text.startswith(SHIPPED):
+            return text
+        name, at, part = text.removeprefix(SHIPPED).partition("@")
+        return f"{shipped_data(name)}{at}{part}"
+
+    tree = config.model_dump()
+    _map_paths(tree, locate)
+    return DataConfig.model_validate(tree)
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """The recipes of the package by name."""
+    return {path.stem: path for path in sorted(_recipe_folder().glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file by its path or by its built-in name.
+
+    Raises:
+        UserError: There is neither.
+    """
+    path, builtin = Path(name), builtin_recipes()
+    if path.is_file():
+        return path
+    if name in builtin:
+        return builtin[name]
+    some = ", ".join(list(builtin)[:6]) + (", …" if len(builtin) > 6 else "")
+    raise UserError(f"{name}: no such recipe{suggest(name, builtin)}; built-in ones: {some} (equiform recipe list)")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe, for editors: completion and checks while typing."""
+    from equiform.models import MODELS
+    from equiform.models.presets import ALL_PRESETS
+
+    schema = Recipe.model_json_schema()
+    section: dict[str, Any] = {
+        "preset": {"enum": ["auto", *ALL_PRESETS], "description": "A named set of fields."},
+        "name": {"enum": list(MODELS), "description": "The architecture, instead of a preset."},
+    }
+    for config, _ in MODELS.values():
+        model = config.model_json_schema()
+        schema["$defs"] |= model.pop("$defs", {})
+        for key, entry in model["properties"].items():
+            if key in section and section[key] != entry and key != "name":
+                section[key] = {"anyOf": [*section[key].get("anyOf", [section[key]]), entry]}  # Architectures differ in it.
+            section.setdefault(key, entry)
+    schema["$defs"]["ModelChoice"] = {"type": "object", "properties": section, "additionalProperties": False}
+    for definition in schema["$defs"].values():
+        _describe(definition)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Equiform recipe"}
+
+
+def _describe(definition: dict[str, Any]) -> None:
+    """Move what a docstring says of each attribute to the attribute, where editors show it."""
+    summary, _, attributes = definition.get("description", "").partition("\n\nAttributes:\n")
+    for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", attributes, flags=re.MULTILINE):
+        if name in definition["properties"]:
+            definition["properties"][name].setdefault("description", " ".join(text.split()))
+    if summary:
+        definition["description"] = summary
+
+
+def _load(path: Path, depth: int = 0) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """A recipe file laid over the one that it names as `base`: a built-in base, or a file beside it."""
+    tree, lines = yaml_lines.load_with_lines(path)
+    origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    _resolve_paths(tree, path.parent)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree, origins
+    known = {entry.stem: entry for entry in sorted((_recipe_folder() / "base").glob("*.yaml"))}
+    beside = path.parent / str(base)
+    place = beside if beside.is_file() else known.get(str(base))
+    if place is None or depth > 5:
+        raise UserError(f"{origins.get(('base',), path)}: there is no base {base!r}{suggest(str(base), known)}")
+    below, below_origins = _load(place, depth + 1)
+    model = tree.get("model") or {}
+    if "preset" in model or "name" in model:
+        below.get("model", {}).pop("name" if "preset" in model else "preset", None)
+    return _merge(below, tree), {**below_origins, **origins}
+
+
+def _recipe_folder() -> Path:
+    return Path(str(resources.files("equiform"))) / "recipes" / "builtin"
+
+
+def _architectures() -> Collection[str]:
+    from equiform.models import MODELS
+
+    return MODELS
+
+
+def _set(source: Source, keys: KeyPath, value: Any, origin: str) -> None:
+    tree: Any = source.tree
+    for depth, key in enumerate(keys[:-1]):
+        if tree.get(key) is None:
+            tree[key] = {}
+        tree = tree[key]
+        if not isinstance(tree, dict):
+            raise UserError(f"{origin}: {'.'.join(map(str, keys[: depth + 1]))} is a value, not a section of keys")
+    tree[keys[-1]] = value
+    if keys == ("model", "preset") or keys == ("model", "name"):
+        # The later choice wins over the one in the file.
+        tree.pop("name" if keys[-1] == "preset" else "preset", None)
+    source.origins = {path: place for path, place in source.origins.items() if path[: len(keys)] != keys}
+    source.origins[keys] = origin
+
+
+def _merge(start: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(start)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _resolve_paths(tree: Mapping[str, Any], folder: Path) -> None:
+    """Make the data paths absolute: relative to `folder`, or else to the current one."""
+
+    def resolve(text: str) -> str:
+        if text.startswith(SHIPPED) or Path(text).is_absolute():
+            return text
+        pattern = text.partition("@")[0]  # FILE@:100 takes a part, *.xyz takes several
+        elsewhere = not glob(str(folder / pattern)) and glob(pattern)
+        return str((Path(text) if elsewhere else folder / text).absolute())
+
+    if isinstance(tree.get("data"), dict):
+        _map_paths(tree["data"], resolve)
+
+
+def _map_paths(data: dict[str, Any], change: Callable[[str], str]) -> None:
+    for key in ("train", "validation", "test"):
+        value = data.get(key)
+        if isinstance(value, str):
+            data[key] = change(value)
+        elif isinstance(value, (list, tuple)):
+            data[key] = [change(entry) if isinstance(entry, str) else entry for entry in value]
+        elif isinstance(value, dict):
+            data[key] = {name: change(path) if isinstance(path, str) else path for name, path in value.items()}
+
+
+def _explain(error: ValidationError, source: Source, model: type[BaseModel], prefix: KeyPath) -> str:
+    tree: Any = source.tree
+    for key in prefix:
+        tree = tree.get(key, {})
+    return explain(error, tree, model, prefix, source.origin, known_paths())
+
+
+def known_paths() -> list[str]:
+    """Every `section.key` of a recipe, with the fields of the architectures."""
+    from equiform.models import MODELS
+
+    sections = [("data", DataConfig), ("data", SetConfig), ("training", TrainingConfig), ("run", RunConfig)]
+    paths = [f"{section}.{key}" for section, config in (*sections, ("benchmark", Benchmark)) for key in config.model_fields]
+    own = [key for config, _ in MODELS.values() for key in config.model_fields]
+    return [*paths, *(f"model.{key}" for key in dict.fromkeys(["preset", "name", *own]))]

@@ -1,0 +1,264 @@
+"""What a trained model attends to: by the elements of a pair, by distance, and by whether the pair is bonded.
+
+Attention weights of all blocks and heads are averaged over the edges of many structures. As the weights of a receiver sum to
+one, they are smaller where it has more neighbours; *relative* attention is weight · number of senders, 1 for an even spread.
+
+Source: Thölke & De Fabritiis, "TorchMD-NET", ICLR 2022, section on attention weights. Differs: relative to an even spread, and
+by block.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from equiform.errors import UserError
+from equiform.graph import Capacity, Graph, batch, to_device
+from equiform.runtime.files import explained, to_json, write_atomically
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from equiform.deploy.predictor import Predictor
+
+BOND = 1.25
+"""Two atoms are bonded if they are nearer than so many times the sum of their covalent radii."""
+
+NUM_BINS = 40
+_TOGETHER = 16  # structures of a batch
+KINDS = ("all", "bonded", "non-bonded")
+
+
+class AttentionStatistics(NamedTuple):
+    """Sums over edges; divide by the counts.
+
+    Attributes:
+        elements: Atomic numbers, ascending: rows (receivers) and columns (senders) of the maps.
+        pair_relative: Sum of relative attention by kind of edge, block, receiver's and sender's element.
+        pair_weight: Sum of attention weights in the same way.
+        pair_count: Edges by kind and elements.
+        receivers: Receivers with neighbours, by element.
+        distance_relative: Sum of relative attention by kind, block and distance bin.
+        distance_count: Edges by kind and distance bin.
+        edges_of_bins: Distances between the bins, Å.
+        structures: How many were looked at.
+    """
+
+    elements: tuple[int, ...]
+    pair_relative: Float[np.ndarray, "kinds blocks elements elements"]
+    pair_weight: Float[np.ndarray, "kinds blocks elements elements"]
+    pair_count: Float[np.ndarray, "kinds elements elements"]
+    receivers: Float[np.ndarray, "elements"]
+    distance_relative: Float[np.ndarray, "kinds blocks bins"]
+    distance_count: Float[np.ndarray, "kinds bins"]
+    edges_of_bins: Float[np.ndarray, "bins_and_one"]
+    structures: int
+
+    def relative(self, kind: str = "all") -> Float[np.ndarray, "blocks elements elements"]:
+        """Mean attention relative to an even spread, by block and element pair; NaN without such an edge."""
+        index = KINDS.index(kind)
+        return _ratio(self.pair_relative[index], self.pair_count[index][None])
+
+    def share(self) -> Float[np.ndarray, "blocks elements elements"]:
+        """How much of a receiver's attention goes to senders of each element: rows sum to one."""
+        return _ratio(self.pair_weight[0], self.receivers[None, :, None])
+
+    def by_distance(self, kind: str = "all") -> Float[np.ndarray, "blocks bins"]:
+        """Mean relative attention by block and distance; NaN where there is no edge."""
+        index = KINDS.index(kind)
+        return _ratio(self.distance_relative[index], self.distance_count[index][None])
+
+
+def collect_attention(
+    predictor: "Predictor", structures: "Sequence[Atoms]", progress: Callable[[int, int], None] | None = None
+) -> AttentionStatistics:
+    """Run a model over structures and gather its attention.
+
+    Args:
+        predictor: The model.
+        structures: What to look at.
+        progress: Told (structures done, structures in all).
+
+    Raises:
+        UserError: The model has no attention, or nothing has neighbours.
+    """
+    elements = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
+    if not elements:
+        raise UserError("there is no structure to look at")
+    bins = np.linspace(0, predictor.cutoff, NUM_BINS + 1)
+    sums: dict[str, Any] = {}
+    for done, (graph, weights) in enumerate(_attention(predictor, structures), 1):
+        _add(sums, graph, weights, np.array(elements), bins)
+        if progress is not None:
+            progress(done, len(structures))
+    if not sums or not sums["pair_count"].any():
+        raise UserError("no atom of these structures has a neighbour: there is no attention to look at")
+    return AttentionStatistics(elements, **sums, edges_of_bins=bins, structures=len(structures))
+
+
+def bonded(numbers: np.ndarray, senders: np.ndarray, receivers: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Whether the ends of each edge are bonded, by covalent radii."""
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[numbers]
+    return distance < BOND * (radii[senders] + radii[receivers])
+
+
+def write_analysis(statistics: AttentionStatistics, folder: Path, title: str) -> list[Path]:
+    """Write `attention.json`, `attention_elements.png` and `attention_distance.png`.
+
+    Returns:
+        The files.
+    """
+    with explained(f"cannot write into {folder}", "free some space or mend the permissions"):
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / name for name in ("attention.json", "attention_elements.png", "attention_distance.png")]
+        write_atomically(paths[0], to_json(as_dict(statistics)))
+        _plot_elements(statistics, paths[1], title)
+        _plot_distance(statistics, paths[2], title)
+    return paths
+
+
+def as_dict(statistics: AttentionStatistics) -> dict[str, Any]:
+    """All means as plain values; null where there was no edge."""
+    content: dict[str, Any] = {
+        "elements": _symbols(statistics),
+        "structures": statistics.structures,
+        "share": _plain(statistics.share()),
+        "distance": statistics.edges_of_bins.tolist(),
+    }
+    for kind in KINDS:
+        content[kind] = {
+            "edges": statistics.pair_count[KINDS.index(kind)].tolist(),
+            "relative": _plain(statistics.relative(kind)),
+            "by_distance": _plain(statistics.by_distance(kind)),
+        }
+    return content
+
+
+def overall(statistics: AttentionStatistics, kind: str) -> float:
+    """Mean relative attention of a kind of edge over all blocks."""
+    index = KINDS.index(kind)
+    count = statistics.pair_count[index].sum()
+    return float(statistics.pair_relative[index].mean(axis=0).sum() / count) if count else float("nan")
+
+
+def _attention(predictor: "Predictor", structures: "Sequence[Atoms]") -> Iterator[tuple[Graph, np.ndarray]]:
+    """The graph of each structure and its attention (blocks, edges), the mean over heads; one compiled program for all."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    model: Any = predictor.potential.model
+    if not hasattr(model, "attention"):
+        raise UserError(f"{type(model).__name__} models offer no attention")
+    graphs = [predictor.graph(atoms, index) for index, atoms in enumerate(structures)]
+    groups = [graphs[start : start + _TOGETHER] for start in range(0, len(graphs), _TOGETHER)]
+    sizes = [Capacity(*map(sum, zip(*(graph.capacity for graph in group)))) for group in groups]
+    capacity = Capacity(*(max(column) for column in zip(*sizes)))
+    ask = eqx.filter_jit(type(model).attention)
+    for group in groups:
+        with predictor.precision():
+            device = to_device(batch(group, capacity), jnp.dtype(predictor.dtype))
+            blocks = jax.tree.map(np.asarray, ask(model, device))
+        weights = np.stack([np.abs(block).mean(axis=-1) for block in blocks])
+        start = 0
+        for graph in group:
+            yield graph, weights[:, start : start + graph.capacity.edges]
+            start += graph.capacity.edges
+
+
+def _add(sums: dict[str, Any], graph: Graph, weights: np.ndarray, elements: np.ndarray, bins: np.ndarray) -> None:
+    senders, receivers, numbers = (np.asarray(values) for values in (graph.senders, graph.receivers, graph.species))
+    distance = np.linalg.norm(graph.edge_vectors(), axis=1)
+    degree = np.bincount(receivers, minlength=len(numbers))
+    relative = weights * degree[receivers][None]
+    types = np.searchsorted(elements, numbers)
+    count, blocks = len(elements), len(weights)
+    if not sums:
+        sums["pair_relative"] = np.zeros((len(KINDS), blocks, count, count))
+        sums["pair_weight"] = np.zeros((len(KINDS), blocks, count, count))
+        sums["pair_count"] = np.zeros((len(KINDS), count, count))
+        sums["receivers"] = np.zeros(count)
+        sums["distance_relative"] = np.zeros((len(KINDS), blocks, len(bins) - 1))
+        sums["distance_count"] = np.zeros((len(KINDS), len(bins) - 1))
+    near = bonded(numbers, senders, receivers, distance)
+    place = np.clip(np.searchsorted(bins, distance, side="right") - 1, 0, len(bins) - 2)
+    for kind, chosen in enumerate((np.ones(len(near), bool), near, ~near)):
+        pair = (types[receivers[chosen]], types[senders[chosen]])
+        np.add.at(sums["pair_count"][kind], pair, 1)
+        np.add.at(sums["distance_count"][kind], place[chosen], 1)
+        for block in range(blocks):
+            np.add.at(sums["pair_relative"][kind, block], pair, relative[block, chosen])
+            np.add.at(sums["pair_weight"][kind, block], pair, weights[block, chosen])
+            np.add.at(sums["distance_relative"][kind, block], place[chosen], relative[block, chosen])
+    np.add.at(sums["receivers"], types[degree > 0], 1)
+
+
+def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
+
+
+def _plain(values: np.ndarray) -> Any:
+    """Nested lists, null for NaN."""
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    return plain.tolist()
+
+
+def _symbols(statistics: AttentionStatistics) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] for z in statistics.elements]
+
+
+def _figure(columns: int, rows: int, size: tuple[float, float], title: str) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(columns * rows)]
+
+
+def _plot_elements(statistics: AttentionStatistics, path: Path, title: str) -> None:
+    names, side = _symbols(statistics), 0.5 * len(statistics.elements) + 2.2
+    maps = [(f"relative, {kind}", _mean(statistics.relative(kind))) for kind in KINDS]
+    maps.append(("share of the receiver's attention", _mean(statistics.share())))
+    figure, places = _figure(len(maps), 1, (side, side), title)
+    for axes, (name, values) in zip(places, maps):
+        picture = axes.imshow(values, cmap="viridis", vmin=0)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("sender")
+        axes.set_ylabel("receiver")
+        axes.set_title(name, fontsize="medium")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value) and len(names) <= 8:
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white", fontsize="small")
+        figure.colorbar(picture, ax=axes, shrink=0.8)
+    figure.savefig(path, dpi=120)
+
+
+def _plot_distance(statistics: AttentionStatistics, path: Path, title: str) -> None:
+    figure, places = _figure(2, 1, (5.5, 4.0), title)
+    middle = 0.5 * (statistics.edges_of_bins[1:] + statistics.edges_of_bins[:-1])
+    for kind in KINDS:
+        places[0].plot(middle, _mean(statistics.by_distance(kind)), marker=".", label=kind)
+    for block, values in enumerate(statistics.by_distance()):
+        places[1].plot(middle, values, marker=".", label=f"block {block + 1}")
+    for axes, name in zip(places, ("all blocks", "all pairs")):
+        axes.axhline(1, color="grey", linewidth=0.8)
+        axes.set_xlabel("distance (Å)")
+        axes.set_ylabel("attention relative to an even spread")
+        axes.set_title(name, fontsize="medium")
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over blocks; NaN stays where no block has an edge (all have the same ones)."""
+    return values.mean(axis=0)

@@ -1,0 +1,158 @@
+"""The plots and the page of a training run."""
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from equiform.report import plots
+from equiform.report.html import Figure, Report, error_rows, write_report
+
+if TYPE_CHECKING:
+    from equiform.jobs.train import Outcome
+    from equiform.recipes.schema import Recipe
+
+_WAYS = (
+    "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
+    "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
+)
+TARGETS = {
+    "energy_per_atom": ("Energy per atom", "eV/atom"),
+    "forces": ("Force components", "eV/Å"),
+    "stress": ("Stress components", "eV/Å³"),
+}
+
+
+def write(
+    run: Any,
+    recipe: "Recipe",
+    data: Any,
+    evaluations: Mapping[str, Any],
+    facts: Mapping[str, str],
+    extra: "Callable[[Outcome], Mapping[str, Any]] | None" = None,
+) -> "Outcome":
+    """Write `learning_curve.png`, `parity.png`, `errors.json` and `report.html` into the run folder.
+
+    Args:
+        run: The run folder.
+        recipe: The effective recipe.
+        data: The prepared data.
+        evaluations: Per data set, errors and values.
+        facts: Name → value, for the page.
+        extra: Called with the outcome; further `figures`, `targets`, `summary` for the page.
+    """
+    from equiform.jobs.train import Outcome
+    from equiform.runtime.files import write_atomically
+    from equiform.training.metrics import read_metrics
+
+    files = {"learning curve": run.path / "learning_curve.png", "parity": run.path / "parity.png"}
+    units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
+    learning_curve(read_metrics(run.path), files["learning curve"], units)
+    parity(evaluations, files["parity"])
+    ways = _trajectories(data, evaluations, run.path / "trajectories.png")
+    if ways is not None:
+        files["trajectories"] = ways
+    errors = {name: evaluation.errors for name, evaluation in evaluations.items()}
+    content = json.dumps(errors, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(run.path / "errors.json", content.encode())
+    outcome = Outcome(
+        folder=run.path,
+        model=run.best,
+        errors=errors,
+        report=run.path / "report.html",
+        plots=files,
+        facts=facts,
+    )
+    more = dict(extra(outcome)) if extra else {}
+    figures = [
+        Figure(files["learning curve"], "Loss and errors on the validation data while training."),
+        Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
+        *([] if ways is None else [Figure(ways, _WAYS)]),
+        *more.get("figures", ()),
+    ]
+    rows = error_rows(errors)
+    forces = next((row for row in rows if row.quantity.startswith("force")), None)
+    summary = [f"Trained on {len(data.train):,} structures; best model: {run.best}"]
+    if forces:
+        summary.append(f"Mean absolute error of a force component ({forces.data}): {forces.mae} {forces.unit}.")
+    report = Report(
+        title=f"Equiform: {run.path.name}",
+        summary=[*summary, *more.get("summary", ())],
+        errors=errors,
+        targets=more.get("targets", ()),
+        figures=figures,
+        data=data.report.lines(),
+        warnings=data.report.warnings,
+        recipe=recipe.to_yaml(),
+        facts={**facts, **more.get("facts", {}), **_versions(run.provenance)},
+    )
+    write_report(report, outcome.report)
+    return outcome
+
+
+def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Title and unit of everything that may be plotted: our targets, and other quantities under their own names."""
+    return {**TARGETS, **{key: (key, unit) for key, unit in known.items() if key not in TARGETS and key != "energy"}}
+
+
+def _in_millis(unit: str) -> tuple[float, str]:
+    return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
+
+
+def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
+    """Paths of simulated particles of the first test set, where the data are such."""
+    from equiform.data.sets.nbody_samples import NBodySamples
+    from equiform.report.trajectories import by_simulation, trajectories
+
+    for name, dataset in data.tests.items():
+        source = getattr(dataset, "source", None)
+        if isinstance(source, NBodySamples) and "displacement" in evaluations[name].values:
+            return trajectories(path, source, by_simulation(evaluations[name], source)["displacement"])
+    return None
+
+
+def learning_curve(records: list[dict[str, Any]], path: Any, units: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Loss of training and validation, and validation errors, over epochs."""
+    train = [record for record in records if record["kind"] == "train"]
+    validation = [record for record in records if record["kind"] == "validation"]
+    losses = [plots.Curve("training", _column(train, "epoch"), _column(train, "loss"))]
+    if validation:
+        curve = plots.Curve("validation", _column(validation, "epoch"), _column(validation, "loss"), marked=True)
+        losses.append(curve)
+    panels = [plots.Panel("Loss", "epoch", "loss (weighted sum)", losses, log_y=True)]
+    for key, (title, unit) in _targets(units).items():
+        factor, shown = _in_millis(unit)
+        values = factor * _column(validation, f"{key}_mae")
+        if np.isfinite(values).any():
+            curve = plots.Curve(title, _column(validation, "epoch"), values, marked=True)
+            panels.append(plots.Panel(title, "epoch", f"validation MAE ({shown})", [curve], log_y=True))
+    plots.lines(path, panels)
+
+
+def parity(evaluations: Mapping[str, Any], path: Any) -> None:
+    """Predicted against reference values of every target that has labels."""
+    panels = []
+    units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
+    for key, (title, unit) in _targets(units).items():
+        factor, shown = _in_millis(unit)
+        values = {name: e.values[key] for name, e in evaluations.items() if key in e.values}
+        if values:
+            reference = {name: value.reference for name, value in values.items()}
+            predicted = {name: value.predicted for name, value in values.items()}
+            if key == "energy_per_atom":
+                title, unit = "Interaction energy per atom", unit
+            panels.append(plots.Parity(title, unit, reference, predicted, shown, factor))
+    plots.parity(path, panels)
+
+
+def _column(records: list[dict[str, Any]], name: str) -> np.ndarray:
+    return np.array([np.nan if record.get(name) is None else record[name] for record in records], float)
+
+
+def _versions(provenance: Mapping[str, Any]) -> dict[str, str]:
+    facts = {key: provenance.get(key) for key in ("created", "device", "num_cores", "platform", "python")}
+    facts["git commit"] = provenance.get("git_commit")
+    facts |= provenance.get("packages", {})
+    return {key.replace("_", " "): str(value) for key, value in facts.items() if value is not None}

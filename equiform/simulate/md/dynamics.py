@@ -1,0 +1,289 @@
+"""Molecular dynamics: the settings, the start of a run and its continuation.
+
+The run itself is in `run.py`, the compiled loop in `integrator.py`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ase.units
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from equiform.deploy.predictor import Predictor
+from equiform.errors import UserError
+from equiform.simulate.md.integrator import System, initial_state
+from equiform.simulate.md.restart import fingerprint, load_restart
+from equiform.simulate.md.run import Files, MDProgress, MDResult, Run
+from equiform.simulate.md.trajectory import Substance, check_outputs
+from equiform.simulate.md.velocities import (
+    degrees_of_freedom,
+    kinetic_energy,
+    maxwell_boltzmann,
+    temperature_of,
+    without_drift,
+    without_rotation,
+)
+from equiform.simulate.md.verlet_list import EdgeCapacity, VerletList
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class MDConfig(BaseModel):
+    """Settings of a run.
+
+    Attributes:
+        ensemble: "nve" (velocity Verlet) or "nvt" (Langevin, BAOAB).
+        temperature: Of the initial velocities and of the thermostat, K. NVE scales the velocities to exactly
+            this temperature. Without it NVE starts from the velocities of the structure.
+        keep_velocities: Start from the velocities of the structure although a temperature is given.
+        steps: How many.
+        timestep: In fs.
+        friction: Of the thermostat, 1/fs.
+        seed: Of initial velocities and thermostat.
+        skin: How much farther than the cutoff pairs are listed, Å.
+        frame_interval: Steps from frame to frame of the trajectory.
+        log_interval: Steps from line to line of the log.
+        max_force: A larger force on any atom ends the run, eV/Å.
+        max_temperature: A higher one ends the run, K; None is twenty times the initial one, at least 10,000
+            K.
+        stop_when_apart: End the run when an atom of a molecule has lost all its neighbours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ensemble: Literal["nve", "nvt"] = "nve"
+    temperature: PositiveFloat | None = None
+    keep_velocities: bool = False
+    steps: NonNegativeInt = Field(20_000, le=2_000_000_000)
+    timestep: PositiveFloat = 0.5
+    friction: PositiveFloat = 0.01
+    seed: NonNegativeInt = 0
+    skin: float = Field(default=1.0, ge=0.1)
+    frame_interval: PositiveInt = 20
+    log_interval: PositiveInt = 20
+    max_force: PositiveFloat = 100.0
+    max_temperature: PositiveFloat | None = None
+    stop_when_apart: bool = True
+
+
+def run_md(
+    predictor: Predictor,
+    atoms: "Atoms",
+    config: MDConfig,
+    *,
+    trajectory: str | Path | None = None,
+    log: str | Path | None = None,
+    restart: str | Path | None = None,
+    overwrite: bool = False,
+    restart_seconds: float = 10.0,
+    progress: Callable[[MDProgress], None] | None = None,
+) -> MDResult:
+    """Start a run.
+
+    Args:
+        predictor: The model.
+        atoms: The initial structure, perhaps with velocities and `FixAtoms` constraints.
+        config: The settings.
+        trajectory: Where frames go: *.extxyz, *.xyz or *.traj.
+        log: Where energies and temperatures go: CSV, or JSON lines for *.jsonl.
+        restart: Where the state is saved from time to time, at the end, and when the run is interrupted.
+        overwrite: Whether existing files may be replaced.
+        restart_seconds: Time between two restart files, s.
+        progress: Called a few times a second.
+
+    Raises:
+        UserError: The structure cannot be simulated, a file cannot be written or exists, or the run exploded.
+    """
+    files = _files(trajectory, log, restart)
+    check_outputs(vars(files), overwrite=overwrite)
+    substance, positions, velocities, freedom = _prepared(predictor, atoms, config)
+    cell = _device_cell(substance, predictor)
+    with predictor.precision():
+        dtype = np.dtype(predictor.dtype)
+        pairs = VerletList(cell, substance.pbc, predictor.cutoff, config.skin, dtype)
+        images = pairs.wrap(positions)
+        state = initial_state(positions - images @ cell, velocities, dtype)
+        limit = config.max_temperature or max(
+            20 * temperature_of(kinetic_energy(velocities, substance.masses), freedom),
+            20 * (config.temperature or 0),
+            10_000,
+        )
+        settings = {
+            "config": config.model_dump(mode="json"),
+            "freedom": freedom,
+            "max_kinetic_energy": 0.5 * freedom * ase.units.kB * limit,
+            "reference_energy": predictor.reference_energy(atoms),
+            "model": fingerprint(predictor.potential),
+            "dtype": predictor.dtype,
+        }
+        system = _system(substance, cell, config, settings["max_kinetic_energy"], dtype)
+        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds)
+        run.begin(state, state.positions, images, files)
+        return run.go(progress)
+
+
+def resume_md(
+    predictor: Predictor,
+    restart: str | Path,
+    *,
+    steps: int | None = None,
+    trajectory: str | Path | None = None,
+    log: str | Path | None = None,
+    restart_seconds: float = 10.0,
+    progress: Callable[[MDProgress], None] | None = None,
+) -> MDResult:
+    """Continue a run from its restart file, exactly as if it had not been interrupted.
+
+    Trajectory and log are cut back to the moment of the restart file and continued.
+
+    Args:
+        predictor: The model of that run, with the same dtype.
+        restart: The restart file; it is updated.
+        steps: A new total number of steps; without it the run's own.
+        trajectory: Where the run's trajectory is now, if it was moved.
+        log: Where the run's log is now, if it was moved.
+        restart_seconds: Time between two restart files, s.
+        progress: Called a few times a second.
+
+    Raises:
+        UserError: The restart file is missing, damaged or of another model, the trajectory or log is not as
+            it was left, or the run exploded.
+    """
+    with predictor.precision():
+        saved = load_restart(Path(restart))
+        settings = saved.settings
+        if settings["dtype"] != predictor.dtype:
+            raise UserError(f"{restart} was made with dtype {settings['dtype']}, not {predictor.dtype}; use that one")
+        if settings["model"] != fingerprint(predictor.potential):
+            raise UserError(f"{restart} was made with another model; give the model that the run was started with")
+        config = MDConfig(**settings["config"])
+        if steps is not None:
+            config = config.model_copy(update={"steps": steps})
+        written = settings["files"]
+        files = _files(trajectory or written["trajectory"], log or written["log"], restart)
+        for path in (files.trajectory, files.log):
+            if path is not None and not path.is_file():
+                raise UserError(f"{path}: the run wrote this file, but it is gone; put it back or name its new place")
+        substance, dtype = saved.substance, np.dtype(predictor.dtype)
+        cell = _device_cell(substance, predictor)
+        capacity = EdgeCapacity(*settings["capacity"])
+        pairs = VerletList(cell, substance.pbc, predictor.cutoff, config.skin, dtype, capacity)
+        system = _system(substance, cell, config, settings["max_kinetic_energy"], dtype)
+        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds)
+        run.begin(saved.state, saved.reference, saved.images, files, saved.last, continued=True)
+        return run.go(progress)
+
+
+def _files(trajectory: str | Path | None, log: str | Path | None, restart: str | Path | None) -> Files:
+    return Files(*(None if path is None else Path(path) for path in (trajectory, log, restart)))
+
+
+def _prepared(
+    predictor: Predictor, atoms: "Atoms", config: MDConfig
+) -> tuple[Substance, Float[np.ndarray, "atoms 3"], Float[np.ndarray, "atoms 3"], int]:
+    """Check the structure; returns it with its initial velocities and degrees of freedom."""
+    predictor.require_energy()
+    predictor.graph(atoms)  # for its checks
+    periodic, name = bool(atoms.pbc.any()), atoms.get_chemical_formula()
+    if len(atoms) == 1 and not periodic:
+        raise UserError(f"{name} is a single atom: there is nothing to simulate; give a molecule or a periodic cell")
+    masses, positions = atoms.get_masses(), atoms.get_positions()
+    if not (np.isfinite(masses).all() and (masses > 0).all()):
+        raise UserError(f"{name} has masses that are not positive: {masses.tolist()}")
+    fixed = _fixed(atoms)
+    if fixed.all():
+        raise UserError(f"all {len(atoms)} atoms of {name} are fixed: there is nothing to simulate")
+    free_cluster = not fixed.any()
+    freedom = degrees_of_freedom(
+        positions,
+        masses,
+        fixed,
+        drift_removed=free_cluster and config.ensemble == "nve",
+        rotation_removed=free_cluster and config.ensemble == "nve" and not periodic,
+    )
+    if not freedom:
+        raise UserError(f"{name} has no internal degree of freedom: NVE has nothing to simulate; try NVT")
+    velocities = _velocities(atoms, config, fixed, freedom)
+    tags = atoms.get_tags() if atoms.has("tags") else None
+    substance = Substance(atoms.numbers, masses, np.array(atoms.cell.array), atoms.pbc.copy(), fixed, tags)
+    return substance, positions, velocities, freedom
+
+
+def _velocities(
+    atoms: "Atoms", config: MDConfig, fixed: Bool[np.ndarray, "atoms"], freedom: int
+) -> Float[np.ndarray, "atoms 3"]:
+    masses, positions = atoms.get_masses(), atoms.get_positions()
+    if config.temperature is None and config.ensemble == "nvt":
+        raise UserError("NVT needs a temperature")
+    if config.temperature is None or config.keep_velocities:
+        velocities = atoms.get_velocities()
+        if not np.isfinite(velocities).all():
+            raise UserError("the structure's velocities are not finite numbers")
+        if not velocities.any():
+            raise UserError("the structure has no velocities; give a temperature to draw them")
+        return np.where(fixed[:, None], 0, velocities)
+    velocities = maxwell_boltzmann(masses, config.temperature, seed=config.seed)
+    velocities[fixed] = 0
+    if not fixed.any() and len(atoms) > 1:
+        velocities = without_drift(velocities, masses)
+        if not atoms.pbc.any():
+            velocities = without_rotation(velocities, positions, masses)
+    if config.ensemble == "nve":
+        velocities *= np.sqrt(config.temperature / temperature_of(kinetic_energy(velocities, masses), freedom))
+    return velocities
+
+
+def _fixed(atoms: "Atoms") -> Bool[np.ndarray, "atoms"]:
+    from ase.constraints import FixAtoms
+
+    fixed = np.zeros(len(atoms), bool)
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms):
+            raise UserError(
+                f"the structure has a constraint {type(constraint).__name__}; of ASE's constraints only "
+                "FixAtoms can "
+                "be kept in molecular dynamics: remove it"
+            )
+        fixed[constraint.get_indices()] = True
+    return fixed
+
+
+def _device_cell(substance: Substance, predictor: Predictor) -> Float[np.ndarray, "3 3"]:
+    """The cell as the device has it, rounded: else energies would jump when an atom is wrapped into it."""
+    if not substance.pbc.any():
+        return np.zeros((3, 3))
+    return substance.cell.astype(predictor.dtype).astype(np.float64)
+
+
+def _system(
+    substance: Substance,
+    cell: Float[np.ndarray, "3 3"],
+    config: MDConfig,
+    max_kinetic_energy: float,
+    dtype: Any,
+) -> System:
+    def number(value: float) -> jax.Array:
+        return jnp.asarray(value, dtype)
+
+    return System(
+        species=jnp.asarray(substance.numbers, jnp.int32),
+        masses=jnp.asarray(substance.masses, dtype),
+        inverse_masses=jnp.asarray(np.where(substance.fixed, 0, 1 / substance.masses), dtype),
+        cell=jnp.asarray(cell[None], dtype),
+        node_fields={} if substance.tags is None else {"tags": jnp.asarray(substance.tags, jnp.int32)},
+        time_step=number(config.timestep * ase.units.fs),
+        thermal_energy=number(ase.units.kB * (config.temperature or 0)),
+        friction=number(config.friction / ase.units.fs),
+        max_force=number(config.max_force),
+        max_kinetic_energy=number(max_kinetic_energy),
+        key=jax.random.key(config.seed),
+    )
+
+
+__all__ = ["MDConfig", "MDProgress", "MDResult", "resume_md", "run_md"]
