@@ -98,7 +98,7 @@ def errors_of_equivariance(folder: Path) -> float:
     from equiform.report.equivariance import equivariance_error
 
     with jax.enable_x64(True):
-        model = with_dtype(load_model(folder / "best").potential, "float64").model
+        model = with_dtype(load_model(folder / "best").task, "float64").model
         data = prepare_nbody(SetConfig.model_validate({"set": TASKS[folder.parts[-3]]}), 1000.0).tests["test"]
         called = eqx.filter_jit(model)
         graph = batch(data.gathered(range(100), None))

@@ -25,8 +25,8 @@ def worker(preset: str, devices: int, molecules: int, repeats: int) -> dict[str,
     import jax
     import numpy as np
 
-    from equiform.benchmark.cases import new_potential, with_labels
     from equiform.benchmark.inputs import make_molecules, qm9_like_sizes
+    from equiform.benchmark.programs import new_potential, with_labels
     from equiform.data.pipeline.dataset import Dataset
     from equiform.training.batches import BatchStream
     from equiform.training.config import EnergyLoss, TrainingConfig

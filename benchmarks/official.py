@@ -49,7 +49,7 @@ def config_of(folder: Path, product: str = "aligned") -> EquiformerConfig:
         "product": product,
     }
     if stored.get("use_auxiliary_task") == "True":
-        fields |= {"vector_readout": "aux", "irreps_message": stored["irreps_pre_attn"]}
+        fields |= {"vector_readouts": ("aux",), "irreps_message": stored["irreps_pre_attn"]}
     return preset(_PRESETS[folder.name.split("_")[0]], **fields)
 
 

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from benchmarks.peer_process import PeerFailed
 from benchmarks.peer_table import OURS
-from equiform.benchmark.cases import new_potential, num_parameters, training_step, with_labels
+from equiform.benchmark.programs import new_potential, training_step, with_labels
 from equiform.errors import UserError
 from equiform.graph import Graph, batch, to_device
+from equiform.persist.parameters import num_parameters
 from equiform.runtime.compilation import jit
 from equiform.tasks.energy import Potential
 

@@ -51,3 +51,7 @@ def _c_library() -> str:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError):  # another system, another C library
         return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,14 @@
-"""Errors that are the user's to mend: the command line prints them as one line and exits with status 1."""
+"""Errors that the user can fix: the command line prints them as one line and exits with status 1."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
     """Something outside the program is wrong: says what, what was received, and what to do."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` if something close is known, else nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

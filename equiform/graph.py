@@ -43,8 +43,9 @@ class Graph(eqx.Module):
         edge_mask: False for padding edges.
         graph_mask: False for padding graphs.
         node_fields: Further arrays with one row per node (charges, velocities, spins, tags, force labels).
-        edge_fields: Further arrays with one row per edge (bond types).
         graph_fields: Further arrays with one row per graph (energy and stress labels, total charge).
+        vectors: Edge vectors, Å, if they are given instead of being made of positions: by a program that keeps its own
+            neighbours, or to differentiate with respect to them. Moving `positions` does not move them.
     """
 
     positions: Float[AnyArray, "atoms 3"]
@@ -58,8 +59,8 @@ class Graph(eqx.Module):
     edge_mask: Bool[AnyArray, "edges"]
     graph_mask: Bool[AnyArray, "graphs"]
     node_fields: dict[str, Any] = eqx.field(default_factory=dict)
-    edge_fields: dict[str, Any] = eqx.field(default_factory=dict)
     graph_fields: dict[str, Any] = eqx.field(default_factory=dict)
+    vectors: Float[AnyArray, "edges 3"] | None = None
 
     @property
     def capacity(self) -> Capacity:
@@ -81,7 +82,9 @@ class Graph(eqx.Module):
         return self.graph_mask.sum()
 
     def edge_vectors(self) -> Float[AnyArray, "edges 3"]:
-        """x_sender + shift · cell − x_receiver, in Å."""
+        """x_sender + shift · cell − x_receiver, in Å, or the given `vectors`."""
+        if self.vectors is not None:
+            return self.vectors
         cell = self.cell[self.graph_index[self.receivers]]  # edges 3 3
         shift = (self.shifts[:, :, None].astype(cell.dtype) * cell).sum(axis=1)
         return self.positions[self.senders] + shift - self.positions[self.receivers]
@@ -108,7 +111,6 @@ def make_graph(
     shifts: np.ndarray | None = None,
     cell: np.ndarray | None = None,
     node_fields: Mapping[str, np.ndarray] | None = None,
-    edge_fields: Mapping[str, np.ndarray] | None = None,
     graph_fields: Mapping[str, np.ndarray | float] | None = None,
 ) -> Graph:
     """One unpadded graph on the host, its edges sorted by receiver (senders ascending within).
@@ -129,7 +131,6 @@ def make_graph(
         raise ValueError(f"edges name node {ends.max()} (or a negative one), but there are {num_atoms} nodes")
     shifts = np.zeros((len(senders), 3), np.int32) if shifts is None else np.asarray(shifts, np.int32)
     order = np.lexsort((*shifts.T[::-1], senders, receivers))
-    edge_fields = {name: np.asarray(value)[order] for name, value in (edge_fields or {}).items()}
     node_fields = {name: np.asarray(value) for name, value in (node_fields or {}).items()}
     for name, value in node_fields.items():
         if len(value) != num_atoms:
@@ -146,7 +147,6 @@ def make_graph(
         edge_mask=np.ones(len(senders), bool),
         graph_mask=np.ones(1, bool),
         node_fields=node_fields,
-        edge_fields=edge_fields,
         graph_fields={name: np.asarray(value)[None] for name, value in (graph_fields or {}).items()},
     )
 
@@ -156,12 +156,6 @@ def fully_connected_edges(num_atoms: int, *, self_loops: bool = False) -> tuple[
     receivers, senders = np.divmod(np.arange(num_atoms**2, dtype=np.int32), max(num_atoms, 1))
     keep = (senders != receivers) | self_loops
     return senders[keep], receivers[keep]
-
-
-def bipartite_edges(num_left: int, num_right: int) -> tuple[np.ndarray, np.ndarray]:
-    """Senders 0 … num_left − 1, each to every receiver num_left … num_left + num_right − 1."""
-    receivers, senders = np.divmod(np.arange(num_left * num_right, dtype=np.int32), max(num_left, 1))
-    return senders, receivers + num_left
 
 
 def batch(graphs: Sequence[Graph], capacity: Capacity | None = None) -> Graph:
@@ -208,8 +202,8 @@ def batch(graphs: Sequence[Graph], capacity: Capacity | None = None) -> Graph:
         edge_mask=joined([g.edge_mask for g in graphs], pad.edges),
         graph_mask=joined([g.graph_mask for g in graphs], pad.graphs),
         node_fields=fields("node_fields", pad.atoms),
-        edge_fields=fields("edge_fields", pad.edges),
         graph_fields=fields("graph_fields", pad.graphs),
+        vectors=joined([g.edge_vectors() for g in graphs], pad.edges) if any(g.vectors is not None for g in graphs) else None,
     )
 
 
@@ -230,7 +224,23 @@ def with_padding_edges(graph: Graph, count: int) -> Graph:
         receivers=extend(graph.receivers, last),
         shifts=extend(graph.shifts, 0),
         edge_mask=extend(graph.edge_mask, False),
+        vectors=None if graph.vectors is None else extend(graph.vectors, 0),
     )
+
+
+def padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
+    """The graph with as many padding edges as make whole chunks, and how many edges a chunk has; None: all at once.
+
+    Args:
+        graph: The graph.
+        size: Edges per chunk at most; 0: all at once.
+    """
+    num_edges = graph.senders.shape[0]
+    if not size or num_edges <= size:
+        return graph, None
+    num_chunks = -(-num_edges // size)
+    size = -(-num_edges // num_chunks)  # the least padding
+    return with_padding_edges(graph, num_chunks * size - num_edges), size
 
 
 def to_device(graph: Graph, dtype: Any = jnp.float32) -> Graph:

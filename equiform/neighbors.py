@@ -15,6 +15,9 @@ from equiform.graph import Graph, make_graph
 if TYPE_CHECKING:
     import ase
 
+OVERLAP = 0.1
+"""Å. Nuclei nearer than this are a mistake in the input, whatever the elements; no code gives them a meaningful energy."""
+
 # vesin's grid of cells overflows (a division by zero in C) when the atoms spread over some 1e5 cutoffs.
 _LARGEST_SPREAD = 1e3
 _MOST_EDGES = 5e8

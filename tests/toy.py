@@ -1,6 +1,6 @@
 """A tiny smooth pair potential that satisfies the model protocol: for tests of everything that is not a model."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -8,15 +8,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from equiform.graph import Graph
+from equiform.models.api import E3, ENERGY, TAGS, Model, ModelConfig, Traits, all_decay
 
 
-class ToyConfig(NamedTuple):
+class ToyConfig(ModelConfig):
+    name: Literal["toy"] = "toy"
     cutoff: float = 4.0
     elements: tuple[int, ...] = (1, 6, 8)
     num_tags: int = 0
 
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            symmetries=E3,
+            outputs=(ENERGY,),
+            needs=(TAGS,) if self.num_tags else (),
+            num_tags=self.num_tags,
+            elements=self.elements,
+            cutoff=self.cutoff,
+            edges_only=True,
+        )
 
-class ToyModel(eqx.Module):
+
+class ToyModel(Model):
     """e_i = ½ Σ_j depth · [(1 − e^{−width (r − r0)})² − 1] · (1 − (r/r_c)²)³, times 1 + its tag if there are tags."""
 
     depth: Array
@@ -39,3 +53,6 @@ class ToyModel(eqx.Module):
         if self.config.num_tags:
             energy = energy * (1 + graph.node_fields["tags"].astype(energy.dtype))
         return {"energy": energy}
+
+    def decay_mask(self) -> "ToyModel":
+        return all_decay(self)

@@ -1,42 +1,14 @@
 """The benchmark cases: name → rows of the table."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
+from typing import NamedTuple
 
 from equiform.benchmark.inputs import Inputs, molecules_of, silicon, slabs
-from equiform.benchmark.measure import compiling, measure
-from equiform.benchmark.rows import Row, make_row
-from equiform.errors import UserError
-from equiform.graph import Graph, batch, to_device
-from equiform.models import build_model
-from equiform.models.presets import OWN, preset
-from equiform.persist.parameters import with_dtype
-from equiform.recipes.errors import suggest
-from equiform.tasks.energy import Potential
-from equiform.training.config import EnergyLoss, ForcesLoss, TrainingConfig
-from equiform.training.step import TrainingStep
-
-
-class Settings(NamedTuple):
-    """How to measure.
-
-    Attributes:
-        repeats: Timed calls.
-        inputs: Folder with the published inputs; None looks beside the clone.
-        say: Told what is being done.
-        cached: Whether to time a start with the compiled program in the cache too.
-    """
-
-    repeats: int = 5
-    inputs: Path | None = None
-    say: Callable[[str], None] = lambda line: None
-    cached: bool = True
+from equiform.benchmark.programs import Settings, inference, new_potential, training
+from equiform.benchmark.rows import Row
+from equiform.benchmark.streams import dynamics, epoch
+from equiform.errors import UserError, suggest
+from equiform.graph import batch
 
 
 class Case(NamedTuple):
@@ -51,72 +23,6 @@ class Case(NamedTuple):
     about: str
     run: Callable[[Settings], Iterator[Row]]
     quick: bool
-
-
-def new_potential(name: str, elements: tuple[int, ...], **changes: Any) -> Potential:
-    """A preset with random weights in single precision, normalised as in use: our own sizes anchored at isolated atoms."""
-    config = preset(name, elements=elements if name in OWN else None, **changes)
-    potential = Potential(build_model(config, key=jax.random.key(0)), elements=elements, anchored=name in OWN)
-    return with_dtype(potential, np.dtype(np.float32))
-
-
-def inference(case: str, potential: Potential, inputs: Inputs, settings: Settings, **wanted: bool) -> Row:
-    """Time an evaluation; `wanted` says forces and stress."""
-    stress, forces = wanted.get("stress", False), wanted.get("forces", False)
-    program = "energy" + (" + forces" if forces else "") + (" + stress" if stress else "")
-    settings.say(f"{case}: {program}")
-    arrays, static = eqx.partition(potential, eqx.is_inexact_array)
-
-    def evaluate(arrays: Any, graph: Graph) -> dict[str, Any]:
-        result = eqx.combine(arrays, static)(graph, forces=forces, stress=stress)
-        return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
-
-    arguments = (arrays, to_device(inputs.graph))
-    timing = measure(compiling(jax.jit(evaluate)), arguments, repeats=settings.repeats, cached=settings.cached)
-    return _row(case, program, timing, potential, inputs)
-
-
-def training(case: str, potential: Potential, inputs: Inputs, settings: Settings, *, forces: bool) -> Row:
-    """Time a whole training step: loss, gradient, clipping, AdamW, running mean of the weights, dropout as configured."""
-    program = "energy + forces step" if forces else "energy step"
-    settings.say(f"{case}: {program}")
-    step = training_step(potential, forces=forces)
-    arguments = (step.initial_state(), to_device(with_labels(inputs.graph)), _numbers(step))
-    timing = measure(
-        step.compiled,
-        arguments,
-        repeats=settings.repeats,
-        again=lambda result, old: (result[0], *old[1:]),
-        cached=settings.cached,
-    )
-    return _row(case, program, timing, potential, inputs)
-
-
-def training_step(potential: Potential, *, forces: bool) -> TrainingStep:
-    """The training step of a potential with the default settings."""
-    terms = {"energy": EnergyLoss()} | ({"forces": ForcesLoss()} if forces else {})
-    return TrainingStep(potential, TrainingConfig(), terms, say=lambda line: None)
-
-
-def with_labels(graph: Graph) -> Graph:
-    """Labels of zero; their values do not decide the speed."""
-    fields = {"energy": np.zeros(graph.graph_mask.shape[0])}
-    return graph.replace(graph_fields=fields, node_fields={**graph.node_fields, "forces": np.zeros(graph.positions.shape)})
-
-
-def _numbers(step: TrainingStep) -> Any:
-    return jnp.asarray([1e-4, *(term.weight for term in step.terms.values())], jnp.float32)
-
-
-def _row(case: str, program: str, timing: Any, potential: Potential, inputs: Inputs, note: str = "") -> Row:
-    graph, model = inputs.graph, potential.model
-    sizes = (int(graph.num_atoms), int(graph.num_edges))
-    return make_row(case, program, timing, model.config, sizes, num_parameters(model), inputs.source, note)
-
-
-def num_parameters(model: Any) -> int:
-    """Numbers in a model's weights."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
 
 
 def _qm9(settings: Settings) -> Iterator[Row]:
@@ -151,16 +57,12 @@ def _slab(settings: Settings) -> Iterator[Row]:
 
 
 def _md(settings: Settings) -> Iterator[Row]:
-    from equiform.benchmark.streams import dynamics
-
     molecules, source = molecules_of("aspirin", settings.inputs)
     for name in ("tiny", "md17-l2"):
         yield dynamics(name, Inputs(molecules[0], f"first of {source}"), settings)
 
 
 def _epoch(settings: Settings) -> Iterator[Row]:
-    from equiform.benchmark.streams import epoch
-
     yield epoch(settings)
 
 

@@ -18,8 +18,8 @@ from itertools import pairwise
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.algebra.so3.products import Path, Paths
 from equiform.models.equiformer import EquiformerConfig
-from equiform.nn.attention import AttentionConfig
-from equiform.nn.gate import gate_input
+from equiform.models.equiformer_attention import AttentionConfig
+from equiform.models.equiformer_gate import gate_input
 
 MULTIPLES = {"energy": 1, "energy step": 3, "energy + forces": 2, "energy + forces step": 6}
 """Cost in energies: derivatives with respect to positions (as much again), to weights (twice as much), to both."""
@@ -57,7 +57,7 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
     hidden = Irreps.parse(config.irreps_mlp)
     every = {irrep for _, irrep in node}
     # Per-degree norms keep degrees apart, so the scalars that make the energy do not see the others of the last layer.
-    wanted = {SCALAR} if config.norm == "per_degree" and not config.vectors else {irrep for _, irrep in feature}
+    wanted = {SCALAR} if config.norm == "per_degree" and not config.vector_readouts else {irrep for _, irrep in feature}
     alive = wanted if config.norm == "per_degree" else every
     operations = Operations()
     operations.add(*_degree_embedding(config, node))
@@ -72,8 +72,8 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
         operations.add({}, {"feed-forward": count})
     size = feature.count(SCALAR)
     operations.add({}, {"readout": size * size + size})
-    if config.vectors:
-        vector = Irreps((Chunk(len(config.vectors), config.vector_irrep),))
+    if config.vector_readouts:
+        vector = Irreps((Chunk(len(config.vector_readouts), config.vector_irrep),))
         edge, atom = attention_operations(config.attention_config(feature, vector), {chunk.irrep for chunk in vector})
         operations.add({"vector readout": sum(edge.values())}, {"vector readout": sum(atom.values())})
     return operations

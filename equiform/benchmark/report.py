@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiform.benchmark.cases import Settings
 from equiform.benchmark.machine import Roofs, describe, measure_roofs
+from equiform.benchmark.programs import Settings
 from equiform.benchmark.rows import Row
 from equiform.benchmark.scaling import CURVES, Point, curves, exponent
 from equiform.errors import UserError

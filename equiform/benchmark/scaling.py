@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equiform.benchmark.cases import Settings, inference, new_potential
 from equiform.benchmark.inputs import Inputs, make_molecules, silicon
+from equiform.benchmark.programs import Settings, inference, new_potential
 from equiform.graph import batch
 
 CHANNELS, L_MAX, MOLECULES, CUTOFF = 64, 2, 16, 5.0

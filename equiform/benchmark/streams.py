@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from equiform.benchmark.cases import Settings, new_potential, num_parameters, training_step, with_labels
 from equiform.benchmark.inputs import CUTOFF, Inputs, make_molecules, qm9_like_sizes
 from equiform.benchmark.machine import Roofs, measure_roofs
 from equiform.benchmark.measure import Timing, fresh_cache, memory_of
+from equiform.benchmark.programs import Settings, new_potential, training_step, with_labels
 from equiform.benchmark.rows import Row, make_row
 from equiform.data.pipeline.batching import capacities, waste
 from equiform.data.pipeline.dataset import Dataset
+from equiform.persist.parameters import num_parameters
 from equiform.training.batches import BatchStream
 
 MD_SECONDS = 6.0

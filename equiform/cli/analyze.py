@@ -67,7 +67,7 @@ def relaxation(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Displacement to the relaxed structure on held-out systems: the model, standing still, and following the forces."""
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.relaxation import compare_relaxations
 
@@ -105,8 +105,8 @@ def trajectory(
     from equiform.data.formats.extxyz import check_place
     from equiform.data.sets.nbody_prepare import read_particles
     from equiform.errors import UserError
-    from equiform.jobs.about import find_model
     from equiform.jobs.particles import gives_vectors, own_folder, predict_particles
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.animation import animate
     from equiform.report.trajectories import mean_squared_errors, spread_over
@@ -117,7 +117,7 @@ def trajectory(
     loaded = load_model(find_model(model))
     own = own_folder(loaded)
     if not gives_vectors(loaded):
-        raise UserError(f"{model} gives {loaded.potential.quantity} of structures; it does not say where particles go")
+        raise UserError(f"{model} gives {loaded.task.quantity} of structures; it does not say where particles go")
     if data is None and not own:
         raise UserError(f"{model} does not say on which set it was trained; name one, such as nbody-egnn")
     start_jax()

@@ -38,7 +38,7 @@ def export_official(
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz (or .pt) file to write.")],
 ) -> None:
     """Write a model's parameters under the names of the published code."""
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.persist.official import convert as interop
 
     interop.export(find_model(model), output)

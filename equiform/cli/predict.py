@@ -46,9 +46,9 @@ def evaluate(
     A model of simulated particles is compared with standing still and with one
     multiple of the velocity, vector by vector (mean squared errors).
     """
-    from equiform.jobs.about import find_model
     from equiform.jobs.particles import gives_vectors
     from equiform.jobs.train import evaluate_file
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.html import error_rows
 
@@ -96,8 +96,8 @@ def predict(
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
     from equiform.data.formats.read import read_structures
     from equiform.deploy.predictor import load
-    from equiform.jobs.about import find_model
     from equiform.jobs.particles import SUFFIXES, gives_vectors
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
 
     if gives_vectors(loaded := load_model(find_model(model))):
@@ -110,7 +110,7 @@ def predict(
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
     structures = read_structures(str(data))
-    quantity, unit = predictor.potential.quantity, predictor.potential.unit
+    quantity, unit = predictor.task.quantity, predictor.task.unit
     if quantity != "energy":
         with progress_bar("predicting") as advance:
             values = predictor.scalars(structures, batch_size=batch_size, progress=advance)

@@ -58,7 +58,7 @@ def md(
 ) -> None:
     """Molecular dynamics on the device; writes a trajectory, a log (.csv), a plot and a restart file."""
     from equiform.deploy.predictor import load
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.simulate.md.dynamics import MDConfig, resume_md, run_md
 
     settings = {
@@ -138,7 +138,7 @@ def relax(
     """Follow the forces to a minimum of the energy; exit status 1 if it was not reached."""
     from equiform.data.formats.extxyz import check_output, write_predictions
     from equiform.deploy.predictor import Prediction, load
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.simulate.relax import relax as follow
 
     check_output(output, overwrite=overwrite)

@@ -87,9 +87,8 @@ def table(
     curves: Annotated[Path | None, typer.Option(help="Also draw the runs' validation errors, to this PNG file.")] = None,
 ) -> None:
     """Assemble runs into the paper's table, with the published rows; runs that differ in the seed give mean ± deviation."""
-    from equiform.errors import UserError
+    from equiform.errors import UserError, suggest
     from equiform.papers.tables import TABLES, assemble, markdown
-    from equiform.recipes.errors import suggest
 
     if name not in TABLES:
         raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; there are: {', '.join(TABLES)}")

@@ -17,19 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from equiform.data.sets.nbody_samples import LABELS
-from equiform.deploy.structures import check_overlap, check_structure, has_stress, known_elements, name_of, symbols
+from equiform.deploy.structures import check_overlap, check_structure, has_stress, name_of, symbols
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
+from equiform.models.api import AttendingModel, DescribingModel
 from equiform.runtime.compilation import jit
+from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 Dtype = Literal["float32", "float64"]
-# Edges of a batch, unless a single structure has more: what fits in the memory of a small machine.
-EDGE_BUDGET = 20_000
 
 
 class Prediction(NamedTuple):
@@ -80,7 +79,7 @@ class Predictor:
     returns one result or a list of them.
 
     Attributes:
-        potential: The potential, its weights in `dtype`.
+        task: The model and what it gives, its weights in `dtype`.
         reference_energies: Energy of the isolated atom by atomic number, eV.
         metadata: What the model file says about the model's origin.
         dtype: Of the computation.
@@ -89,7 +88,7 @@ class Predictor:
 
     def __init__(
         self,
-        potential: Potential,
+        task: Task,
         reference_energies: dict[int, float] | None = None,
         metadata: dict[str, Any] | None = None,
         *,
@@ -103,29 +102,44 @@ class Predictor:
         self.compilations = 0
         self._capacity = GrowingCapacity()
         with self.precision():
-            self.potential = _cast(potential, np.dtype(dtype))
+            self.task = _cast(task, np.dtype(dtype))
 
     @property
     def cutoff(self) -> float:
-        """The model's cutoff, Å."""
-        return float(self.potential.model.config.cutoff)
+        """The model's cutoff, Å.
+
+        Raises:
+            UserError: It has none, as models of simulated particles.
+        """
+        cutoff = self.task.model.traits.cutoff
+        if cutoff is None:
+            raise UserError(f"{type(self.task.model).__name__} models have no cutoff; they are for simulated particles")
+        return cutoff
 
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        return known_elements(self.potential)
+        return self.task.known_elements
+
+    @property
+    def potential(self) -> Potential:
+        """The model as a potential.
+
+        Raises:
+            UserError: It gives something else than energies and forces.
+        """
+        if not isinstance(self.task, Potential):
+            given = ", ".join(f"{t.name} ({t.unit})" if t.unit else t.name for t in self.task.targets)
+            raise UserError(f"this is a model of the {self.task.kind} task: it gives {given}, not energies and forces")
+        return self.task
 
     def require_energy(self) -> None:
         """Refuse what needs energies and forces of a model that gives something else.
 
         Raises:
-            UserError: The model gives another quantity of a structure, or vectors of simulated particles.
+            UserError: As of `potential`.
         """
-        quantity, unit = self.potential.quantity, self.potential.unit
-        if quantity in LABELS:
-            raise UserError(f"this model says where simulated particles go ({quantity}); it has no energies and forces")
-        if quantity != "energy":
-            raise UserError(f"this model gives {quantity} ({unit}) of a structure, not energies and forces")
+        _ = self.potential
 
     def with_own_capacity(self) -> "Predictor":
         """The same model with a capacity and a count of compilations of its own; nothing is copied."""
@@ -209,7 +223,7 @@ class Predictor:
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[float]:
-        """The quantity of `potential.quantity`, in `potential.unit`, of each structure; the energy or another one.
+        """The task's main target, in its unit, of each structure: the energy or another property.
 
         Args: as of `predict`.
 
@@ -222,12 +236,10 @@ class Predictor:
         for members, capacity in _packed(graphs, batch_size) if graphs else []:
             with self.precision():
                 device = to_device(batch([graphs[member] for member in members], capacity), jnp.dtype(self.dtype))
-                values = np.asarray(_scalars(self.potential, device), np.float64)[: len(members)]
+                values = np.asarray(_scalars(self.task, device), np.float64)[: len(members)]
             for member, value in zip(members, values):
                 if not np.isfinite(value):
-                    raise UserError(
-                        f"the model's {self.potential.quantity} for {name_of(structures[member], member)} is not finite"
-                    )
+                    raise UserError(f"the model's {self.task.quantity} for {name_of(structures[member], member)} is not finite")
                 results[member] = value + self.reference_energy(structures[member])
             done += len(members)
             if progress is not None:
@@ -250,8 +262,8 @@ class Predictor:
         """
         from equiform.neighbors import graph_from_atoms
 
-        check_structure(atoms, self.potential, index)
-        graph = graph_from_atoms(atoms, self.cutoff, tags=getattr(self.potential.model.config, "num_tags", 0) > 0)
+        check_structure(atoms, self.task, index)
+        graph = graph_from_atoms(atoms, self.cutoff, tags=self.task.model.traits.num_tags > 0)
         check_overlap(atoms, graph, index)
         return graph
 
@@ -265,16 +277,29 @@ class Predictor:
         return float(sum(self.reference_energies[number] for number in atoms.numbers.tolist()))
 
     def descriptors(self, atoms: "Atoms") -> np.ndarray:
-        """Invariant features of every atom, (atoms, features), in front of the readout."""
-        return np.asarray(self._ask("descriptors", atoms)[1])
+        """Invariant features of every atom, (atoms, features), in front of the readout.
+
+        Raises:
+            UserError: The model has none to show.
+        """
+        model = self.task.model
+        if not isinstance(model, DescribingModel):
+            raise UserError(f"{type(model).__name__} models offer no descriptors")
+        return np.asarray(self._ask(model.descriptors, atoms)[1])
 
     def attention(self, atoms: "Atoms") -> dict[str, Any]:
         """Attention weights, with the edges that they belong to.
 
         Returns:
             `senders`, `receivers` (edges) and `shifts` (edges, 3), and `weights` as the model gives them.
+
+        Raises:
+            UserError: The model has none to show.
         """
-        graph, weights = self._ask("attention", atoms)
+        model = self.task.model
+        if not isinstance(model, AttendingModel):
+            raise UserError(f"{type(model).__name__} models offer no attention")
+        graph, weights = self._ask(model.attention, atoms)
         return {
             "senders": np.asarray(graph.senders),
             "receivers": np.asarray(graph.receivers),
@@ -282,15 +307,11 @@ class Predictor:
             "weights": jax.tree.map(np.asarray, weights),
         }
 
-    def _ask(self, method: str, atoms: "Atoms") -> tuple[Graph, Any]:
-        if not hasattr(self.potential.model, method):
-            kind = type(self.potential.model).__name__
-            raise UserError(f"{kind} models offer no {method}")
+    def _ask(self, method: Callable[[Graph], Any], atoms: "Atoms") -> tuple[Graph, Any]:
         # Not padded: the answer then has exactly one row per atom or edge.
         graph = self.graph(atoms)
         with self.precision():
-            device = to_device(graph, jnp.dtype(self.dtype))
-            return graph, jit(getattr(self.potential.model, method))(device)
+            return graph, jit(method)(to_device(graph, jnp.dtype(self.dtype)))
 
     def _each(self, atoms: "Atoms | Sequence[Atoms]", pick: Callable[[Prediction], Any]) -> Any:
         if isinstance(atoms, Sequence):
@@ -352,11 +373,11 @@ def load(path: str | Path, dtype: Dtype = "float32") -> Predictor:
         path: The model's folder, or a run folder (its best model).
         dtype: Precision of the computation: "float32" or "float64".
     """
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
 
     loaded = load_model(find_model(Path(path)))
-    return Predictor(loaded.potential, loaded.reference_energies, loaded.metadata, dtype=dtype)
+    return Predictor(loaded.task, loaded.reference_energies, loaded.metadata, dtype=dtype)
 
 
 _traces = 0
@@ -371,12 +392,12 @@ def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Arra
 
 
 @jit
-def _scalars(potential: Potential, graph: Graph) -> Array:
-    return potential(graph, forces=False)[potential.quantity]
+def _scalars(task: Task, graph: Graph) -> Array:
+    return task.predict(graph, (task.quantity,))[task.quantity]
 
 
-def _cast(potential: Potential, dtype: np.dtype) -> Potential:
-    """The potential with its floating-point arrays as `dtype`, and without 64-bit integers in 32-bit mode."""
+def _cast(task: Task, dtype: np.dtype) -> Task:
+    """The task with its floating-point arrays as `dtype`, and without 64-bit integers in 32-bit mode."""
 
     def cast(leaf: Any) -> Any:
         if not eqx.is_array_like(leaf) or not hasattr(leaf, "dtype"):
@@ -387,11 +408,11 @@ def _cast(potential: Potential, dtype: np.dtype) -> Potential:
             return jnp.asarray(np.asarray(leaf).astype(np.int32))
         return leaf
 
-    return jax.tree.map(cast, potential)
+    return jax.tree.map(cast, task)
 
 
 def _packed(graphs: list[Graph], batch_size: int) -> list[tuple[list[int], Capacity]]:
-    from equiform.data.pipeline.batching import plan_epoch
+    from equiform.data.pipeline.batching import EDGE_BUDGET, plan_epoch
 
     num_edges = np.array([graph.capacity.edges for graph in graphs])
     plan = plan_epoch(

@@ -1,18 +1,18 @@
 """What a structure must be like before a model may look at it, and how messages name it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from equiform.edges import shortest_edge
 from equiform.errors import UserError
 from equiform.graph import Graph
+from equiform.neighbors import OVERLAP
+from equiform.tasks.api import Task
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-# Å; atoms that are closer than this are taken for a mistake of the input, not for a hard collision.
-OVERLAP = 0.05
 
 
 def has_stress(atoms: "Atoms") -> bool:
@@ -20,18 +20,12 @@ def has_stress(atoms: "Atoms") -> bool:
     return bool(atoms.pbc.any() and atoms.cell.rank == 3)
 
 
-def known_elements(potential: Any) -> tuple[int, ...]:
-    """Atomic numbers that predictions can be made for: of an anchored potential, those it is anchored for."""
-    known = potential.elements if potential.anchored else potential.model.config.elements
-    return tuple(int(number) for number in known)
-
-
-def check_structure(atoms: "Atoms", potential: Any, index: int | None = None) -> None:
+def check_structure(atoms: "Atoms", task: Task, index: int | None = None) -> None:
     """Refuse a structure that no prediction can be made for.
 
     Args:
         atoms: The structure.
-        potential: What is to predict.
+        task: What is to predict.
         index: Its place in a list, for the message.
 
     Raises:
@@ -42,7 +36,7 @@ def check_structure(atoms: "Atoms", potential: Any, index: int | None = None) ->
         which = "the structure" if index is None else f"structure {index}"
         raise UserError(f"{which} has no atoms")
     name = name_of(atoms, index)
-    elements = known_elements(potential)
+    elements = task.known_elements
     unknown = sorted(set(atoms.numbers.tolist()) - set(elements))
     if unknown:
         raise UserError(f"{name} has {symbols(unknown)}, but the model knows only {symbols(elements)}")
@@ -59,7 +53,7 @@ def check_structure(atoms: "Atoms", potential: Any, index: int | None = None) ->
             "parallel: "
             f"{cell.tolist()}; give a cell, or set pbc to false"
         )
-    if num_tags := getattr(potential.model.config, "num_tags", 0):
+    if num_tags := task.model.traits.num_tags:
         check_tags(atoms.get_tags() if atoms.has("tags") else None, num_tags, name)
 
 
@@ -83,13 +77,12 @@ def check_overlap(atoms: "Atoms", graph: Graph, index: int | None = None) -> Non
     Raises:
         UserError: Two atoms, or an atom and an image of its own, are closer than `OVERLAP`.
     """
-    distances = np.linalg.norm(graph.edge_vectors(), axis=-1)
-    if len(distances) and distances.min() < OVERLAP:
-        edge = distances.argmin()
+    edge, distance = shortest_edge(graph.edge_vectors())
+    if distance < OVERLAP:
         raise UserError(
             f"{name_of(atoms, index)} has overlapping atoms: {graph.senders[edge]} and "
             f"{graph.receivers[edge]} "
-            f"are {distances[edge]:.3f} Å apart"
+            f"are {distance:.3f} Å apart"
         )
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equiform.data.sets.nbody_samples import is_nbody_file
+from equiform.data.formats.nbody import is_nbody_file
 from equiform.errors import UserError
+from equiform.persist.find import find_model
 
 
 @dataclass(frozen=True)
@@ -14,22 +15,6 @@ class About:
 
     lines: list[str]
     warnings: list[str] = field(default_factory=list)
-
-
-def find_model(path: Path) -> Path:
-    """The model folder that a path means: itself, or the best model of a run folder.
-
-    Raises:
-        UserError: There is nothing, or a run that has no model yet.
-    """
-    if not path.exists():
-        raise UserError(f"{path}: no such model or run folder")
-    if not (path / "run.json").is_file():
-        return path
-    for name in ("best", "last"):
-        if (path / name / "config.json").is_file():
-            return path / name
-    raise UserError(f"{path} is a run that has not written a model yet; go on with: equiform train --resume {path}")
 
 
 def about(path: Path) -> About:
@@ -48,27 +33,29 @@ def about(path: Path) -> About:
 
 
 def _model(path: Path) -> list[str]:
-    import equinox as eqx
     import jax
     from ase.data import chemical_symbols
 
-    from equiform.deploy.structures import known_elements, symbols
+    from equiform.deploy.structures import symbols
     from equiform.persist.modelfile import load_model
+    from equiform.persist.parameters import num_parameters, split
+    from equiform.tasks.energy import Potential
 
     loaded = load_model(path)
-    potential, config = loaded.potential, loaded.potential.model.config
-    arrays = jax.tree.leaves(eqx.filter(potential.model, eqx.is_inexact_array))
-    dtypes = ", ".join(sorted({str(array.dtype) for array in arrays}))
+    task, config = loaded.task, loaded.task.model.config
+    dtypes = ", ".join(sorted({str(array.dtype) for array in jax.tree.leaves(split(task.model)[0])}))
     energies = [f"{chemical_symbols[z]} {energy:.6f}" for z, energy in sorted(loaded.reference_energies.items())]
     lines = [
         f"model: {path}",
-        f"architecture: {config.name}, {sum(array.size for array in arrays):,} parameters ({dtypes})",
-        f"elements: {symbols(known_elements(potential))}",
-        f"cutoff: {config.cutoff:g} Å",
-        f"reference energies (eV): {', '.join(energies) or 'none'}",
-        f"energy scale: {potential.scale:g} eV; isolated atoms at their reference energy: "
-        f"{'yes' if potential.anchored else 'no'}",
+        f"architecture: {config.name}, {num_parameters(task.model):,} parameters ({dtypes})",
+        f"elements: {symbols(task.known_elements)}",
+        f"cutoff: {'none' if config.traits.cutoff is None else f'{config.traits.cutoff:g} Å'}",
+        f"task: {task.kind}; it gives {', '.join(f'{t.name} ({t.unit})' if t.unit else t.name for t in task.targets)}",
     ]
+    if isinstance(task, Potential):
+        lines.append(f"reference energies (eV): {', '.join(energies) or 'none'}")
+        anchored = "yes" if task.anchored else "no"
+        lines.append(f"energy scale: {task.scale:g} eV; isolated atoms at their reference energy: {anchored}")
     training = loaded.metadata.get("training") or {}
     if training:
         lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps")

@@ -119,6 +119,7 @@ def check_potential(potential: "Potential", graph: "Graph") -> list[Check]:
     import jax
     import jax.numpy as jnp
 
+    from equiform.algebra.so3.rotations import random_rotation
     from equiform.graph import to_device
 
     with jax.enable_x64(True):
@@ -136,7 +137,7 @@ def check_potential(potential: "Potential", graph: "Graph") -> list[Check]:
         compiled = jax.jit(evaluate)
         positions = np.asarray(graph.positions, np.float64)
         energy, forces = map(np.asarray, compiled(jnp.asarray(positions)))
-        rotation = _rotation(np.random.default_rng(0))
+        rotation = random_rotation(0)
         turned_energy, turned_forces = map(np.asarray, compiled(jnp.asarray(positions @ rotation.T)))
         direction = np.random.default_rng(1).normal(size=positions.shape)
         step = 1e-4
@@ -166,7 +167,7 @@ def check_model() -> list[Check]:
     from equiform.tasks.energy import Potential
 
     # As small as exercises every part: it is compiled in float64, and run operation by operation too.
-    small = {"irreps": "8x0e+4x1e+4x2e", "irreps_head": "4x0e+2x1e+2x2e", "irreps_mlp": "8x0e+4x1e+4x2e"}
+    small: dict[str, Any] = {"irreps": "8x0e+4x1e+4x2e", "irreps_head": "4x0e+2x1e+2x2e", "irreps_mlp": "8x0e+4x1e+4x2e"}
     config = preset("tiny", elements=(1, 6, 8), num_layers=1, irreps_feature="8x0e", num_basis=8, **small)
     potential = Potential(new_model(config, 0))
     return check_potential(potential, graph_from_atoms(molecule("CH3CH2OH"), config.cutoff))
@@ -198,9 +199,3 @@ def _relative(values: np.ndarray, truth: np.ndarray) -> float:
     """Largest error relative to the value, NaN counted as infinite."""
     error = np.abs(values - truth) / np.maximum(np.abs(truth), 1.0)
     return float(np.where(np.isnan(error), np.inf, error).max())
-
-
-def _rotation(rng: np.random.Generator) -> np.ndarray:
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))

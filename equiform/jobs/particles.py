@@ -11,12 +11,13 @@ import numpy as np
 from equiform.data.formats.extxyz import write_frames
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.sets.nbody_prepare import Particles
-from equiform.data.sets.nbody_samples import LABELS, NBodySamples, simple_rules
+from equiform.data.sets.nbody_samples import FIELDS, LABELS, NBodySamples, simple_rules
 from equiform.errors import UserError
 from equiform.persist.modelfile import LoadedModel
 from equiform.report.equivariance import equivariance_errors
 from equiform.report.trajectories import Vectors, by_simulation
 from equiform.runtime.files import explained, write_atomically
+from equiform.tasks.motion import Motion
 from equiform.training.evaluate import Evaluation, evaluate_with_values
 
 Dtype = Literal["float32", "float64"]
@@ -39,7 +40,7 @@ class ParticleErrors(NamedTuple):
 
 def gives_vectors(model: LoadedModel) -> bool:
     """Whether a model says where particles go, and has no energy."""
-    return model.potential.quantity in LABELS
+    return isinstance(model.task, Motion)
 
 
 def own_folder(model: LoadedModel) -> dict[str, str | None]:
@@ -73,7 +74,7 @@ def evaluate_particles(
         raise UserError(f"{particles.about}: there is no later state to compare with; equiform predict says where they go")
     found = _evaluated(model, samples, dtype, batch_size, progress).errors
     dataset = _dataset(model, samples)
-    turned = equivariance_errors(model.potential, dataset, found, dtype=dtype)
+    turned = equivariance_errors(model.task, dataset, found, dtype=dtype)
     rules = simple_rules(samples if particles.train is None else particles.train, samples)
     errors = {
         name: {"mse": error["rmse"] ** 2, **error, "equivariance_error": turned.get(name), **rules[name]._asdict()}
@@ -149,8 +150,7 @@ def write_states(path: Path, states: dict[str, np.ndarray], about: dict[str, Any
 
 
 def _dataset(model: LoadedModel, samples: NBodySamples) -> Dataset:
-    cutoff = float(model.potential.model.config.cutoff)
-    return Dataset(samples, cutoff, units=dict.fromkeys(LABELS, ""), quantity=LABELS[0])
+    return Dataset(samples, model.task.model.traits.cutoff, fields=FIELDS, quantity=LABELS[0])
 
 
 def _evaluated(
@@ -161,11 +161,11 @@ def _evaluated(
     progress: Callable[[int, int], None] | None,
 ) -> Evaluation:
     found = evaluate_with_values(
-        model.potential,
+        model.task,
         _dataset(model, samples),
         batch_size=batch_size,
         dtype=dtype,
-        targets=LABELS,
+        targets=[target.name for target in model.task.targets],
         progress=(lambda done: progress(done, len(samples))) if progress else None,
     )
     for name, values in found.values.items():

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from equiform.errors import UserError
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
+from equiform.report.run_report import Outcome
+from equiform.tasks.energy import Potential
 from equiform.training.config import LossConfig
 
 DEFAULT_MINUTES = 60.0
@@ -28,26 +29,6 @@ STRESS_WEIGHT = 50.0
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a training run left behind.
-
-    Attributes:
-        folder: The run folder.
-        model: The best model.
-        errors: Per data set, errors by target.
-        report: The HTML page.
-        plots: PNG files by name.
-    """
-
-    folder: Path
-    model: Path
-    errors: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    report: Path
-    plots: Mapping[str, Path]
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
 class FileErrors(NamedTuple):
     """Errors of a model on a file: what `equiform evaluate` prints."""
 
@@ -62,7 +43,7 @@ def train(
     *,
     say: Say,
     warn: Say,
-    extra_report: Callable[["Outcome"], Mapping[str, Any]] | None = None,
+    extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome | None:
     """Prepare the data, choose the sizes, train, evaluate, plot, report.
 
@@ -81,7 +62,7 @@ def train(
     import jax
 
     from equiform.data.config import DataConfig
-    from equiform.data.pipeline.prepare import prepare
+    from equiform.data.prepare import prepare
     from equiform.deploy.structures import check_tags
     from equiform.training import parallel
     from equiform.training.run_folder import RunFolder
@@ -90,11 +71,11 @@ def train(
         say = warn = _silent
     RunFolder.check_free(folder)  # before hours are spent on the data
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
-    data = prepare(data_on_disk(recipe.data), provisional.cutoff)
+    data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)
     _tell(data, say, warn)
     recipe = _with_stress(_with_length(recipe, say), data, say)
     config = _sized(recipe, data, say)
-    if (num_tags := getattr(config, "num_tags", 0)) and isinstance(recipe.data, DataConfig):
+    if (num_tags := config.traits.num_tags) and isinstance(recipe.data, DataConfig):
         for name, dataset in {"training": data.train, "validation": data.validation, **data.tests}.items():
             for graph in dataset:
                 check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
@@ -119,7 +100,7 @@ def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcom
     Raises:
         UserError: There is no run in that folder, or it would not be the same run.
     """
-    from equiform.data.pipeline.prepare import prepare
+    from equiform.data.prepare import prepare
     from equiform.training import parallel
     from equiform.training.run_folder import RunFolder
 
@@ -127,9 +108,10 @@ def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcom
         say = warn = _silent
     with parallel.own_folder(folder, resume=True) as place:
         run = RunFolder.open(place)
+        run.check_resumable()
         recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
         config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
-        data = prepare(data_on_disk(recipe.data), config.cutoff)
+        data = prepare(data_on_disk(recipe.data), config.traits.cutoff)
         _tell(data, say, warn)
         return _fit_and_report(recipe, data, run, say, resume=True)
 
@@ -157,18 +139,16 @@ def evaluate_file(
     from equiform.data.pipeline.check import usable_structures
     from equiform.data.pipeline.dataset import dataset_from_labels
     from equiform.deploy.structures import check_structure
-    from equiform.jobs.about import find_model
+    from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.training.evaluate import evaluate
 
     loaded = load_model(find_model(model))
     structures = read_structures(str(data))
-    model_settings = loaded.potential.model.config
-    if loaded.potential.quantity != "energy":
-        quantity, unit = loaded.potential.quantity, loaded.potential.unit
-        raise UserError(f"{model} gives {quantity} ({unit}), not energies and forces; equiform predict writes it")
+    if not isinstance(task := loaded.task, Potential):
+        raise UserError(f"{model} gives {task.quantity} ({task.unit}), not energies and forces; equiform predict writes it")
     for index, atoms in enumerate(structures):
-        check_structure(atoms, loaded.potential, index)
+        check_structure(atoms, task, index)
     trained = dict(loaded.metadata.get("data") or {})
     present = {name for atoms in structures for name in named_values(atoms)}
     settings: dict[str, Any] = {name: value for name, value in trained.items() if name.endswith("_unit")}
@@ -182,16 +162,16 @@ def evaluate_file(
     usable, labels = usable_structures(structures, found, name=str(data), skip_invalid=False, warnings=warnings)
     for line in plausibility.unit_warnings(usable, labels):
         warnings.append(f"{line.partition('; set ')[0]}; convert the file, or name its units in it (energy_unit=…)")
-    dataset = dataset_from_labels(usable, labels, model_settings.cutoff, loaded.reference_energies)
+    dataset = dataset_from_labels(usable, labels, task.model.traits.edge_cutoff, loaded.reference_energies)
     errors = evaluate(
-        loaded.potential,
+        task,
         dataset,
         batch_size=batch_size,
         dtype=dtype,
         progress=(lambda done: progress(done, len(dataset))) if progress else None,
     )
     lines = [f"{len(structures)} structures of {data}", *found.notes]
-    return FileErrors(_exactly(errors), lines, [*found.warnings, *warnings])
+    return FileErrors(_exactly(errors, task), lines, [*found.warnings, *warnings])
 
 
 def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
@@ -270,7 +250,8 @@ def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
     name = choice.preset or "auto"
     if choice.name is None and name == "auto":
         minutes = recipe.training.max_minutes or DEFAULT_MINUTES
-        name = auto_preset(edges, atoms, minutes, recipe.training.epochs)
+        # Twice the width costs about four times the time.
+        name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
         say(
             f"model: preset {name!r}, which {atoms:,} atoms in the training data and {minutes:g} minutes on "
             "this machine allow (model.preset=… changes that)"
@@ -281,7 +262,7 @@ def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
         fields = {"average_degree": max(edges / max(atoms, 1), 1.0), **fields}
     own_elements = tuple(ALL_PRESETS[name].get("elements", ())) if choice.name is None else ()
     elements = own_elements if set(data.elements) <= set(own_elements) else tuple(data.elements)
-    sized = ModelChoice(preset=None if choice.name else name, name=choice.name, **fields)
+    sized = ModelChoice(preset=None if choice.name else name, name=choice.name, width=choice.width, **fields)
     return model_config(sized, elements=elements, preset_if_auto=name)
 
 
@@ -294,25 +275,25 @@ def _fit_and_report(
     resume: bool,
     extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome | None:
-    import equinox as eqx
-    import jax
-
+    from equiform.persist.parameters import num_parameters
     from equiform.report import run_report
     from equiform.report.equivariance import equivariance_errors
+    from equiform.tasks.motion import Motion
     from equiform.training import parallel
     from equiform.training.evaluate import evaluate_with_values
     from equiform.training.fit import fit
-    from equiform.training.scale import initial_potential
+    from equiform.training.scale import initial_task
 
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
     settings = recipe.training
     model = new_model(config, settings.seed)
     # Of all elements of a preset, those that energies can be predicted for.
     elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
-    potential = initial_potential(model, settings, data.train, elements)
-    count = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
-    say(f"{type(model).__name__} with {count:,} parameters, cutoff {config.cutoff:g} Å")
-    result = fit(potential, data.train, data.validation, settings, run, progress=parallel.is_first(), resume=resume)
+    task = initial_task(model, settings, data.train, elements)
+    count = num_parameters(model)
+    cutoff = "no cutoff" if config.traits.cutoff is None else f"cutoff {config.traits.cutoff:g} Å"
+    say(f"{type(model).__name__} with {count:,} parameters, {cutoff}")
+    result = fit(task, data.train, data.validation, settings, run, progress=parallel.is_first(), resume=resume)
     if not parallel.is_first():
         return None
     sets = {"validation": data.validation, **data.tests}
@@ -320,30 +301,26 @@ def _fit_and_report(
     evaluations = {}
     for name, dataset in (sets or {"training": data.train}).items():
         say(f"evaluating the best model on {name} ({len(dataset)} structures)")
-        evaluations[name] = evaluate_with_values(
-            result.potential, dataset, batch_size=settings.batch_size, dtype=settings.dtype
-        )
-        if data.train.quantity in data.train[0].node_fields:  # vectors per particle: do they turn with the particles?
-            turned = equivariance_errors(result.potential, dataset, evaluations[name].errors, dtype=settings.dtype)
+        evaluations[name] = evaluate_with_values(result.task, dataset, batch_size=settings.batch_size, dtype=settings.dtype)
+        if isinstance(task, Motion):  # Do the vectors rotate with the particles?
+            turned = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
             for quantity, error in turned.items():
                 evaluations[name].errors[quantity]["equivariance_error"] = error
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
-    return run_report.write(run, recipe, data, evaluations, facts, extra_report)
+    return run_report.write(run, recipe.to_yaml(), data, evaluations, facts, extra_report)
 
 
 def _silent(_: str) -> None:
     """What the other processes would say, the first one says."""
 
 
-def _exactly(errors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The three targets with `mae`, `rmse` and `unit`, null where the data has no labels."""
-    units = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
-    return {
-        key: {
-            "mae": errors.get(key, {}).get("mae"),
-            "rmse": errors.get(key, {}).get("rmse"),
-            "unit": errors.get(key, {}).get("unit", unit),
-        }
-        for key, unit in units.items()
-    }
+def _exactly(errors: Mapping[str, Mapping[str, Any]], task: Potential) -> dict[str, dict[str, Any]]:
+    """Energy, forces and stress with `mae`, `rmse` and `unit`, null where the data has no labels."""
+    from equiform.training.evaluate import error_name, error_unit
+
+    found = {}
+    for target in task.targets[:3]:
+        error = errors.get(error_name(target), {})
+        found[error_name(target)] = {"mae": error.get("mae"), "rmse": error.get("rmse"), "unit": error_unit(target)}
+    return found

@@ -3,9 +3,9 @@
 from typing import Any
 
 from jaxtyping import PRNGKeyArray
-from pydantic import BaseModel
 
 from equiform.errors import UserError
+from equiform.models.api import Model, ModelConfig
 from equiform.models.deep_sets import DeepSets, DeepSetsConfig
 from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
@@ -15,7 +15,7 @@ from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.models.transformer import Transformer, TransformerConfig
 
-MODELS: dict[str, tuple[type[BaseModel], type]] = {
+MODELS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
     "equiformer": (EquiformerConfig, Equiformer),
     "egnn": (EGNNConfig, EGNN),
     "torchmd-et": (TorchMDETConfig, TorchMDET),
@@ -27,7 +27,7 @@ MODELS: dict[str, tuple[type[BaseModel], type]] = {
 }
 
 
-def parse_config(fields: dict[str, Any]) -> BaseModel:
+def parse_config(fields: dict[str, Any]) -> ModelConfig:
     """A model's configuration from plain values, as in a model file.
 
     Raises:
@@ -40,6 +40,20 @@ def parse_config(fields: dict[str, Any]) -> BaseModel:
     return MODELS[name][0](**fields)
 
 
-def build_model(config: BaseModel, *, key: PRNGKeyArray) -> Any:
+def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's fields as an earlier version wrote them, under the names of this one.
+
+    A name or None becomes a tuple of names where the new field holds several.
+    """
+    renamed = MODELS[fields["name"]][0].renamed_fields if fields.get("name") in MODELS else {}
+    out = {name: value for name, value in fields.items() if name not in renamed}
+    for old, new in renamed.items():
+        if old in fields and new:
+            value = fields[old]
+            out[new] = () if value is None else (value,) if isinstance(value, str) else value
+    return out
+
+
+def build_model(config: ModelConfig, *, key: PRNGKeyArray) -> Model:
     """A freshly initialised model."""
-    return MODELS[config.name][1](config, key=key)  # type: ignore[attr-defined]
+    return MODELS[config.name][1](config, key=key)  # pyright: ignore[reportCallIssue]

@@ -9,7 +9,7 @@ al., NeurIPS 2020, without sizes.
 Differs: sizes are ours; there are skip connections from the second layer on.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -18,19 +18,23 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from equiform.graph import Graph
+from equiform.models.api import DescribingModel, all_decay
+from equiform.models.particle_inputs import ParticleConfig, named_vectors, particle_inputs
+from equiform.models.width import WidthFields
 from equiform.nn.dense import Dense
-from equiform.nn.particles import ParticleFields, named_vectors, particle_inputs
 
 
-class DeepSetsConfig(ParticleFields):
+class DeepSetsConfig(ParticleConfig):
     """Everything that fixes a Deep Sets model's function and parameters."""
+
+    width_fields: ClassVar[WidthFields] = {"channels": ()}
 
     name: Literal["deep-sets"] = "deep-sets"
     num_layers: int = Field(4, ge=1)
     channels: int = Field(128, ge=1)
 
 
-class DeepSets(eqx.Module):
+class DeepSets(DescribingModel):
     """The model; call it with a graph. Equivariant under permutations; not under rotations."""
 
     layers: list["SetLayer"]
@@ -64,7 +68,7 @@ class DeepSets(eqx.Module):
 
     def decay_mask(self) -> "DeepSets":
         """True for parameters under weight decay: all."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
 
 class SetLayer(eqx.Module):

@@ -16,21 +16,25 @@ dropout in evaluation (`dropout_in_evaluation`); `demetar-published` and `demeta
 them fade, so that energies add up and are continuous. All dense layers begin with Xavier weights; ε of the norms is 1e-5.
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from equiform.algebra.so3.rotations import safe_unit
+from equiform import fields
+from equiform.edges import Edges, make_edges, safe_unit
 from equiform.graph import Graph
+from equiform.models import averages
+from equiform.models.api import E3, ENERGY, POOLED_ENERGY, DescribingModel, ModelConfig, Symmetry, Traits, all_decay
+from equiform.models.width import WidthFields
 from equiform.nn import init
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.dropout import dropout
 from equiform.nn.fields import node_columns
-from equiform.nn.radial import ExpNormalBasis, LayerNorm, polynomial_envelope
+from equiform.nn.radial import ExpNormalBasis, LayerNorm
 from equiform.nn.species import type_table
 from equiform.nn.token_attention import Allowed, Groups, attend, group_tokens, heads_apart
 
@@ -39,10 +43,11 @@ BY_COMPONENT = ("velocity-components", "centre-components", "offset", "position"
 Activation = Literal["silu", "relu"]
 
 
-class DEMETArConfig(BaseModel):
+class DEMETArConfig(ModelConfig):
     """Everything that fixes a DEMETAr's function and parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_fields: ClassVar[dict[str, str]] = {"displacement": "vector_readouts"}
+    width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["demetar"] = "demetar"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
@@ -76,13 +81,13 @@ class DEMETArConfig(BaseModel):
     readout: Literal["atoms", "graph"] | None = Field(
         "atoms", description='Energies: a sum over atoms, or from a token that stands for the structure ("graph").'
     )
-    displacement: str | None = Field(None, description="Name of a vector per atom.")
+    vector_readouts: tuple[str, ...] = Field((), max_length=1, description="Name of a vector per atom.")
     vectors: Literal["pairs", "velocity", "velocity-components", "centre-components", "offset", "position"] = Field(
         "pairs", description="What it is made of; all but the first two are released forms, and not equivariant."
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
     activation: Activation = Field("silu", description="σ of the blocks; with relu, as released, forces jump at its kinks.")
-    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
     max_atoms: int | None = Field(None, ge=1, description="Room for atoms of a graph; more are slow. None: from the batch.")
     max_edges: int | None = Field(None, ge=1, description="The same for edges of a graph, or of an atom.")
 
@@ -90,11 +95,9 @@ class DEMETArConfig(BaseModel):
     def _consistent(self) -> "DEMETArConfig":
         if self.channels % self.num_heads:
             raise ValueError(f"channels ({self.channels}) must be divisible by num_heads ({self.num_heads})")
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError(f"elements has repeated entries: {self.elements}")
-        if self.readout is None and self.displacement is None:
-            raise ValueError("there is nothing to predict: give readout or displacement")
-        if self.displacement is not None and self.velocity is None and self.vectors.startswith("velocity"):
+        if self.readout is None and not self.vector_readouts:
+            raise ValueError("there is nothing to predict: give readout or vector_readouts")
+        if self.vector_readouts and self.velocity is None and self.vectors.startswith("velocity"):
             raise ValueError(f"vectors={self.vectors} needs a velocity")
         if self.scope == "neighbors":
             for name, local in (("readout", ("atoms", None)), ("mask", ("own",)), ("padding", ("masked",))):
@@ -107,40 +110,49 @@ class DEMETArConfig(BaseModel):
         return self
 
     @property
-    def additive(self) -> bool:
-        """Whether the energy of two molecules far apart is the sum of their energies."""
-        return self.scope == "neighbors"
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        scalar = {None: (), "atoms": (ENERGY,), "graph": (POOLED_ENERGY,)}[self.readout]
+        vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        needs = [] if self.velocity is None else [fields.Field(self.velocity, "atoms", "polar")]
+        needs += [] if self.charge is None else [fields.Field(self.charge, "atoms", "invariant")]
+        return Traits(
+            symmetries=self._symmetries,
+            outputs=scalar + vectors,
+            needs=tuple(needs),
+            elements=self.elements,
+            cutoff=self.cutoff,
+            smooth=self.cutoff_kind == "smooth",
+            additive=self.scope == "neighbors",
+            # The distance to the centre has a kink where an atom stands in it.
+            stable=not self.centre_distance,
+            edges_only=not (self.centre_distance or self.vectors in ("centre-components", "position")),
+        )
 
     @property
-    def symmetry(self) -> tuple[str, ...]:
-        """What vectors are equivariant under; three numbers per atom turn over with a velocity, but not with a rotation."""
-        turns = self.displacement is None or self.vectors not in BY_COMPONENT
-        flips = turns or self.vectors.endswith("components")
-        parts = {"translations": self.vectors != "position", "rotations": turns, "reflections": flips}
-        return ("permutations", *(name for name, held in parts.items() if held))
+    def _symmetries(self) -> tuple[Symmetry, ...]:
+        """Three numbers per atom follow a reflection of the velocity, but no rotation."""
+        rotating = not self.vector_readouts or self.vectors not in BY_COMPONENT
+        reflecting = rotating or self.vectors.endswith("components")
+        held = {"translations": self.vectors != "position", "rotations": rotating, "reflections": reflecting}
+        return tuple(name for name in E3 if held.get(name, True))
 
 
-class Edges(eqx.Module):
+class EdgeTokens(eqx.Module):
     """The edges of a batch as tokens.
 
     Attributes:
-        senders: Atom that an edge starts from.
-        receivers: Atom that it ends at.
-        vectors: From receiver to sender.
-        weight: 0 or 1, or the smooth envelope.
+        geometry: The edges.
         groups: Their rows: by atom that they end at, or by graph.
         inputs: Invariant numbers.
     """
 
-    senders: Array
-    receivers: Array
-    vectors: Float[Array, "edges 3"]
-    weight: Float[Array, " edges"]
+    geometry: Edges
     groups: Groups
     inputs: Float[Array, "edges inputs"]
 
 
-class DEMETAr(eqx.Module):
+class DEMETAr(DescribingModel):
     """The model; call it with a graph. Invariant energies, equivariant `pairs` and `velocity`: under O(3) and translations."""
 
     node_embedding: Dense
@@ -168,7 +180,7 @@ class DEMETAr(eqx.Module):
         if config.edges:
             self.edge_embedding = Dense(_edge_inputs(config), width, kind="xavier", key=keys[2])
             self.cross = CrossAttention(width, config.num_heads, key=keys[5])
-        released = config.displacement is not None and config.vectors in BY_COMPONENT
+        released = bool(config.vector_readouts) and config.vectors in BY_COMPONENT
         # The released model of particles has this parameter too, and no use for it.
         self.structure_token = init.zeros(width) if config.readout == "graph" or released else None
         self.energy = self.vector = self.pair = None
@@ -178,9 +190,9 @@ class DEMETAr(eqx.Module):
             self.energy = Dense(width, 1, kind="xavier", key=keys[6])
         if released:
             self.vector = Dense(width, 3, kind="xavier", key=keys[7])
-        elif config.displacement is not None and config.velocity is not None:
+        elif config.vector_readouts and config.velocity is not None:
             self.vector = Dense(width, 1, kind="xavier", key=keys[7])
-        if config.displacement is not None and config.vectors == "pairs":
+        if config.vector_readouts and config.vectors == "pairs":
             first, second = jax.random.split(keys[8])
             # Small at first: pairs hardly push each other before there is a reason to.
             self.pair = (
@@ -189,9 +201,7 @@ class DEMETAr(eqx.Module):
             )
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """Energy per atom `"energy"` (atoms) and the vectors (atoms, 3), as the configuration asks.
-
-        An energy of the structure is given to its atoms in equal shares, so that the sum over atoms is it.
+        """The energy, per atom (atoms) or of the structure's token (graphs), and the vectors (atoms, 3), as configured.
 
         Args:
             graph: The batch.
@@ -201,12 +211,11 @@ class DEMETAr(eqx.Module):
         nodes, tokens, edges = self._run(graph, key)
         outputs = {}
         if self.energy is not None and config.readout == "graph":
-            number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(nodes[:, 0])), 1)
-            outputs["energy"] = (self.energy(tokens[len(nodes) : len(nodes) + len(number)])[:, 0] / number)[graph.graph_index]
+            outputs["energy"] = self.energy(tokens[len(nodes) : len(nodes) + graph.graph_mask.shape[0]])[:, 0]
         elif self.energy is not None:
             outputs["energy"] = self.energy(nodes)[:, 0]
-        if config.displacement is not None:
-            outputs[config.displacement] = self._vectors(graph, nodes, edges)
+        if config.vector_readouts:
+            outputs[config.vector_readouts[0]] = self._vectors(graph, nodes, edges)
         return outputs
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
@@ -215,9 +224,9 @@ class DEMETAr(eqx.Module):
 
     def decay_mask(self) -> "DEMETAr":
         """True for parameters under weight decay: all, as released."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
-    def _run(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Array, Array, tuple[Edges, Array | None]]:
+    def _run(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Array, Array, tuple[EdgeTokens, Array | None]]:
         """Atoms, all tokens of the joint encoder (atoms first), and the edges with their tokens."""
         config = self.config
         if config.dropout_in_evaluation and key is None:
@@ -227,7 +236,7 @@ class DEMETAr(eqx.Module):
         x, see = self._seen_by_atoms(graph, self.node_embedding(self._node_inputs(graph)), edges)
         x, e = self.node_encoder(x, see, config.dropout, key=keys[0]), None
         if self.cross is not None and self.edge_embedding is not None:
-            among = _Seen(edges.groups, edges.groups, edges.weight, sink=config.cutoff_kind == "smooth")
+            among = _Seen(edges.groups, edges.groups, edges.geometry.weight, sink=config.cutoff_kind == "smooth")
             e = self.edge_encoder(self.edge_embedding(edges.inputs), among, config.dropout, key=keys[1])
             if config.edges_arrive:
                 x = x + self.cross(x, e, self._seen_by_cross(graph, see, edges))
@@ -250,54 +259,46 @@ class DEMETAr(eqx.Module):
                 jnp.where(graph.atom_mask, distance, 0), graph.graph_index, graph.graph_mask.shape[0], indices_are_sorted=True
             )[graph.graph_index]
             parts.append((distance / jnp.where(largest > 0, largest, 1))[:, None])
-        if config.displacement is not None and config.vectors == "position":
+        if config.vector_readouts and config.vectors == "position":
             parts.append(jnp.asarray(graph.positions))
         return jnp.concatenate(parts, axis=1) if parts else jnp.ones((graph.species.shape[0], 1), dtype)
 
-    def _edges(self, graph: Graph) -> Edges:
+    def _edges(self, graph: Graph) -> EdgeTokens:
         config = self.config
-        senders, receivers = jnp.asarray(graph.senders, jnp.int32), jnp.asarray(graph.receivers, jnp.int32)
-        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], jnp.asarray(graph.edge_vectors()), 0)
-        units, distance, _ = safe_unit(vectors)
-        inside = jnp.asarray(graph.edge_mask) & (distance < config.cutoff)
-        weight = inside.astype(vectors.dtype)
-        if config.cutoff_kind == "smooth":
-            weight = jnp.where(inside, polynomial_envelope(distance / config.cutoff), 0)
+        kind = "smooth" if config.cutoff_kind == "smooth" else "sharp"
+        edges = make_edges(graph, config.cutoff, kind, zero_length=True)
+        senders, receivers, distance = edges.senders, edges.receivers, edges.distance
         if config.scope == "graph":
-            group, number = jnp.asarray(graph.graph_index, jnp.int32)[receivers], graph.graph_mask.shape[0]
+            group, number = jnp.asarray(graph.graph_index)[receivers], graph.graph_mask.shape[0]
         else:
             group, number = receivers, graph.species.shape[0]
         inputs = [(distance**2)[:, None] if self.basis is None else self.basis(distance)]
         if config.elements != (0,):
             one_hot = jax.nn.one_hot(
-                jnp.asarray(type_table(config.elements))[graph.species], len(config.elements), dtype=vectors.dtype
+                jnp.asarray(type_table(config.elements))[graph.species], len(config.elements), dtype=distance.dtype
             )
             inputs += [one_hot[receivers], one_hot[senders]]
         if config.charge is not None:
             charge = node_columns(graph, [config.charge], 1)[0]
             inputs.append(charge[receivers] * charge[senders])
         if config.velocity is not None:
-            inputs.append((node_columns(graph, [config.velocity], 3)[0][receivers] * units).sum(axis=1, keepdims=True))
-        return Edges(
-            senders=senders,
-            receivers=receivers,
-            vectors=vectors,
-            weight=weight,
-            groups=group_tokens((group, inside), num_groups=number, slots=config.max_edges),
-            inputs=jnp.concatenate(inputs, axis=1),
-        )
+            inputs.append(
+                (node_columns(graph, [config.velocity], 3)[0][receivers] * edges.directions).sum(axis=1, keepdims=True)
+            )
+        groups = group_tokens((group.astype(jnp.int32), edges.inside), num_groups=number, slots=config.max_edges)
+        return EdgeTokens(edges, groups, jnp.concatenate(inputs, axis=1))
 
-    def _seen_by_atoms(self, graph: Graph, x: Float[Array, "atoms channels"], edges: Edges) -> tuple[Array, "_Seen"]:
+    def _seen_by_atoms(self, graph: Graph, x: Float[Array, "atoms channels"], edges: EdgeTokens) -> tuple[Array, "_Seen"]:
         """The tokens of the node encoder (atoms first), and what each of them sees."""
         config, atoms = self.config, len(x)
         index, mask = jnp.asarray(graph.graph_index, jnp.int32), jnp.asarray(graph.atom_mask)
         if config.scope == "neighbors":
             # An atom sees itself, and its neighbours through its edges.
-            own = jnp.arange(atoms, dtype=edges.receivers.dtype)
+            where, own = edges.geometry, jnp.arange(atoms, dtype=jnp.int32)
             room = None if config.max_edges is None else config.max_edges + 1
-            keys = group_tokens((edges.receivers, edges.groups.present), (own, mask), num_groups=atoms, slots=room)
-            weight = jnp.concatenate([edges.weight, jnp.ones_like(x[:, 0])])
-            source = jnp.concatenate([edges.senders, own])
+            keys = group_tokens((where.receivers, where.inside), (own, mask), num_groups=atoms, slots=room)
+            weight = jnp.concatenate([where.weight, jnp.ones_like(x[:, 0])])
+            source = jnp.concatenate([where.senders, own])
             return x, _Seen(group_tokens((own, mask), num_groups=atoms, slots=1), keys, weight, sink=False, source=source)
         graphs, room = graph.graph_mask.shape[0], config.max_atoms
         every = jnp.arange(graphs, dtype=index.dtype)
@@ -317,22 +318,22 @@ class DEMETAr(eqx.Module):
         rows = group_tokens(*parts, num_groups=graphs, slots=room)
         return x, _Seen(rows, rows, jnp.concatenate(weights), sink=False)
 
-    def _seen_by_cross(self, graph: Graph, see: "_Seen", edges: Edges) -> "_Seen":
+    def _seen_by_cross(self, graph: Graph, see: "_Seen", edges: EdgeTokens) -> "_Seen":
         """Which edges each token of the node encoder asks."""
         config, sink = self.config, self.config.cutoff_kind == "smooth"
         if config.scope == "neighbors" or config.mask == "none":
-            return _Seen(see.queries, edges.groups, edges.weight, sink)
-        atoms = graph.species.shape[0]
+            return _Seen(see.queries, edges.groups, edges.geometry.weight, sink)
+        atoms, where = graph.species.shape[0], edges.geometry
 
         def allowed(query: Array, edge: Array) -> Array:
             # Tokens that are no atom have no edges of their own: they see all.
-            touches = (edges.receivers[edge] == query) | (edges.senders[edge] == query) | (query >= atoms)
+            touches = (where.receivers[edge] == query) | (where.senders[edge] == query) | (query >= atoms)
             return touches if config.mask == "own" else ~touches | (query >= atoms)
 
-        return _Seen(see.queries, edges.groups, edges.weight, sink, allowed=allowed)
+        return _Seen(see.queries, edges.groups, where.weight, sink, allowed=allowed)
 
     def _vectors(
-        self, graph: Graph, nodes: Float[Array, "atoms channels"], edges: tuple[Edges, Array | None]
+        self, graph: Graph, nodes: Float[Array, "atoms channels"], edges: tuple[EdgeTokens, Array | None]
     ) -> Float[Array, "atoms 3"]:
         config, atoms = self.config, len(nodes)
         velocity = None if config.velocity is None else node_columns(graph, [config.velocity], 3)[0]
@@ -348,7 +349,7 @@ class DEMETAr(eqx.Module):
         moved = still if self.vector is None or velocity is None else self.vector(nodes) * velocity
         if self.pair is None:
             return moved
-        (where, tokens), parts = edges, []
+        where, tokens = edges[0].geometry, edges[1]
         # Lengths enter with their logarithm: particles may be very near or very far.
         squared = (where.vectors**2).sum(axis=1, keepdims=True)
         parts = [nodes[where.receivers], nodes[where.senders], jnp.log1p(squared)]
@@ -464,7 +465,7 @@ class CrossAttention(eqx.Module):
 def _node_inputs(config: DEMETArConfig) -> int:
     types = len(config.elements) if config.elements != (0,) else 0
     speed = config.velocity is not None and config.speed
-    position = 3 * (config.displacement is not None and config.vectors == "position")
+    position = 3 * (bool(config.vector_readouts) and config.vectors == "position")
     return max(types + (config.charge is not None) + speed + config.centre_distance + position, 1)
 
 

@@ -5,7 +5,7 @@ add up messages, and positions may follow the sum of edge vectors weighted by an
 only ever made of positions (and a given velocity), which makes the model E(n)-equivariant without any harmonics.
 
     m_ij = φ_e(h_i, h_j, |x_i − x_j|², a_ij)                    (Dense SiLU)², the others Dense SiLU Dense; gate: m_ij σ(w·m_ij)
-    x_i += mean_j clip((x_i − x_j) φ_x(m_ij)) + φ_v(h_i) v_i     only with a `displacement` readout; v_i the given velocity
+    x_i += mean_j clip((x_i − x_j) φ_x(m_ij)) + φ_v(h_i) v_i     only with a vector readout; v_i the given velocity
     h_i += φ_h(h_i, Σ_j m_ij)
 
 Source: Satorras, Hoogeboom and Welling, ICML 2021 (arXiv:2102.09844); reference code vgsatorras/egnn.
@@ -15,30 +15,34 @@ so that energies are additive. Presets named after the paper switch both off. Th
 they are gathered (the same function).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from equiform import fields
+from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
+from equiform.models import averages
+from equiform.models.api import E3, ENERGY, POOLED_ENERGY, DescribingModel, ModelConfig, Traits, all_decay
+from equiform.models.width import WidthFields
 from equiform.nn.dense import MLP, Dense
-from equiform.nn.radial import polynomial_envelope
 from equiform.nn.species import type_table
-from equiform.runtime.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
+from equiform.runtime.chunks import in_chunks, kept, recomputed
+from equiform.runtime.policy import edge_chunk
 
-CPU_CHUNK_CHANNELS = 400_000
-"""Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""
 MAX_MOVE = 100.0
 """Components of a weighted edge vector are clipped to this, as in the reference."""
 
 
-class EGNNConfig(BaseModel):
+class EGNNConfig(ModelConfig):
     """Everything that fixes an EGNN's function and parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_fields: ClassVar[dict[str, str]] = {"displacement": "vector_readouts"}
+    width_fields: ClassVar[WidthFields] = {"channels": ()}
 
     name: Literal["egnn"] = "egnn"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
@@ -54,32 +58,43 @@ class EGNNConfig(BaseModel):
     charge: str | None = Field(None, description="Node field with a charge: the product of both ends is an edge input.")
     initial_distance: bool = Field(False, description="The squared distance before any update is an edge input.")
     gate: bool = Field(True, description="Messages are weighted by σ(w·m).")
-    displacement: str | None = Field(
-        None, description="Name of the readout x_out − x_in of nodes; None: positions do not move."
+    vector_readouts: tuple[str, ...] = Field(
+        (), max_length=1, description="Name of the readout x_out − x_in of nodes; none: positions do not move."
     )
     readout: Literal["atoms", "graph"] | None = Field(
         "atoms", description='Energies: a sum over atoms, or a network on summed atoms as in the reference ("graph").'
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
-    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "EGNNConfig":
-        if self.readout is None and self.displacement is None:
-            raise ValueError("there is nothing to predict: give readout or displacement")
-        if self.velocity is not None and self.displacement is None:
-            raise ValueError("a velocity needs a displacement readout")
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError(f"elements has repeated entries: {self.elements}")
+        if self.readout is None and not self.vector_readouts:
+            raise ValueError("there is nothing to predict: give readout or vector_readouts")
+        if self.velocity is not None and not self.vector_readouts:
+            raise ValueError("a velocity needs vector_readouts")
         return self
 
     @property
-    def additive(self) -> bool:
-        """Whether the energy of two molecules far apart is the sum of their energies."""
-        return self.readout != "graph"
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        scalar = {None: (), "atoms": (ENERGY,), "graph": (POOLED_ENERGY,)}[self.readout]
+        vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        needs = [] if self.velocity is None else [fields.Field(self.velocity, "atoms", "polar")]
+        needs += [] if self.charge is None else [fields.Field(self.charge, "atoms", "invariant")]
+        return Traits(
+            symmetries=E3,
+            outputs=scalar + vectors,
+            needs=tuple(needs),
+            elements=self.elements,
+            cutoff=self.cutoff,
+            smooth=self.cutoff_kind == "smooth",
+            additive=self.readout != "graph",
+            edges_only=True,
+        )
 
 
-class EGNN(eqx.Module):
+class EGNN(DescribingModel):
     """The model; call it with a graph. Invariant energies, equivariant displacements: under O(3) and translations."""
 
     embedding: Dense
@@ -103,9 +118,7 @@ class EGNN(eqx.Module):
             self.graph_readout = MLP(width, width, 1, key=keys[2])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """Energy per atom `"energy"` (atoms) and the displacement (atoms, 3), as the configuration asks.
-
-        A graph readout gives every atom an equal share, so that the sum over atoms is the network's output.
+        """The energy, per atom (atoms) or of a graph readout (graphs), and the displacement (atoms, 3), as configured.
 
         Args:
             graph: The batch.
@@ -116,13 +129,10 @@ class EGNN(eqx.Module):
         if self.node_readout is not None:
             energy = self.node_readout(h)
             if self.graph_readout is not None:
-                pooled = self.graph_readout(graph.sum_over_atoms(energy))[:, 0]
-                number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(h[:, 0])), 1)
-                outputs["energy"] = (pooled / number)[graph.graph_index]
+                outputs["energy"] = self.graph_readout(graph.sum_over_atoms(energy))[:, 0]
             else:
                 outputs["energy"] = energy[:, 0]
-        if self.config.displacement is not None:
-            outputs[self.config.displacement] = moved
+        outputs |= dict.fromkeys(self.config.vector_readouts, moved)
         return outputs
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
@@ -131,7 +141,7 @@ class EGNN(eqx.Module):
 
     def decay_mask(self) -> "EGNN":
         """True for parameters under weight decay: all, as in the reference."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
     def node_inputs(self, graph: Graph) -> Float[Array, "atoms inputs"]:
         """What the embedding sees of each node: its element, its speed, or 1 if there is neither."""
@@ -154,63 +164,49 @@ class EGNN(eqx.Module):
             raise ValueError(f"this model needs the node field {name!r}; the graph has: {have}")
         return jnp.asarray(graph.node_fields[name])
 
-    def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
+    @property
+    def numbers_per_edge(self) -> int:
+        """Intermediate numbers of an edge in a layer: gathered inputs, two hidden vectors, the message and its gate."""
+        return 5 * self.config.channels
+
+    def edges(self, graph: Graph) -> "WeightedEdges":
+        """The edges as every layer sees them."""
         config = self.config
-        graph, chunk = padded_to_chunks(graph, edges_in_caches(CPU_CHUNK_CHANNELS, config.channels))
-        senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
-        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
-        squared = (vectors**2).sum(axis=1)
+        kind, chunk = "smooth" if config.cutoff_kind == "smooth" else "sharp-inclusive", edge_chunk(self.numbers_per_edge)
         # An edge of an atom to itself is not there; one to another atom at the same place is.
-        inside = jnp.asarray(graph.edge_mask) & (squared <= config.cutoff**2)
-        share = inside.astype(vectors.dtype)
-        if config.cutoff_kind == "smooth":
-            distance = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
-            share = jnp.where(inside, polynomial_envelope(distance / config.cutoff), 0)
+        edges = make_edges(graph, config.cutoff, kind, zero_length=True, chunk=chunk)
         attributes = []
         if config.charge is not None:
             charge = self._field(graph, config.charge).reshape(-1)
-            attributes.append((charge[senders] * charge[receivers])[:, None])
+            attributes.append((charge[edges.senders] * charge[edges.receivers])[:, None])
         if config.initial_distance:
-            attributes.append(squared[:, None])
+            attributes.append((edges.vectors**2).sum(axis=1)[:, None])
         number = jnp.full_like(graph.positions[:, :1], config.average_degree)
         if config.cutoff_kind == "sharp":
-            number = jnp.maximum(_sum(share[:, None], receivers, len(number)), 1)
-        edges = Edges(
-            senders=senders,
-            receivers=receivers,
-            vectors=vectors,
-            share=share,
-            number=number,
-            attributes=jnp.concatenate(attributes, axis=1) if attributes else None,
-            chunk=chunk,
-        )
-        velocity = None if config.velocity is None else self._field(graph, config.velocity)
+            number = jnp.maximum(edges.sum_at_receivers(edges.weight[:, None]), 1)
+        return WeightedEdges(edges, number, jnp.concatenate(attributes, axis=1) if attributes else None)
+
+    def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
+        edges, name = self.edges(graph), self.config.velocity
+        velocity = None if name is None else self._field(graph, name)
         h, moved = self.embedding(self.node_inputs(graph)), jnp.zeros_like(graph.positions)
         for layer in self.layers:
             h, moved = layer(h, moved, edges, velocity)
         return h, moved
 
 
-class Edges(eqx.Module):
+class WeightedEdges(eqx.Module):
     """What all layers know of the edges.
 
     Attributes:
-        senders: Node that an edge starts from.
-        receivers: Node that it ends at; ascending.
-        vectors: From receiver to sender, before any update.
-        share: Weight of an edge in sums: 0 or 1, or the smooth envelope.
+        geometry: The edges before any update.
         number: What sums of steps are divided by: the neighbours, or a constant.
         attributes: Invariant inputs of the edges, the same for all layers.
-        chunk: Edges whose messages are computed at a time; None: all at once.
     """
 
-    senders: Array
-    receivers: Array
-    vectors: Float[Array, "edges 3"]
-    share: Float[Array, " edges"]
+    geometry: Edges
     number: Float[Array, "atoms 1"]
     attributes: Float[Array, "edges attributes"] | None
-    chunk: int | None = eqx.field(static=True)
 
 
 class Layer(eqx.Module):
@@ -230,7 +226,7 @@ class Layer(eqx.Module):
         self.node = MLP(2 * width, width, width, key=keys[1])
         self.gate = Dense(width, 1, key=keys[2]) if config.gate else None
         self.move = self.follow = None
-        if config.displacement is not None:
+        if config.vector_readouts:
             # Small at first: positions hardly move before there is a reason to.
             self.move = (
                 Dense(width, width, key=keys[3]),
@@ -243,7 +239,7 @@ class Layer(eqx.Module):
         self,
         h: Float[Array, "atoms channels"],
         moved: Float[Array, "atoms 3"],
-        edges: Edges,
+        edges: WeightedEdges,
         velocity: Float[Array, "atoms 3"] | None,
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
         """Nodes, and how far positions have moved; carrying only that, cell shifts and large coordinates cancel exactly."""
@@ -256,7 +252,7 @@ class Layer(eqx.Module):
             moved = moved + self.follow(h) * velocity
         return h + self.node(jnp.concatenate([h, received], axis=1)), moved
 
-    def _received(self, h: Array, moved: Array, edges: Edges) -> Float[Array, "atoms _"]:
+    def _received(self, h: Array, moved: Array, edges: WeightedEdges) -> Float[Array, "atoms _"]:
         """Sums over neighbours of the messages, and of the steps if positions move.
 
         The rows of the first matrix of φ_e belong to receiver, sender, squared distance and attributes.
@@ -269,9 +265,10 @@ class Layer(eqx.Module):
         if self.move is not None:
             receiver = jnp.concatenate([receiver, -moved], axis=1)
             sender = jnp.concatenate([sender, moved], axis=1)
-        gathered = receiver[edges.receivers] + sender[edges.senders]
-        arguments = (gathered, edges.vectors, edges.attributes, edges.share)
-        return kept(_sum(in_chunks(self._messages, arguments, edges.chunk), edges.receivers, len(h)))
+        geometry = edges.geometry
+        gathered = receiver[geometry.receivers] + sender[geometry.senders]
+        arguments = (gathered, geometry.vectors, edges.attributes, geometry.weight)
+        return kept(geometry.sum_at_receivers(in_chunks(self._messages, arguments, geometry.chunk)))
 
     def _messages(
         self, gathered: Array, vectors: Float[Array, "edges 3"], attributes: Array | None, share: Float[Array, " edges"]
@@ -294,7 +291,3 @@ class Layer(eqx.Module):
             # Edge vectors point from the receiver to the sender.
             message = jnp.concatenate([message, jnp.clip(-vectors * factor, -MAX_MOVE, MAX_MOVE)], axis=1)
         return message * share[:, None]
-
-
-def _sum(values: Float[Array, "edges _"], receivers: Array, num_atoms: int) -> Float[Array, "atoms _"]:
-    return jax.ops.segment_sum(values, receivers, num_atoms, indices_are_sorted=True)

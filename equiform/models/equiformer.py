@@ -1,8 +1,8 @@
 """Equiformer: an equivariant graph attention transformer over irreps features.
 
 Node features are irreps of SE(3) or E(3). Each block normalises them, lets every atom attend to its neighbours through
-depth-wise tensor products with the spherical harmonics of the edge (`equiform.nn.attention`), and mixes channels by a gated
-feed-forward network; scalars of the last block give an energy per atom.
+depth-wise tensor products with the spherical harmonics of the edge (`equiform.models.equiformer_attention`), and mixes
+channels by a gated feed-forward network; scalars of the last block give an energy per atom.
 
     x_i  = Embed(Z_i) + Σ_j Linear(DTP(c, Y(r̂_ij); w(d_ij))) / √(average degree)
     x_i += Attention(Norm(x))_i,   x_i += FFN(Norm(x_i))         (6 times)
@@ -14,38 +14,46 @@ symmetric geometries too), zero-length edges carry nothing. The reference preset
 """
 
 from math import sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from equiform import fields
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.algebra.so3.products import Paths
-from equiform.algebra.so3.rotations import Directions, safe_unit
+from equiform.algebra.so3.rotations import Directions
+from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
+from equiform.models import averages
+from equiform.models.api import E3, ENERGY, SE3, TAGS, AttendingModel, ModelConfig, Traits
+from equiform.models.equiformer_attention import AttentionConfig, GraphAttention, ProductForm
+from equiform.models.equiformer_dropout import graph_drop_path
+from equiform.models.equiformer_gate import gate, gate_input, scaled_silu
+from equiform.models.equiformer_norm import EquivariantNorm
+from equiform.models.equiformer_radial import BasisName, RadialBasis, RadialMLP, make_basis
+from equiform.models.width import WidthFields
 from equiform.nn import init
-from equiform.nn.attention import AttentionConfig, Edges, GraphAttention, ProductForm, sum_over_edges
-from equiform.nn.dropout import graph_drop_path
+from equiform.nn.attention import sum_over_edges
+from equiform.nn.edge_frames import EdgeFrames
 from equiform.nn.fields import node_columns
-from equiform.nn.gate import gate, gate_input, scaled_silu
 from equiform.nn.linear import Linear
-from equiform.nn.norm import EquivariantNorm
-from equiform.nn.radial import BasisName, RadialBasis, RadialMLP, make_basis, polynomial_envelope
 from equiform.nn.species import type_table
-from equiform.runtime.chunks import edges_in_caches, kept, padded_to_chunks, recomputed
-
-CPU_CHUNK_WEIGHTS = 500_000
-"""Path weights of all edges of a chunk whose intermediate values fit into the caches of a processor."""
+from equiform.runtime.chunks import kept, recomputed
+from equiform.runtime.policy import edge_chunk
 
 
-class EquiformerConfig(BaseModel):
+class EquiformerConfig(ModelConfig):
     """Everything that fixes an Equiformer's function and parameters. Irreps are written `128x0e+64x1e`; lengths in Å."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_fields: ClassVar[dict[str, str]] = {"vector_readout": "vector_readouts"}
+    width_fields: ClassVar[WidthFields] = dict.fromkeys(
+        ("irreps", "irreps_head", "irreps_message", "irreps_mlp", "irreps_feature", "alpha_channels", "radial_widths"), ()
+    )
 
     name: Literal["equiformer"] = "equiformer"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the type index.")
@@ -69,14 +77,12 @@ class EquiformerConfig(BaseModel):
     alpha_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention weights.")
     out_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of irrep copies after attention and feed-forward.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth, per graph.")
-    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
-    average_atoms: float = Field(18.03065905448718, gt=0, description="Atoms per graph; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
+    average_atoms: float = Field(averages.ATOMS, gt=0, description="Atoms per graph; a normalisation.")
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
     node_scalars: tuple[str, ...] = Field((), description="Node fields with a number per node that enter the embedding.")
     node_vectors: tuple[str, ...] = Field((), description="Node fields with a vector per node; need l = 1 features.")
-    vector_readout: str | tuple[str, ...] | None = Field(
-        None, description="Name of an additional vector per atom, or several names; needs l = 1 features."
-    )
+    vector_readouts: tuple[str, ...] = Field((), description="Names of additional vectors per atom; need l = 1 features.")
     edge_chunk: int | None = Field(
         None, ge=0, description="Edges computed at a time; None: what suits the device; 0: all at once."
     )
@@ -96,8 +102,6 @@ class EquiformerConfig(BaseModel):
     def _consistent(self) -> "EquiformerConfig":
         if self.attention == "dot" and self.message == "nonlinear":
             raise ValueError('attention "dot" goes with message "linear"')
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError(f"elements has repeated entries: {self.elements}")
         if self.node_vectors and not Irreps.parse(self.irreps).count(self.vector_irrep):
             raise ValueError(f"node_vectors needs {self.vector_irrep} in irreps, which is {self.irreps}")
         return self
@@ -108,10 +112,22 @@ class EquiformerConfig(BaseModel):
         return any(irrep.p == -1 for _, irrep in Irreps.parse(self.irreps_sh))
 
     @property
-    def vectors(self) -> tuple[str, ...]:
-        """Names of the vectors per atom."""
-        given = self.vector_readout or ()
-        return (given,) if isinstance(given, str) else given
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        needs = [fields.Field(name, "atoms", "invariant") for name in self.node_scalars]
+        needs += [fields.Field(name, "atoms", "polar") for name in self.node_vectors]
+        return Traits(
+            symmetries=E3 if self.true_parity else SE3,
+            outputs=(ENERGY, *vectors),
+            needs=tuple(needs) + ((TAGS,) if self.num_tags else ()),
+            num_tags=self.num_tags,
+            elements=self.elements,
+            cutoff=self.cutoff,
+            smooth=self.cutoff_kind == "smooth",
+            stable=self.norm == "joint",
+            edges_only=True,
+        )
 
     @property
     def vector_irrep(self) -> Irrep:
@@ -156,7 +172,7 @@ class Stages(eqx.Module):
     outputs: dict[str, Array]
 
 
-class Equiformer(eqx.Module):
+class Equiformer(AttendingModel):
     """The model; call it with a graph. Invariant energies: under SE(3), and under E(3) with true parities."""
 
     species_embedding: Linear
@@ -201,8 +217,8 @@ class Equiformer(eqx.Module):
         self.energy_hidden = Linear(feature, scalars, key=keys[6])
         self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
         self.vector_head = None
-        if config.vectors:
-            vector = Irreps((Chunk(len(config.vectors), config.vector_irrep),))
+        if config.vector_readouts:
+            vector = Irreps((Chunk(len(config.vector_readouts), config.vector_irrep),))
             self.vector_head = GraphAttention(config.attention_config(feature, vector), key=keys[8])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -226,39 +242,26 @@ class Equiformer(eqx.Module):
         """Attention weights of every block, first to last."""
         return self._run(graph, None, collect=True).attention
 
-    def edges(self, graph: Graph) -> Edges:
-        """Geometry and masks of the edges, shared by all layers."""
+    def edges(self, graph: Graph) -> tuple[Edges, EdgeFrames]:
+        """Geometry of the edges, and their directions and radial basis; shared by all layers."""
         config = self.config
-        graph, chunk = padded_to_chunks(graph, self._edge_chunk())
-        vectors = jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0)
-        distance, nonzero = safe_unit(vectors)[1:]
+        kind = "smooth" if config.cutoff_kind == "smooth" else "sharp-inclusive"
+        chunk = edge_chunk(self.numbers_per_edge, config.edge_chunk)
+        edges = make_edges(graph, config.cutoff, kind, zero_length=False, chunk=chunk)
         message = Irreps.parse(config.irreps_message or config.irreps)
-        l_max = Irreps.parse(config.irreps_sh).l_max
         l_max_frame = max(message.l_max, Irreps.parse(config.irreps_head).l_max)
-        envelope = None
-        if config.cutoff_kind == "smooth":
-            envelope = polynomial_envelope(distance / config.cutoff)
-        return Edges(
-            senders=jnp.asarray(graph.senders),
-            receivers=jnp.asarray(graph.receivers),
-            mask=jnp.asarray(graph.edge_mask) & nonzero & (distance <= config.cutoff),
-            directions=Directions(vectors, l_max, l_max_frame=l_max_frame),
-            basis=self.basis(distance),
-            envelope=envelope,
-            num_atoms=graph.species.shape[0],
-            chunk=chunk,
-        )
+        directions = Directions(edges.vectors, Irreps.parse(config.irreps_sh).l_max, l_max_frame=l_max_frame)
+        return edges, EdgeFrames(directions, self.basis(edges.distance))
 
-    def _edge_chunk(self) -> int:
-        """Edges computed at a time, 0 for all."""
-        if self.config.edge_chunk is not None:
-            return self.config.edge_chunk
-        return edges_in_caches(CPU_CHUNK_WEIGHTS, self.attention_layers.attention.message.paths.num_weights)
+    @property
+    def numbers_per_edge(self) -> int:
+        """Intermediate numbers of an edge in a layer: path weights, and about three times as many in messages and values."""
+        return 4 * self.attention_layers.attention.message.paths.num_weights
 
-    def embed(self, graph: Graph, edges: Edges) -> Features:
+    def embed(self, graph: Graph, edges: Edges, frames: EdgeFrames) -> Features:
         """Atom type + degree + tag embeddings."""
         types = jnp.asarray(type_table(self.config.elements))[graph.species]
-        one_hot = jax.nn.one_hot(types, len(self.config.elements), dtype=edges.basis.dtype)
+        one_hot = jax.nn.one_hot(types, len(self.config.elements), dtype=frames.basis.dtype)
         x = self.species_embedding(Features([one_hot[:, None, :]], _scalars(one_hot.shape[1])))
         if self.tag_embedding is not None:
             if "tags" not in graph.node_fields:
@@ -267,7 +270,7 @@ class Equiformer(eqx.Module):
             x = x + self.tag_embedding(Features([tags[:, None, :]], _scalars(tags.shape[1])))
         if self.field_embedding is not None:
             x = x + self.field_embedding(self._fields(graph))
-        return x + self.degree_embedding(edges)
+        return x + self.degree_embedding(edges, frames)
 
     def _fields(self, graph: Graph) -> Features:
         config, blocks = self.config, []
@@ -291,8 +294,8 @@ class Equiformer(eqx.Module):
         return eqx.combine(padded, static)
 
     def _run(self, graph: Graph, key: PRNGKeyArray | None, *, collect: bool) -> Stages:
-        edges = self.edges(graph)
-        embedding = x = self.embed(graph, edges)
+        edges, frames = self.edges(graph)
+        embedding = x = self.embed(graph, edges, frames)
         num_layers = self.config.num_layers
         keys = None if key is None else jax.random.split(key, num_layers + 2)
         graphs = (jnp.asarray(graph.graph_index), graph.graph_mask.shape[0])
@@ -303,7 +306,7 @@ class Equiformer(eqx.Module):
             arrays, key = layer
             keys = (None, None) if key is None else jax.random.split(key)
             attend, mix = eqx.combine(arrays, static)
-            x, weights = attend(x, edges, graphs, key=keys[0])
+            x, weights = attend(x, edges, frames, graphs, key=keys[0])
             if mix is not None:
                 x = mix(x, graphs, key=keys[1])
             return x, (x, weights) if collect else None
@@ -320,8 +323,8 @@ class Equiformer(eqx.Module):
         energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
         outputs = {"energy": energy}
         if self.vector_head is not None:
-            vectors, _ = self.vector_head(feature, edges, key=None if keys is None else keys[-1])
-            outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vectors)}
+            vectors, _ = self.vector_head(feature, edges, frames, key=None if keys is None else keys[-1])
+            outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
 
 
@@ -347,23 +350,22 @@ class DegreeEmbedding(eqx.Module):
         self.radial = RadialMLP(widths, key=keys[1])
         self.linear = Linear(self.paths.irreps_out, node, key=keys[2])
 
-    def __call__(self, edges: Edges) -> Features:
+    def __call__(self, edges: Edges, frames: EdgeFrames) -> Features:
         assert self.constant.bias is not None and self.linear.bias is not None
         constant = self.constant.weights["0e"][0] + self.constant.bias
-        hidden = self.radial.hidden(edges.basis)
-        share = jnp.where(edges.mask, 1 if edges.envelope is None else edges.envelope, 0).astype(hidden.dtype)
-        share = share / sqrt(self.average_degree)
+        hidden = self.radial.hidden(frames.basis)
+        share = edges.weight / sqrt(self.average_degree)
         source = [irrep for _, irrep in self.paths.irreps_in].index(SCALAR)
         paths = self.paths.of(source)
         columns = slice(paths[0].weight, paths[-1].weight + paths[-1].mul)
         weights = hidden @ self.radial.weights[-1][:, columns] + self.radial.offset[None, columns]
         weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * share[:, None, None]
         message = Features(
-            [weights[:, None, i, :] * edges.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
+            [weights[:, None, i, :] * frames.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
             Irreps(tuple(Chunk(path.mul, path.irrep) for path in paths)),
         )
         summed = sum_over_edges(message, edges)
-        degree = jax.ops.segment_sum(share, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+        degree = edges.sum_at_receivers(share)
         rows = {path.irrep: slice(path.row, path.row + path.mul) for path in paths}
         blocks = []
         for mul, irrep in self.linear.irreps_out:
@@ -392,12 +394,13 @@ class AttentionLayer(eqx.Module):
         self,
         x: Features,
         edges: Edges,
+        frames: EdgeFrames,
         graphs: tuple[Int[Array, " atoms"], int],
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Features, Float[Array, "edges heads"]]:
         keys = (None, None) if key is None else jax.random.split(key)
-        branch, weights = self.attention(recomputed(self.norm.__call__)(x), edges, key=keys[0])
+        branch, weights = self.attention(recomputed(self.norm.__call__)(x), edges, frames, key=keys[0])
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=keys[1]), weights
 
 

@@ -56,7 +56,7 @@ _DEMETAR_NBODY = _DEMETAR | {
     "joint_layers": 1,
     "charge": "charge",
     "velocity": "velocity",
-    "displacement": "displacement",
+    "vector_readouts": ("displacement",),
     "readout": None,
     "average_degree": 4.0,
     "max_atoms": 5,
@@ -93,7 +93,7 @@ FAMILY_PRESETS: dict[str, dict[str, Any]] = {
         "average_atoms": 5.0,
         "node_scalars": ("charge",),
         "node_vectors": ("velocity",),
-        "vector_readout": "displacement",
+        "vector_readouts": ("displacement",),
     },
     "egnn-nbody": _EGNN_SHARP
     | {
@@ -105,7 +105,7 @@ FAMILY_PRESETS: dict[str, dict[str, Any]] = {
         "charge": "charge",
         "initial_distance": True,
         "gate": False,
-        "displacement": "displacement",
+        "vector_readouts": ("displacement",),
         "readout": None,
     },
     "egnn-qm9": _EGNN_SHARP | {"elements": _QM9_ELEMENTS, "species": "powers", "readout": "graph"},

@@ -11,7 +11,7 @@ al., NeurIPS 2020 (which form is not said).
 Differs: weights begin at zero, so that training starts from standing still.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -20,25 +20,27 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from equiform.graph import Graph
+from equiform.models.api import E3, Model, Traits
+from equiform.models.particle_inputs import ParticleConfig, named_vectors, particle_inputs, particle_positions
+from equiform.models.width import WidthFields
 from equiform.nn.fields import node_columns
-from equiform.nn.particles import ParticleFields, named_vectors, particle_inputs, particle_positions
 
 
-class LinearMotionConfig(ParticleFields):
+class LinearMotionConfig(ParticleConfig):
     """Everything that fixes a linear map's function and parameters."""
+
+    width_fields: ClassVar[WidthFields] = {}
 
     name: Literal["linear"] = "linear"
     form: Literal["velocity", "vectors", "full"] = Field("velocity", description="What the map may depend on.")
 
     @property
-    def symmetry(self) -> tuple[str, ...]:
-        """What the function is equivariant under."""
-        if self.form == "full":
-            return super().symmetry
-        return ("permutations", "translations", "rotations", "reflections")
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        return super().traits if self.form == "full" else self.particle_traits(E3, scalars=False)
 
 
-class LinearMotion(eqx.Module):
+class LinearMotion(Model):
     """The model; call it with a graph. Equivariant under E(3), but for the full map."""
 
     weight: Float[Array, "inputs outputs"]

@@ -5,13 +5,13 @@ by size; they have a smooth cutoff and the joint normalisation, so energies and 
 symmetric geometries.
 """
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from equiform.errors import UserError
+from equiform.errors import UserError, suggest
 from equiform.models import parse_config
 from equiform.models.family_presets import FAMILY_PRESETS
+from equiform.models.width import widened
 
 _REFERENCE: dict[str, Any] = {"norm": "per_degree", "cutoff_kind": "sharp"}
 _QM9 = _REFERENCE | {"elements": (1, 6, 7, 8, 9), "alpha_dropout": 0.2}
@@ -40,7 +40,7 @@ _OC20 = _REFERENCE | {
     "average_atoms": 77.81317,
     "num_tags": 3,
 }
-_IS2RS = {"irreps_feature": "512x0e+256x1e", "vector_readout": "displacement", "drop_path": 0.05}
+_IS2RS = {"irreps_feature": "512x0e+256x1e", "vector_readouts": ("displacement",), "drop_path": 0.05}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "qm9-l2-nonlinear": _QM9,
@@ -94,24 +94,25 @@ ALL_PRESETS: dict[str, dict[str, Any]] = {**PRESETS, **FAMILY_PRESETS}
 """Every name that a recipe may ask for."""
 
 
-def preset(name: str, *, elements: Iterable[int] | None = None, **changes: Any) -> Any:
+def preset(name: str, *, elements: Iterable[int] | None = None, width: float | int = 1, **changes: Any) -> Any:
     """A configuration by name.
 
     Args:
         name: One of `ALL_PRESETS`.
         elements: Atomic numbers; our own presets need them, the reference's have theirs.
-        changes: Fields to set differently.
+        width: Channels, heads' channels and hidden sizes are that many times the preset's, see `widened`.
+        changes: Fields to set differently; not widened.
 
     Raises:
-        UserError: There is no such preset, or it needs elements.
+        UserError: There is no such preset, it needs elements, or has nothing that the width could scale.
     """
     if name not in ALL_PRESETS:
-        near = difflib.get_close_matches(name, ALL_PRESETS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"there is no preset {name!r}{hint} (there are: {', '.join(ALL_PRESETS)})")
-    fields = ALL_PRESETS[name] | changes
+        raise UserError(f"there is no preset {name!r}{suggest(name, ALL_PRESETS)} (there are: {', '.join(ALL_PRESETS)})")
+    fields = dict(ALL_PRESETS[name])
     if elements is not None:
         fields["elements"] = tuple(sorted(set(elements)))
     if "elements" not in fields:
         raise UserError(f"preset {name!r} needs the elements of the data")
-    return parse_config(fields)
+    if width != 1:
+        fields = widened(parse_config(fields), width).model_dump()
+    return parse_config(fields | changes)

@@ -20,38 +20,42 @@ Kernels are evaluated in the frame of the edge (`equiform.algebra.so3.edge_kerne
 """
 
 from math import gcd, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from equiform import fields
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import Chunk, Irrep, Irreps
-from equiform.algebra.so3.rotations import Directions, safe_unit
+from equiform.algebra.so3.rotations import Directions
+from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
+from equiform.models import averages
+from equiform.models.api import E3, ENERGY, POOLED_ENERGY, SE3, AttendingModel, ModelConfig, Traits, all_decay
+from equiform.models.se3_kernel import RadialKernel
+from equiform.models.se3_nonlinearity import AttentiveMix, NormKind, NormNonlinearity
+from equiform.models.width import WidthFields
 from equiform.nn import init
-from equiform.nn.attention import Edges, edge_softmax, sum_over_edges, weigh_heads
+from equiform.nn.attention import attention, sum_over_edges, weigh_heads
 from equiform.nn.dense import MLP
+from equiform.nn.edge_frames import EdgeFrames
 from equiform.nn.fields import node_columns
 from equiform.nn.linear import Linear
-from equiform.nn.norm_nonlinearity import AttentiveMix, NormKind, NormNonlinearity
-from equiform.nn.radial import ExpNormalBasis, polynomial_envelope
-from equiform.nn.radial_kernel import RadialKernel
+from equiform.nn.radial import ExpNormalBasis
 from equiform.nn.species import type_table
-from equiform.runtime.chunks import in_chunks, padded_to_chunks
-
-CHUNK_WEIGHTS = {"cpu": 1_000_000}
-OTHER_CHUNK_WEIGHTS = 300_000_000
-"""Kernel weights of all edges of a chunk: on processors what fits into the caches, elsewhere a share of the memory."""
+from equiform.runtime.chunks import in_chunks
+from equiform.runtime.policy import edge_chunk
 
 
-class SE3TransformerConfig(BaseModel):
+class SE3TransformerConfig(ModelConfig):
     """Everything that fixes an SE(3)-Transformer's function and parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not radial_width: kernels have channels² · radial_width weights.
+    width_fields: ClassVar[WidthFields] = {"channels": ("division", "num_heads")}
 
     name: Literal["se3-transformer"] = "se3-transformer"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
@@ -81,7 +85,7 @@ class SE3TransformerConfig(BaseModel):
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
     true_parity: bool = Field(True, description="Equivariant under O(3), not only SO(3).")
-    average_degree: float = Field(15.57930850982666, gt=0, description="Neighbours per atom; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
     edge_chunk: int | None = Field(None, ge=0, description="Edges computed at a time; None: by memory; 0: all at once.")
 
     @model_validator(mode="after")
@@ -92,19 +96,27 @@ class SE3TransformerConfig(BaseModel):
             raise ValueError("vector_readouts need l_max of at least 1")
         if self.attention and self.channels % (self.division * self.num_heads):
             raise ValueError(f"channels ({self.channels}) must be a multiple of division · num_heads")
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError(f"elements has repeated entries: {self.elements}")
         return self
 
     @property
-    def norm(self) -> str:
-        """Whether forces are sound where features vanish by symmetry ("joint"), as models with a normalisation say it."""
-        return "joint" if self.nonlinearity == "smooth" else "per_degree"
-
-    @property
-    def additive(self) -> bool:
-        """Whether the energy of two molecules far apart is the sum of their energies."""
-        return self.readout not in ("max", "mean")
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        scalar = {None: (), "atoms": (ENERGY,)}.get(self.readout, (POOLED_ENERGY,))
+        vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        scalars = tuple(dict.fromkeys((*self.node_scalars, *self.edge_products)))
+        needs = [fields.Field(name, "atoms", "invariant") for name in scalars]
+        needs += [fields.Field(name, "atoms", "polar") for name in self.node_vectors]
+        return Traits(
+            symmetries=E3 if self.true_parity else SE3,
+            outputs=scalar + vectors,
+            needs=tuple(needs),
+            elements=self.elements,
+            cutoff=self.cutoff,
+            smooth=self.cutoff_kind == "smooth",
+            additive=self.readout not in ("max", "mean"),
+            stable=self.nonlinearity == "smooth",
+            edges_only=True,
+        )
 
     def fibre(self, channels: dict[int, int]) -> Irreps:
         """Channels by degree, with the parity that the model gives each degree."""
@@ -124,7 +136,7 @@ class SE3TransformerConfig(BaseModel):
         return self.fibre(dict.fromkeys(range(self.l_max + 1), self.channels))
 
 
-class SE3Transformer(eqx.Module):
+class SE3Transformer(AttendingModel):
     """The model; call it with a graph. Invariant energies, equivariant vectors: under SE(3), and E(3) with true parities."""
 
     embedding: Linear | None
@@ -164,69 +176,53 @@ class SE3Transformer(eqx.Module):
                 self.vector_layer = Convolution(config, config.hidden, out, key=keys[4])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """Energy per atom `"energy"` (atoms) and the vectors (atoms, 3), as the configuration asks.
-
-        A readout of pooled atoms gives every atom an equal share, so that the sum over atoms is the network's output.
+        """The energy, per atom (atoms) or of pooled atoms (graphs), and the vectors (atoms, 3), as configured.
 
         Args:
             graph: The batch.
             key: Not used; the model has no dropout.
         """
-        edges, vectors = self.edges(graph)
-        x, _ = self._features(graph, edges, vectors)
+        edges, frames = self.edges(graph)
+        x, _ = self._features(graph, edges, frames)
         outputs = {}
         if self.scalar_layer is not None:
-            outputs["energy"] = self._energy(graph, self.scalar_layer(x, edges, vectors)[0].scalars)
+            outputs["energy"] = self._energy(graph, self.scalar_layer(x, edges, frames)[0].scalars)
         if self.vector_layer is not None:
-            found = self.vector_layer(x, edges, vectors)[0].blocks[0]
+            found = self.vector_layer(x, edges, frames)[0].blocks[0]
             outputs |= {name: found[:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return outputs
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
         """Invariant features of each atom after the last layer."""
-        edges, vectors = self.edges(graph)
-        return self._features(graph, edges, vectors)[0].scalars
+        edges, frames = self.edges(graph)
+        return self._features(graph, edges, frames)[0].scalars
 
     def attention(self, graph: Graph) -> list[Float[Array, "edges heads"]]:
         """Attention weights of every layer before the readout; without attention what each edge is multiplied by."""
-        edges, vectors = self.edges(graph)
-        return [weights[: graph.senders.shape[0]] for weights in self._features(graph, edges, vectors)[1]]
+        edges, frames = self.edges(graph)
+        return [weights[: graph.senders.shape[0]] for weights in self._features(graph, edges, frames)[1]]
 
     def decay_mask(self) -> "SE3Transformer":
         """True for parameters under weight decay: all, as in the reference (which does not decay)."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
-    def edges(self, graph: Graph) -> tuple[Edges, Float[Array, "edges 3"]]:
-        """The edges as every layer sees them, and the vectors from sender to receiver."""
+    def edges(self, graph: Graph) -> tuple[Edges, EdgeFrames]:
+        """Geometry of the edges, and their directions and what radial networks see; shared by all layers."""
         config = self.config
-        chunk = config.edge_chunk
-        if chunk is None:
-            chunk = max(CHUNK_WEIGHTS.get(jax.default_backend(), OTHER_CHUNK_WEIGHTS) // self.weights_per_edge, 64)
-        graph, chunk = padded_to_chunks(graph, chunk)
-        mask = jnp.asarray(graph.edge_mask)
-        vectors = jnp.where(mask[:, None], graph.edge_vectors(), 0)
-        distance, nonzero = safe_unit(vectors)[1:]
-        senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
-        inputs = [distance[:, None] if self.basis is None else self.basis(distance)]
+        kind = "smooth" if config.cutoff_kind == "smooth" else "sharp-inclusive"
+        chunk = edge_chunk(self.numbers_per_edge, config.edge_chunk)
+        edges = make_edges(graph, config.cutoff, kind, zero_length=False, chunk=chunk)
+        inputs = [edges.distance[:, None] if self.basis is None else self.basis(edges.distance)]
         for column in node_columns(graph, config.edge_products, 1):
-            inputs.append(column[senders] * column[receivers])
-        edges = Edges(
-            senders=senders,
-            receivers=receivers,
-            mask=mask & nonzero & (distance <= config.cutoff),
-            directions=Directions(vectors, 0, l_max_frame=config.l_max),
-            basis=jnp.concatenate(inputs, axis=1),
-            envelope=polynomial_envelope(distance / config.cutoff) if config.cutoff_kind == "smooth" else None,
-            num_atoms=graph.species.shape[0],
-            chunk=chunk,
-        )
-        return edges, -vectors
+            inputs.append(column[edges.senders] * column[edges.receivers])
+        directions = Directions(edges.vectors, 0, l_max_frame=config.l_max)
+        return edges, EdgeFrames(directions, jnp.concatenate(inputs, axis=1))
 
     @property
-    def weights_per_edge(self) -> int:
-        """Kernel weights of an edge in the layer that has most of them."""
+    def numbers_per_edge(self) -> int:
+        """Intermediate numbers of an edge in the layer that has most: its kernels, and their products with the sender."""
         layers = [self.first.mix, self.layers and self.layers.mix, self.scalar_layer, self.vector_layer]
-        return max(layer.kernel.num_weights for layer in layers if layer is not None)
+        return 2 * max(layer.kernel.num_weights for layer in layers if layer is not None)
 
     def _inputs(self, graph: Graph) -> Features:
         config, dtype = self.config, graph.positions.dtype
@@ -244,23 +240,23 @@ class SE3Transformer(eqx.Module):
             blocks.append(jnp.stack(node_columns(graph, config.node_vectors, 3), axis=2))
         return Features(blocks, config.inputs)
 
-    def _features(self, graph: Graph, edges: Edges, vectors: Array) -> tuple[Features, list[Array]]:
+    def _features(self, graph: Graph, edges: Edges, frames: EdgeFrames) -> tuple[Features, list[Array]]:
         x = self._inputs(graph)
         if self.embedding is not None:
             x = self.embedding(x)
-        x, weights = self.first(x, edges, vectors)
+        x, weights = self.first(x, edges, frames)
         attention = [weights]
         if self.layers is not None:
             arrays, static = eqx.partition(self.layers, eqx.is_array)
 
             def step(x: Features, layer: "Layer") -> tuple[Features, Array]:
-                return eqx.combine(layer, static)(x, edges, vectors)
+                return eqx.combine(layer, static)(x, edges, frames)
 
             x, rest = jax.lax.scan(step, x, arrays)
             attention += list(rest)
         return x, attention
 
-    def _energy(self, graph: Graph, scalars: Float[Array, "atoms channels"]) -> Float[Array, " atoms"]:
+    def _energy(self, graph: Graph, scalars: Float[Array, "atoms channels"]) -> Float[Array, " _"]:
         assert self.network is not None
         activation = jax.nn.silu if self.config.nonlinearity == "smooth" else jax.nn.relu
         if self.config.readout == "atoms":
@@ -272,7 +268,7 @@ class SE3Transformer(eqx.Module):
             present = jnp.where(jnp.asarray(graph.atom_mask)[:, None], scalars, -jnp.inf)
             pooled = jax.ops.segment_max(present, graph.graph_index, len(number), indices_are_sorted=True)
             pooled = jnp.where(jnp.isfinite(pooled), pooled, 0)
-        return (self.network(pooled, activation)[:, 0] / number)[graph.graph_index]
+        return self.network(pooled, activation)[:, 0]
 
 
 class Layer(eqx.Module):
@@ -290,8 +286,8 @@ class Layer(eqx.Module):
             self.mix = Convolution(config, irreps_in, config.hidden, key=keys[0])
         self.nonlinearity = NormNonlinearity(config.hidden, config.nonlinearity, key=keys[1])
 
-    def __call__(self, x: Features, edges: Edges, vectors: Float[Array, "edges 3"]) -> tuple[Features, Array]:
-        x, weights = self.mix(x, edges, vectors)
+    def __call__(self, x: Features, edges: Edges, frames: EdgeFrames) -> tuple[Features, Array]:
+        x, weights = self.mix(x, edges, frames)
         return self.nonlinearity(x), weights
 
 
@@ -334,13 +330,13 @@ class AttentionBlock(eqx.Module):
         else:
             self.project = Linear(joined, irreps_out, bias=False, key=keys[2])
 
-    def __call__(self, x: Features, edges: Edges, vectors: Float[Array, "edges 3"]) -> tuple[Features, Array]:
+    def __call__(self, x: Features, edges: Edges, frames: EdgeFrames) -> tuple[Features, Array]:
         """New features and attention weights (edges, heads)."""
         query, size = self.query(x)[edges.receivers], sqrt(self.keys.dim)
-        sent = _sent(x, edges, vectors, self.add_direction)
+        sent = _sent(x, edges, self.add_direction)
 
-        def message(sent: Features, query: Features, directions: Directions, basis: Array) -> tuple[Array, Features]:
-            out = self.kernel(sent, directions, basis)
+        def message(sent: Features, query: Features, frames: EdgeFrames) -> tuple[Array, Features]:
+            out = self.kernel(sent, frames.directions, frames.basis)
             products, values = [], []
             for block, (mul, irrep) in zip(out.blocks, self.values):
                 if (wanted := query.get(irrep)) is not None:
@@ -350,9 +346,7 @@ class AttentionBlock(eqx.Module):
             logits = jnp.concatenate(products, axis=2).sum(axis=2) / size
             return logits, Features(values, self.values)
 
-        logits, values = in_chunks(message, (sent, query, edges.directions, edges.basis), edges.chunk)
-        weights = edge_softmax(logits, edges.receivers, edges.mask, edges.num_atoms, envelope=edges.envelope)
-        attended = sum_over_edges(weigh_heads(values, weights), edges)
+        attended, weights = attention(message, (sent, query, frames), edges)
         blocks = []
         for block, (_, irrep) in zip(attended.blocks, attended.irreps):
             own = x.get(irrep)
@@ -378,14 +372,13 @@ class Convolution(eqx.Module):
         self.own = Linear(irreps_in, shared, bias=False, key=keys[1])
         self.average_degree, self.add_direction = config.average_degree, config.add_direction
 
-    def __call__(self, x: Features, edges: Edges, vectors: Float[Array, "edges 3"]) -> tuple[Features, Array]:
+    def __call__(self, x: Features, edges: Edges, frames: EdgeFrames) -> tuple[Features, Array]:
         """New features, and the factor of each edge (edges, 1)."""
-        sent = _sent(x, edges, vectors, self.add_direction)
-        messages = in_chunks(self.kernel, (sent, edges.directions, edges.basis), edges.chunk)
-        weights = jnp.where(edges.mask, 1 if edges.envelope is None else edges.envelope, 0).astype(vectors.dtype)[:, None]
+        sent = _sent(x, edges, self.add_direction)
+        messages = in_chunks(self.kernel, (sent, frames.directions, frames.basis), edges.chunk)
+        weights = edges.weight[:, None]
         if edges.envelope is None:
-            number = jax.ops.segment_sum(weights, edges.receivers, edges.num_atoms, indices_are_sorted=True)
-            weights = weights / jnp.maximum(number, 1)[edges.receivers]
+            weights = weights / jnp.maximum(edges.sum_at_receivers(weights), 1)[edges.receivers]
         else:
             weights = weights / self.average_degree
         received, own = sum_over_edges(weigh_heads(messages, weights), edges), self.own(x)
@@ -404,7 +397,7 @@ def _kernel(config: SE3TransformerConfig, irreps_in: Irreps, irreps_out: Irreps,
     )
 
 
-def _sent(x: Features, edges: Edges, vectors: Float[Array, "edges 3"], add_direction: bool) -> Features:
+def _sent(x: Features, edges: Edges, add_direction: bool) -> Features:
     """Features of the senders, gathered as one array: a gather is a scatter in the derivative."""
     sizes = [block.shape[1:] for block in x.blocks]
     flat = jnp.concatenate([block.reshape(len(block), -1) for block in x.blocks], axis=1)[edges.senders]
@@ -413,5 +406,7 @@ def _sent(x: Features, edges: Edges, vectors: Float[Array, "edges 3"], add_direc
     for index, (mul, irrep) in enumerate(x.irreps):
         # As in the reference, not where there is but one vector: the given one.
         if add_direction and irrep.l == 1 and mul > 1:
-            blocks[index] = jnp.concatenate([blocks[index][:, :, :1] + vectors[:, :, None], blocks[index][:, :, 1:]], axis=2)
+            # Here the vector points from sender to receiver.
+            first = blocks[index][:, :, :1] - edges.vectors[:, :, None]
+            blocks[index] = jnp.concatenate([first, blocks[index][:, :, 1:]], axis=2)
     return Features(blocks, x.irreps)

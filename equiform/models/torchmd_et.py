@@ -16,33 +16,38 @@ vanishes by symmetry. Presets named after the paper switch both off. Zero-length
 never left out.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field, model_validator
 
-from equiform.algebra.so3.rotations import safe_unit
+from equiform import fields
+from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
+from equiform.models.api import E3, ENERGY, DescribingModel, ModelConfig, Traits, all_decay
+from equiform.models.width import WidthFields
 from equiform.nn import init
 from equiform.nn.dense import MLP, Dense
-from equiform.nn.radial import ExpNormalBasis, LayerNorm, cosine_envelope
+from equiform.nn.radial import ExpNormalBasis, LayerNorm
 from equiform.nn.species import type_table
-from equiform.runtime.chunks import edges_in_caches, in_chunks, kept, padded_to_chunks, recomputed
+from equiform.runtime.chunks import in_chunks, kept, recomputed
+from equiform.runtime.policy import edge_chunk
 
-CPU_CHUNK_CHANNELS = 100_000
-"""Channels of all edges of a chunk whose intermediate values fit into the caches of a processor."""
+DIPOLE_LENGTH = fields.Field("dipole_length", "graphs", "invariant")
+SPATIAL_EXTENT = fields.Field("spatial_extent", "atoms", "invariant")
 NORM_EPSILON = 0.1
 """ε of the smooth length of a vector feature, whose components are of order one."""
 
 
-class TorchMDETConfig(BaseModel):
+class TorchMDETConfig(ModelConfig):
     """Everything that fixes an Equivariant Transformer's function and parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_fields: ClassVar[dict[str, str]] = {"vector_readout": "vector_readouts"}
+    width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["torchmd-et"] = "torchmd-et"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the row of its embedding.")
@@ -56,55 +61,44 @@ class TorchMDETConfig(BaseModel):
     readout: Literal["scalar", "dipole", "spatial_extent"] = Field(
         "scalar", description="A sum over atoms; the length of a dipole; Σ_i x_i |r_i − r_com|²."
     )
-    vector_readout: str | None = Field(None, description="Name of an additional vector per atom.")
+    vector_readouts: tuple[str, ...] = Field((), max_length=1, description="Name of an additional vector per atom.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "TorchMDETConfig":
         if self.channels % self.num_heads:
             raise ValueError(f"channels ({self.channels}) must be divisible by num_heads ({self.num_heads})")
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError(f"elements has repeated entries: {self.elements}")
         return self
 
     @property
-    def cutoff_kind(self) -> str:
-        """Whether energies are continuous at the cutoff ("smooth") or jump ("sharp")."""
-        return "smooth" if self.vector_cutoff else "sharp"
+    def traits(self) -> Traits:
+        """What the configuration declares about the model."""
+        scalar = {"scalar": ENERGY, "dipole": DIPOLE_LENGTH, "spatial_extent": SPATIAL_EXTENT}[self.readout]
+        vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        return Traits(
+            symmetries=E3,
+            outputs=(scalar, *vectors),
+            elements=self.elements,
+            cutoff=self.cutoff,
+            smooth=self.vector_cutoff,
+            additive=self.readout == "scalar",
+            stable=self.vector_norm == "smooth",
+            edges_only=self.readout == "scalar",
+        )
 
-    @property
-    def norm(self) -> str:
-        """Whether forces are sound where vectors vanish by symmetry ("joint"), as models with a normalisation say it."""
-        return "joint" if self.vector_norm == "smooth" else "per_degree"
 
-    @property
-    def additive(self) -> bool:
-        """Whether the readout of two molecules far apart is the sum of their readouts."""
-        return self.readout == "scalar"
-
-
-class Edges(eqx.Module):
-    """The edges of a batch as every layer sees them; those of atoms to themselves are computed apart.
+class RadialEdges(eqx.Module):
+    """What all layers know of the edges; those of atoms to themselves are computed apart.
 
     Attributes:
-        senders: Atom that an edge starts from.
-        receivers: Atom that it ends at; ascending.
-        directions: Unit vectors from receiver to sender.
+        geometry: The edges, under the cosine cutoff.
         basis: Radial basis of the distance.
-        envelope: Cosine cutoff; zero for padding.
-        inside: False for padding and edges beyond the cutoff.
-        chunk: Edges whose messages are computed at a time; None: all at once.
     """
 
-    senders: Array
-    receivers: Array
-    directions: Float[Array, "edges 3"]
+    geometry: Edges
     basis: Float[Array, "edges basis"]
-    envelope: Float[Array, " edges"]
-    inside: Bool[Array, " edges"]
-    chunk: int | None = eqx.field(static=True)
 
 
-class TorchMDET(eqx.Module):
+class TorchMDET(DescribingModel):
     """The model; call it with a graph. Invariant energies, equivariant vectors: under O(3) and translations."""
 
     embedding: Float[Array, "types channels"]
@@ -128,16 +122,14 @@ class TorchMDET(eqx.Module):
         self.blocks, self.extent = [], None
         if config.readout == "spatial_extent":
             self.extent = MLP(width, width // 2, 1, kind="xavier", key=keys[3])
-        if config.readout != "spatial_extent" or config.vector_readout is not None:
+        if config.readout != "spatial_extent" or config.vector_readouts:
             self.blocks = [
                 GatedBlock(width, width // 2, activated=True, smooth=config.vector_norm == "smooth", key=keys[4]),
                 GatedBlock(width // 2, 1, activated=False, smooth=config.vector_norm == "smooth", key=keys[5]),
             ]
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The scalar readout per atom as `"energy"` (atoms), and the vectors (atoms, 3) if they are asked for.
-
-        The length of a dipole is no sum over atoms; every atom gets an equal share of it, so that the sum over atoms is it.
+        """The energy or spatial extent (atoms) or the length of a dipole (graphs), and the vectors (atoms, 3), if any.
 
         Args:
             graph: The batch.
@@ -153,16 +145,13 @@ class TorchMDET(eqx.Module):
         else:
             centred = graph.positions - _centre_of_mass(graph)[graph.graph_index]
             if self.extent is not None:
-                outputs["energy"] = self.extent(x)[:, 0] * (centred**2).sum(axis=1)
+                outputs[SPATIAL_EXTENT.name] = self.extent(x)[:, 0] * (centred**2).sum(axis=1)
             else:
                 dipole = graph.sum_over_atoms(out * centred + vector[:, :, 0])
                 squared = (dipole**2).sum(axis=1)
                 length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
-                number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(x[:, 0])), 1)
-                outputs["energy"] = (length / number)[graph.graph_index]
-        if self.config.vector_readout is not None:
-            outputs[self.config.vector_readout] = vector[:, :, 0]
-        return outputs
+                outputs[DIPOLE_LENGTH.name] = length
+        return outputs | dict.fromkeys(self.config.vector_readouts, vector[:, :, 0])
 
     def features(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
         """Normalised scalars and vectors of each atom after the last layer."""
@@ -182,25 +171,20 @@ class TorchMDET(eqx.Module):
         """Invariant features of each atom after the last layer."""
         return self.features(graph)[0]
 
-    def edges(self, graph: Graph) -> Edges:
-        """Geometry and masks of the edges, shared by all layers."""
-        graph, chunk = padded_to_chunks(graph, edges_in_caches(CPU_CHUNK_CHANNELS, self.config.channels))
-        vectors = jnp.where(jnp.asarray(graph.edge_mask)[:, None], graph.edge_vectors(), 0)
-        directions, distance, _ = safe_unit(vectors)
-        inside = jnp.asarray(graph.edge_mask) & (distance < self.config.cutoff)
-        return Edges(
-            senders=jnp.asarray(graph.senders),
-            receivers=jnp.asarray(graph.receivers),
-            directions=directions,
-            basis=self.basis(distance),
-            envelope=jnp.where(inside, cosine_envelope(distance / self.config.cutoff), 0),
-            inside=inside,
-            chunk=chunk,
-        )
+    def edges(self, graph: Graph) -> RadialEdges:
+        """Geometry and radial basis of the edges, shared by all layers."""
+        chunk = edge_chunk(self.numbers_per_edge)
+        edges = make_edges(graph, self.config.cutoff, "cosine", zero_length=True, chunk=chunk)
+        return RadialEdges(edges, self.basis(edges.distance))
+
+    @property
+    def numbers_per_edge(self) -> int:
+        """Intermediate numbers of an edge in a layer: seven vectors gathered, eight of filters, five of messages."""
+        return 20 * self.config.channels
 
     def decay_mask(self) -> "TorchMDET":
         """True for parameters under weight decay: all, as in the reference (whose recipes do not decay)."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
 
 class NeighborEmbedding(eqx.Module):
@@ -216,9 +200,10 @@ class NeighborEmbedding(eqx.Module):
         self.filter = Dense(num_basis, width, kind="xavier", key=keys[1])
         self.combine = Dense(2 * width, width, kind="xavier", key=keys[2])
 
-    def __call__(self, x: Float[Array, "atoms channels"], types: Array, edges: Edges) -> Float[Array, "atoms channels"]:
-        message = self.filter(edges.basis) * edges.envelope[:, None] * self.embedding[types][edges.senders]
-        return self.combine(jnp.concatenate([x, _sum(message, edges, len(x))], axis=1))
+    def __call__(self, x: Float[Array, "atoms channels"], types: Array, edges: RadialEdges) -> Float[Array, "atoms channels"]:
+        geometry = edges.geometry
+        message = self.filter(edges.basis) * geometry.weight[:, None] * self.embedding[types][geometry.senders]
+        return self.combine(jnp.concatenate([x, geometry.sum_at_receivers(message)], axis=1))
 
 
 class Attention(eqx.Module):
@@ -248,13 +233,13 @@ class Attention(eqx.Module):
         self,
         x: Float[Array, "atoms channels"],
         v: Float[Array, "atoms 3 channels"],
-        edges: Edges,
+        edges: RadialEdges,
         at_zero: Float[Array, "1 basis"],
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3 channels"]]:
         """`at_zero` is the radial basis at distance zero, for the edge of an atom to itself."""
         return recomputed(lambda x, v: self._attended(x, v, edges, at_zero))(x, v)
 
-    def _attended(self, x: Array, v: Array, edges: Edges, at_zero: Array) -> tuple[Array, Array]:
+    def _attended(self, x: Array, v: Array, edges: RadialEdges, at_zero: Array) -> tuple[Array, Array]:
         atoms, width = x.shape
         y = self.norm(x)
         filters = self._filters()
@@ -273,8 +258,9 @@ class Attention(eqx.Module):
             # Attention vanishes with the envelope; vector messages may not, and stop where the edge does.
             return jnp.where(inside[:, None], message, 0)
 
-        arguments = (sent[edges.senders], q[edges.receivers], edges.basis, edges.envelope, edges.inside, edges.directions)
-        summed = kept(_sum(in_chunks(messages, arguments, edges.chunk), edges, atoms))
+        where = edges.geometry
+        arguments = (sent[where.senders], q[where.receivers], edges.basis, where.weight, where.inside, where.directions)
+        summed = kept(where.sum_at_receivers(in_chunks(messages, arguments, where.chunk)))
         scalars, vectors = jax.lax.split(summed, [width, 3 * width], axis=1)
         o1, o2, o3 = jax.lax.split(self.out(scalars + own), [width] * 3, axis=1)
         u1, u2, u3 = jax.lax.split(self.vectors(v), [width] * 3, axis=2)
@@ -341,10 +327,6 @@ class GatedBlock(eqx.Module):
             length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
         out, gate = jnp.split(self.mix(jnp.concatenate([x, length], axis=1)), 2, axis=1)
         return jax.nn.silu(out) if self.activated else out, gate[:, None] * self.second(v)
-
-
-def _sum(values: Float[Array, "edges _"], edges: Edges, num_atoms: int) -> Float[Array, "atoms _"]:
-    return jax.ops.segment_sum(values, edges.receivers, num_atoms, indices_are_sorted=True)
 
 
 def _centre_of_mass(graph: Graph) -> Float[Array, "graphs 3"]:

@@ -12,7 +12,7 @@ in Fuchs et al., NeurIPS 2020, without sizes.
 Differs: sizes are ours; sets are small, so attention is among all tokens, without inducing points.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -21,14 +21,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
 from equiform.graph import Graph
+from equiform.models.api import DescribingModel, all_decay
+from equiform.models.particle_inputs import ParticleConfig, named_vectors, particle_inputs
+from equiform.models.width import WidthFields
 from equiform.nn.dense import MLP, Dense
-from equiform.nn.particles import ParticleFields, named_vectors, particle_inputs
 from equiform.nn.radial import LayerNorm
 from equiform.nn.token_attention import Groups, attend, group_tokens, heads_apart
 
 
-class TransformerConfig(ParticleFields):
+class TransformerConfig(ParticleConfig):
     """Everything that fixes a transformer's function and parameters."""
+
+    width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["transformer"] = "transformer"
     block: Literal["set", "plain"] = Field("plain", description="Set attention blocks, or the usual pre-norm encoder.")
@@ -43,7 +47,7 @@ class TransformerConfig(ParticleFields):
         return self
 
 
-class Transformer(eqx.Module):
+class Transformer(DescribingModel):
     """The model; call it with a graph. Equivariant under permutations; not under rotations."""
 
     embedding: Dense
@@ -80,7 +84,7 @@ class Transformer(eqx.Module):
 
     def decay_mask(self) -> "Transformer":
         """True for parameters under weight decay: all."""
-        return jax.tree.map(lambda _: True, self)
+        return all_decay(self)
 
 
 class Block(eqx.Module):

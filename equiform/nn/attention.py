@@ -1,318 +1,115 @@
-"""Equivariant graph attention: messages on edges, a softmax over each node's incoming edges, a projection.
+"""Softmax attention over the edges into each node, twice: the plain formula, and the streaming form that is fast.
 
-Between gathering the message and the weighted sum everything happens in the edge-aligned frame (`product = "aligned"`), where
-tensor products are scalings; gate and linear maps over channels commute with rotations. `product = "plain"` keeps the global
-frame and the definition of the product.
+    a_e = softmax over the edges into a node of l_e,    f_i = Σ_{e → i} a_e v_e            for each head
 
-Source: Liao & Smidt, ICLR 2023, section 3.3 and appendix (linear messages, dot-product attention).
+With an envelope φ(d), a_e = φ_e · φ_e exp(l_e) / Σ φ_e' exp(l_e'): one factor lets an edge enter the sum smoothly, the other
+makes its own weight vanish at the cutoff also where it is the node's only edge and the ratio is one. Weights are zero on edges
+outside the cutoff, on padding, and for nodes without edges. Both forms take a message function, (inputs of some edges) →
+(logits, values), and are equal up to rounding. Equivariant under whatever the values are, if the logits are invariant.
+
+Source: Liao & Smidt, ICLR 2023, section 3.3; Fuchs et al., NeurIPS 2020, eq. 10.
+Differs: the references have no envelope, and their attention jumps when an edge crosses the cutoff.
 """
 
-from dataclasses import dataclass
-from math import sqrt
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from equiform.algebra.so3.edge_frame import (
-    Aligned,
-    from_edge_frame,
-    radial_product_linear,
-    shared_product_linear,
-    to_edge_frame,
-)
 from equiform.algebra.so3.features import Features
-from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
-from equiform.algebra.so3.products import Paths, depthwise_product
-from equiform.algebra.so3.rotations import Directions
-from equiform.nn import init
-from equiform.nn.dropout import dropout, equivariant_dropout
-from equiform.nn.gate import gate, gate_input, scaled_smooth_leaky_relu
-from equiform.nn.linear import Linear
-from equiform.nn.radial import RadialMLP
-from equiform.runtime.chunks import in_chunks, kept, recomputed
+from equiform.edges import Edges
+from equiform.nn.dropout import dropout
+from equiform.runtime.chunks import in_chunks, kept
 
-ProductForm = Literal["aligned", "plain"]
+Message = Callable[..., tuple[Array, Features]]
+"""Logits (edges, heads) and values of some edges, from arrays with a row for each of them."""
 
 
-class Edges(eqx.Module):
-    """The edges of a batch as every layer sees them, computed once.
+def attention(
+    message: Message,
+    inputs: tuple[Any, ...],
+    edges: Edges,
+    *,
+    dropout_rate: float = 0.0,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Features, Float[Array, "edges heads"]]:
+    """The plain form: all logits, their softmax, the weighted sum.
 
-    Attributes:
-        senders: Node that an edge starts from.
-        receivers: Node that it ends at; ascending.
-        mask: False for padding, zero-length edges and edges beyond the cutoff.
-        directions: Harmonics and rotations into the edge frame.
-        basis: Radial basis of the distance.
-        envelope: Smooth cutoff factor, None for the reference's sharp one.
-        num_atoms: Number of nodes.
-        chunk: Edges whose messages are computed at a time; None: all at once.
+    Args:
+        message: Acts on each edge by itself; it is chunked over edges.
+        inputs: Its arguments.
+        edges: The edges.
+        dropout_rate: Of attention weights.
+        key: Randomness of the dropout; None means evaluation.
+
+    Returns:
+        The sums at the receivers, and the attention weights before dropout.
+    """
+    logits, values = in_chunks(message, inputs, edges.chunk)
+    weights = edge_softmax(logits, edges)
+    return sum_over_edges(weigh_heads(values, dropout(weights, dropout_rate, key=key)), edges), weights
+
+
+def streaming_attention(
+    message: Message,
+    inputs: tuple[Any, ...],
+    edges: Edges,
+    *,
+    dropout_rate: float = 0.0,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Features, Float[Array, "edges heads"]]:
+    """The same as `attention`; values are weighted as soon as they are there, and never wait for logits of other chunks.
+
+    A chunk subtracts the largest logit of each receiver among its own edges. Its weighted values are saved for the derivative;
+    sums over edges are rescaled to a common shift, and divided by the total, afterwards.
     """
 
-    senders: Int[Array, " edges"]
-    receivers: Int[Array, " edges"]
-    mask: Bool[Array, " edges"]
-    directions: Directions
-    basis: Float[Array, "edges basis"]
-    envelope: Float[Array, " edges"] | None
-    num_atoms: int = eqx.field(static=True)
-    chunk: int | None = eqx.field(static=True)
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """Sizes and choices of one attention layer."""
-
-    irreps_in: Irreps
-    irreps_message: Irreps
-    irreps_head: Irreps
-    irreps_out: Irreps
-    irreps_sh: Irreps
-    num_heads: int
-    alpha_channels: int
-    radial_widths: tuple[int, ...]
-    kind: Literal["nonlinear", "linear", "dot"]
-    product: ProductForm
-    alpha_dropout: float
-    out_dropout: float
-
-
-class NonlinearMessage(eqx.Module):
-    """Message → radial product → (attention scalars | gate → product with learned weights → values).
-
-    f = DTP(m, Y; w(d)); logit_h = Σ_k a_hk · SLReLU(Linear(f)_hk); value = Linear(DTP(Gate(Linear(f)), Y; u)).
-    """
-
-    radial: RadialMLP
-    linear: Linear
-    alpha: Linear
-    alpha_dot: Float[Array, "heads channels"]
-    value_weights: Float[Array, " weights"]
-    value: Linear
-    paths: Paths = eqx.field(static=True)
-    value_paths: Paths = eqx.field(static=True)
-    product: ProductForm = eqx.field(static=True)
-
-    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
-        keys = jax.random.split(key, 6)
-        heads = config.irreps_head * config.num_heads
-        self.product = config.product
-        self.paths = Paths(config.irreps_message, config.irreps_sh, config.irreps_message)
-        self.value_paths = Paths(config.irreps_message, config.irreps_sh, heads)
-        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
-        self.linear = Linear(self.paths.irreps_out, gate_input(config.irreps_message), key=keys[1])
-        alpha_irreps = Irreps((Chunk(config.num_heads * config.alpha_channels, SCALAR),))
-        self.alpha = Linear(self.paths.irreps_out, alpha_irreps, key=keys[2])
-        self.alpha_dot = _glorot((config.num_heads, config.alpha_channels), key=keys[3])
-        self.value_weights = init.normal((self.value_paths.num_weights,), key=keys[4])
-        self.value = Linear(self.value_paths.irreps_out, heads, key=keys[5])
-
-    def __call__(self, m: Features, query: None, edges: Edges) -> tuple[Array, Features]:
-        if self.product == "plain":
-            f = depthwise_product(m, edges.directions, self.radial(edges.basis), self.paths)
-            logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
-            v = depthwise_product(gate(self.linear(f)), edges.directions, self.value_weights, self.value_paths)
-            return logits, self.value(v)
-        hidden, alpha = self._first(to_edge_frame(m, edges.directions), edges)
-        values = shared_product_linear(gate(hidden), self.value_weights, self.value_paths, self.value.weights)
-        values = from_edge_frame(_complete(values, self.value), edges.directions)
-        return attention_logits(alpha, self.alpha_dot), values
-
-    def _first(self, m: Aligned, edges: Edges) -> tuple[Aligned, Array]:
-        """The radial product with both linear maps that follow: gate input and attention scalars."""
-        assert self.linear.bias is not None and self.alpha.bias is not None
-        # Both maps act on the same scalars: one matrix product.
-        matrices = dict(self.linear.weights)
-        matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
-        bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
-        out = radial_product_linear(m, self.radial.pieces(edges.basis, self.paths.columns), self.paths, matrices)
-        out = out.map(kept)
-        sizes = [self.linear.bias.shape[0], self.alpha.bias.shape[0]]
-        scalars, alpha = jax.lax.split(out.scalars + bias[None], sizes, axis=1)
-        return _complete(out, self.linear, scalars=scalars), alpha
-
-
-class LinearMessage(eqx.Module):
-    """Message → radial product → Linear: attention scalars and values of each head at once, no gate."""
-
-    radial: RadialMLP
-    linear: Linear
-    alpha_dot: Float[Array, "heads channels"]
-    paths: Paths = eqx.field(static=True)
-    product: ProductForm = eqx.field(static=True)
-
-    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
-        keys = jax.random.split(key, 3)
-        self.product = config.product
-        alpha = Irreps((Chunk(config.alpha_channels, SCALAR),))
-        out = ((alpha + config.irreps_head) * config.num_heads).merged()
-        self.paths = Paths(config.irreps_message, config.irreps_sh, out)
-        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
-        self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
-        self.alpha_dot = _glorot((config.num_heads, config.alpha_channels), key=keys[2])
-
-    def __call__(self, m: Features, query: None, edges: Edges) -> tuple[Array, Features]:
-        out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
-        num_heads, size = self.alpha_dot.shape
-        scalars = out.scalars.reshape(out.scalars.shape[0], num_heads, -1)
-        alpha, values = jax.lax.split(scalars, [size, scalars.shape[2] - size], axis=2)
-        values = values.reshape(values.shape[0], 1, -1)
-        blocks = [values if ir == SCALAR else block for block, (_, ir) in zip(out.blocks, out.irreps)]
-        chunks = (Chunk(values.shape[-1] if ir == SCALAR else mul, ir) for mul, ir in out.irreps)
-        return attention_logits(alpha, self.alpha_dot), Features(blocks, Irreps(tuple(chunks)))
-
-
-class DotProductMessage(eqx.Module):
-    """Message → radial product → Linear: keys and values; logits are scalar products with the receiver's query."""
-
-    radial: RadialMLP
-    linear: Linear
-    query: Linear
-    paths: Paths = eqx.field(static=True)
-    product: ProductForm = eqx.field(static=True)
-    num_heads: int = eqx.field(static=True)
-
-    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
-        keys = jax.random.split(key, 3)
-        self.product, self.num_heads = config.product, config.num_heads
-        out = config.irreps_head * (2 * config.num_heads)
-        self.paths = Paths(config.irreps_message, config.irreps_sh, out)
-        self.radial = RadialMLP((*config.radial_widths, self.paths.num_weights), key=keys[0])
-        self.linear = Linear(self.paths.irreps_out, out, key=keys[1])
-        self.query = Linear(config.irreps_in, config.irreps_head * config.num_heads, key=keys[2])
-
-    def __call__(self, m: Features, query: Features, edges: Edges) -> tuple[Array, Features]:
-        out = radial_convolution(m, edges, self.radial, self.linear, self.paths, self.product)
-        halves = [jax.lax.split(block, [mul // 2, mul // 2], axis=2) for block, (mul, _) in zip(out.blocks, out.irreps)]
-        copies = query.irreps.num_channels // self.num_heads
-        logits = jnp.zeros((len(out.blocks[0]), self.num_heads), out.blocks[0].dtype)
-        for q, (k, _), (_, irrep) in zip(query.blocks, halves, query.irreps):
-            product = (q * k).sum(axis=1).reshape(q.shape[0], self.num_heads, -1).sum(axis=-1)
-            logits = logits + product / sqrt(copies * irrep.dim)
-        return logits, Features([values for _, values in halves], query.irreps)
-
-
-class GraphAttention(eqx.Module):
-    """x_t ↦ Linear(Σ_s a_ts v_ts) with the message m_ts = Linear(x_s) + Linear(x_t). Equivariant under SO(3), and under O(3) if
-    the irreps carry true parities.
-    """
-
-    source: Linear
-    target: Linear
-    message: NonlinearMessage | LinearMessage | DotProductMessage
-    projection: Linear
-    config: AttentionConfig = eqx.field(static=True)
-
-    def __init__(self, config: AttentionConfig, *, key: PRNGKeyArray):
-        keys = jax.random.split(key, 4)
-        self.config = config
-        self.source = Linear(config.irreps_in, config.irreps_message, key=keys[0])
-        self.target = Linear(config.irreps_in, config.irreps_message, bias=False, key=keys[1])
-        kinds = {"nonlinear": NonlinearMessage, "linear": LinearMessage, "dot": DotProductMessage}
-        self.message = kinds[config.kind](config, key=keys[2])
-        self.projection = Linear(config.irreps_head * config.num_heads, config.irreps_out, key=keys[3])
-
-    def __call__(
-        self, x: Features, edges: Edges, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Features, Float[Array, "edges heads"]]:
-        """One attention layer.
-
-        Args:
-            x: Node features, already normalised.
-            edges: The edges.
-            key: Randomness of the dropouts; None means evaluation.
-
-        Returns:
-            The new features and the attention weights before dropout.
-        """
-        return recomputed(lambda x, key: self._attended(x, edges, key))(x, key)
-
-    def _attended(self, x: Features, edges: Edges, key: PRNGKeyArray | None) -> tuple[Features, Array]:
-        alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
-        m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
-        query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None
-        # Consecutive numbers for the receivers that have edges: those of a chunk are fewer than its edges.
-        rank = jnp.cumsum(jnp.diff(edges.receivers, prepend=edges.receivers[:1]) > 0)
-        weighted, weights, shift = in_chunks(self._weighted, (m, query, edges, rank), edges.chunk)
-        rescale = _to_common_shift(shift, edges)
-        total = jax.ops.segment_sum(weights * rescale, edges.receivers, edges.num_atoms, indices_are_sorted=True) + 1e-16
-        attention = weights * rescale / total[edges.receivers]
-        if edges.envelope is not None:
-            attention = attention * edges.envelope[:, None]
-        rescale = dropout(rescale, self.config.alpha_dropout, key=alpha_key)
-        summed = sum_over_edges(weigh_heads(weighted, rescale), edges).map(kept)
-        summed = weigh_heads(summed, 1 / total)
-        return equivariant_dropout(self.projection(summed), self.config.out_dropout, key=out_key), attention
-
-    def _weighted(self, m: Features, query: Any, edges: Edges, rank: Array) -> tuple[Features, Array, Array]:
-        """Some edges' values times their weights exp(logit − shift) in the softmax, these weights, and the shift.
-
-        The shift is the largest logit of the receiver among these edges, so that the values need not wait for the other edges,
-        and be kept for the derivative: sums over edges are rescaled and divided afterwards.
-        """
-        logits, values = self.message(m, query, edges)
-        logits = jnp.where(edges.mask[:, None], logits, -jnp.inf)
+    def weighted(inputs: tuple, inside: Bool[Array, " some"], envelope: Array | None, rank: Int[Array, " some"]) -> tuple:
+        logits, values = message(*inputs)
+        logits = jnp.where(inside[:, None], logits, -jnp.inf)
         own = rank - rank[0]
         highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), own, len(own), indices_are_sorted=True)
         shift = kept(highest[own])
         weights = kept(jnp.exp(logits - jnp.where(jnp.isfinite(shift), shift, 0)))
-        if edges.envelope is None:
+        if envelope is None:
             return weigh_heads(values, weights), weights, shift
-        weights = weights * edges.envelope[:, None]
-        return weigh_heads(values, weights * edges.envelope[:, None]), weights, shift
-
-
-def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
-    """exp(shift − largest shift of the receiver): zero where the shift is −∞. A constant for derivatives."""
-    shift = jax.lax.stop_gradient(shift)
-    highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    return jnp.exp(shift - highest[edges.receivers])
-
-
-def edge_softmax(
-    logits: Float[Array, "edges heads"],
-    receivers: Int[Array, " edges"],
-    mask: Bool[Array, " edges"],
-    num_atoms: int,
-    *,
-    envelope: Float[Array, " edges"] | None = None,
-) -> Float[Array, "edges heads"]:
-    """a_e = exp(l_e) / Σ_{e' into the same node} exp(l_e'), zero on masked edges and for nodes without edges.
-
-    With an envelope φ(d), a_e = φ_e · φ_e exp(l_e) / Σ φ_e' exp(l_e'): one factor lets an edge enter the sum smoothly, the
-    other makes its own weight vanish at the cutoff also where it is the node's only edge and the ratio is one.
-
-    Differs: the reference has no envelope, and its attention jumps when an edge crosses the cutoff.
-    """
-    logits = jnp.where(mask[:, None], logits, -jnp.inf)
-    highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), receivers, num_atoms, indices_are_sorted=True)
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    weights = jnp.exp(logits - highest[receivers])
-    if envelope is not None:
         weights = weights * envelope[:, None]
-    total = jax.ops.segment_sum(weights, receivers, num_atoms, indices_are_sorted=True)
-    attention = weights / (total[receivers] + 1e-16)
-    return attention if envelope is None else attention * envelope[:, None]
+        return weigh_heads(values, weights * envelope[:, None]), weights, shift
+
+    # Consecutive numbers for the receivers that have edges: those of a chunk are fewer than its edges.
+    rank = jnp.cumsum(jnp.diff(edges.receivers, prepend=edges.receivers[:1]) > 0)
+    values, weights, shift = in_chunks(weighted, (inputs, edges.inside, edges.envelope, rank), edges.chunk)
+    rescale = _to_common_shift(shift, edges)
+    total = edges.sum_at_receivers(weights * rescale) + 1e-16
+    shares = weights * rescale / total[edges.receivers]
+    if edges.envelope is not None:
+        shares = shares * edges.envelope[:, None]
+    rescale = dropout(rescale, dropout_rate, key=key)
+    summed = sum_over_edges(weigh_heads(values, rescale), edges).map(kept)
+    return weigh_heads(summed, 1 / total), shares
 
 
-def attention_logits(
-    alpha: Float[Array, "edges *sizes"], alpha_dot: Float[Array, "heads channels"]
-) -> Float[Array, "edges heads"]:
-    """Σ_k a_hk · SLReLU(z_hk): the activation comes before the scalar product, as in GATv2."""
-    z = alpha.reshape(alpha.shape[0], *alpha_dot.shape)
-    return (scaled_smooth_leaky_relu(z) * alpha_dot[None]).sum(axis=-1)
+def edge_softmax(logits: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
+    """Attention weights a_e from logits l_e."""
+    logits = jnp.where(edges.inside[:, None], logits, -jnp.inf)
+    highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), edges.receivers, edges.num_atoms, indices_are_sorted=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    weights = jnp.exp(logits - highest[edges.receivers])
+    if edges.envelope is not None:
+        weights = weights * edges.envelope[:, None]
+    shares = weights / (edges.sum_at_receivers(weights)[edges.receivers] + 1e-16)
+    return shares if edges.envelope is None else shares * edges.envelope[:, None]
 
 
-def weigh_heads(values: Features, attention: Float[Array, "edges heads"]) -> Features:
-    """Multiply each head's channels (contiguous in every block) by its attention weight."""
+def weigh_heads(values: Features, weights: Float[Array, "rows heads"]) -> Features:
+    """Multiply each head's channels (contiguous in every block) by its weight."""
 
     def weigh(block: Array) -> Array:
-        by_head = block.reshape(*block.shape[:2], attention.shape[1], -1)
-        return (by_head * attention[:, None, :, None]).reshape(block.shape)
+        by_head = block.reshape(*block.shape[:2], weights.shape[1], -1)
+        return (by_head * weights[:, None, :, None]).reshape(block.shape)
 
     return values.map(weigh)
 
@@ -321,45 +118,15 @@ def sum_over_edges(values: Features, edges: Edges) -> Features:
     """Sum edge features at their receivers."""
     sizes = [block.shape[1:] for block in values.blocks]
     flat = jnp.concatenate([block.reshape(block.shape[0], -1) for block in values.blocks], axis=1)
-    summed = jax.ops.segment_sum(flat, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+    summed = edges.sum_at_receivers(flat)
     ends = np.cumsum([rows * channels for rows, channels in sizes])
     parts = jnp.split(summed, ends[:-1], axis=1)
     return Features([part.reshape(-1, *size) for part, size in zip(parts, sizes)], values.irreps)
 
 
-def radial_convolution(
-    m: Features, edges: Edges, radial: RadialMLP, linear: Linear, paths: Paths, product: ProductForm
-) -> Features:
-    """Linear(DTP(m, Y; w(d))), by way of the edge frame or not."""
-    if product == "plain":
-        return linear(depthwise_product(m, edges.directions, radial(edges.basis), paths))
-    weights = radial.pieces(edges.basis, paths.columns)
-    out = radial_product_linear(to_edge_frame(m, edges.directions), weights, paths, linear.weights)
-    return from_edge_frame(_complete(out, linear), edges.directions)
-
-
-def _complete(products: Aligned, linear: Linear, *, scalars: Array | None = None) -> Aligned:
-    """A linear map from its matrix products: its bias added, and zeros for output irreps that no path reaches.
-
-    Args:
-        products: The matrix products, per irrep.
-        linear: The map they belong to.
-        scalars: The 0e channels, bias included, if they are known already.
-    """
-    result = []
-    for mul, irrep in linear.irreps_out:
-        parts = products.get(irrep)
-        if irrep == SCALAR and scalars is not None:
-            parts = (scalars[:, None, :],)
-        elif parts is None:
-            first = products.parts[0][0]
-            parts = tuple(jnp.zeros((len(first), 2 if m else 1, mul), first.dtype) for m in range(irrep.l + 1))
-        elif irrep == SCALAR and linear.bias is not None:
-            parts = (parts[0] + linear.bias[None, None],)
-        result.append(parts)
-    return Aligned(tuple(result), linear.irreps_out)
-
-
-def _glorot(shape: tuple[int, int], *, key: PRNGKeyArray) -> Array:
-    bound = sqrt(6 / sum(shape))
-    return init.uniform(shape, -bound, bound, key=key)
+def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
+    """exp(shift − largest shift of the receiver): zero where the shift is −∞. A constant for derivatives."""
+    shift = jax.lax.stop_gradient(shift)
+    highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    return jnp.exp(shift - highest[edges.receivers])

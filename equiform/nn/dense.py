@@ -1,4 +1,7 @@
-"""Ordinary layers on invariant channels: an affine map and a two-layer network."""
+"""Ordinary layers on invariant channels: an affine map and a two-layer network.
+
+Not `equinox.nn.Linear` and `MLP`: those keep transposed weights under other names, act on one row, and draw them by JAX.
+"""
 
 from collections.abc import Callable
 from math import sqrt

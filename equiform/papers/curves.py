@@ -6,9 +6,7 @@ from pathlib import Path
 from equiform.errors import UserError
 from equiform.papers.run import read_result
 from equiform.report.plots import Curve, Panel, lines
-from equiform.training.metrics import read_metrics
-
-_MILLI = {"m": 1e3}
+from equiform.training.metrics import in_millis, read_metrics
 
 
 def draw_curves(folders: Sequence[Path], path: Path) -> Path:
@@ -29,7 +27,8 @@ def draw_curves(folders: Sequence[Path], path: Path) -> Path:
         result = read_result(folder)
         records = [record for record in read_metrics(folder) if record["kind"] == "validation"]
         for name, (_, _, unit) in result.progress.items():
-            factor = _MILLI.get(unit[0], 1.0) if unit[1:].startswith("eV") else 1.0
+            factor, shown = in_millis(unit.removeprefix("m"))
+            factor = factor if shown == unit else 1.0
             points = [(r["epoch"], factor * r[f"{name}_mae"]) for r in records if r.get(f"{name}_mae") is not None]
             title = result.column if name == result.column else f"{result.column}, {name.replace('_', ' ')}"
             place = (title, unit)

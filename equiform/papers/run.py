@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from equiform.errors import UserError
-from equiform.jobs.train import Outcome
 from equiform.recipes.benchmark import Benchmark
 from equiform.recipes.schema import Recipe, find_recipe, read_source, validate
+from equiform.report.run_report import Outcome
 from equiform.runtime.files import explained, to_json, write_atomically
+from equiform.training.metrics import in_millis
 
 RESULT = "benchmark.json"
 _INTERRUPTED = "interrupted.json"
-_FACTORS = {("eV", "meV"): 1e3, ("eV/Å", "meV/Å"): 1e3}
 _IRRELEVANT = ("run.", "training.seed", "data.folder", "training.evaluation_batch_size", "training.checkpoint_")
 """Changes that leave the protocol as it is."""
 
@@ -232,32 +232,23 @@ def _progress(
     if best is None:
         return {}
     names = [name for name in errors if records[0].get(f"{name}_mae") is not None]
+    shown = {name: in_millis(str(errors[name]["unit"])) for name in names}
     return {
-        name: (
-            records[0][f"{name}_mae"] * _factor(str(errors[name]["unit"]), _millis(str(errors[name]["unit"]))),
-            best[f"{name}_mae"] * _factor(str(errors[name]["unit"]), _millis(str(errors[name]["unit"]))),
-            _millis(str(errors[name]["unit"])),
-        )
-        for name in names
+        name: (records[0][f"{name}_mae"] * factor, best[f"{name}_mae"] * factor, unit) for name, (factor, unit) in shown.items()
     }
 
 
-def _millis(unit: str) -> str:
-    return f"m{unit}" if unit.startswith("eV") else unit
-
-
 def _table_unit(unit: str, table: str) -> str:
-    return unit if table == "oc20" else _millis(unit)
+    return unit if table == "oc20" else in_millis(unit)[1]
 
 
 def _factor(unit: str, wanted: str) -> float:
     if unit == wanted:
         return 1.0
-    if unit.startswith("eV") and wanted == f"m{unit}":
-        return 1e3
-    if (unit, wanted) not in _FACTORS:
+    factor, shown = in_millis(unit)
+    if shown != wanted:
         raise UserError(f"an error in {unit or 'no unit'} cannot stand beside one in {wanted}")
-    return _FACTORS[unit, wanted]
+    return factor
 
 
 def _entry(recipe: Recipe) -> Benchmark:

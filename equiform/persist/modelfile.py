@@ -22,13 +22,14 @@ from safetensors.numpy import load as load_safetensors, save as save_safetensors
 from equiform.errors import UserError
 from equiform.persist.parameters import filled, named
 from equiform.runtime.files import checksum, explained, sync_folder, to_json
-from equiform.tasks.energy import Potential
+from equiform.tasks import TASKS
+from equiform.tasks.api import Task
 
 FORMAT = "equiform-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 (0.1.0): a section `potential` for every task, and former names of fields of configurations; read, not written."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
-UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ class LoadedModel:
     """What a model file holds.
 
     Attributes:
-        potential: The model with its energy scale.
+        task: The model, and what its outputs stand for.
         reference_energies: eV of an isolated atom by atomic number, to be added on the host in float64.
         metadata: Where the model comes from; whatever was given to `save_model`.
     """
 
-    potential: Potential
+    task: Task
     reference_energies: dict[int, float]
     metadata: dict[str, Any]
 
 
 def save_model(
     folder: str | Path,
-    potential: Potential,
+    task: Task,
     reference_energies: Mapping[int, float] | None = None,
     metadata: Mapping[str, Any] | None = None,
     *,
@@ -58,7 +59,7 @@ def save_model(
 
     Args:
         folder: Where; it must not exist or be empty.
-        potential: The model.
+        task: The model, and what its outputs stand for.
         reference_energies: eV of an isolated atom by atomic number.
         metadata: Where the model comes from: plain values that fit into JSON.
         overwrite: Replace an earlier model in that folder.
@@ -71,27 +72,14 @@ def save_model(
     """
     folder = Path(folder).absolute()
     _check_place(folder, overwrite)
-    weights = save_safetensors({name: np.asarray(leaf) for name, leaf in _arrays(potential.model).items()})
-    config = potential.model.config
-    dump = getattr(config, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"{type(config).__name__} cannot be saved: a model's config must be a pydantic model")
+    weights = save_safetensors({name: np.asarray(leaf) for name, leaf in _arrays(task.model).items()})
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "model": dump(mode="json"),
-        "potential": {
-            "scale": float(potential.scale),
-            "shift": float(potential.shift),
-            "elements": [int(element) for element in potential.elements],
-            "anchored": bool(potential.anchored),
-            "cohesion": [float(energy) for energy in potential.cohesion],
-            "quantity": potential.quantity,
-            "unit": potential.unit,
-            "scales": {name: float(factor) for name, factor in potential.scales},
-        },
+        "model": task.model.config.model_dump(mode="json"),
+        "task": {"kind": task.kind, **task.settings()},
         "reference_energies": {str(z): float(e) for z, e in sorted((reference_energies or {}).items())},
-        "units": UNITS,
+        "units": {"length": "Å", **{target.name: target.unit for target in task.targets}},
         "weights": {"file": WEIGHTS_FILE, "sha256": checksum(weights)},
         "metadata": dict(metadata or {}),
     }
@@ -134,28 +122,23 @@ def load_model(path: str | Path) -> LoadedModel:
         )
     try:
         model_config = parse_config(config["model"])
-        settings = config["potential"]
-        potential_settings = {
-            "scale": float(settings["scale"]),
-            "shift": float(settings["shift"]),
-            "elements": tuple(int(element) for element in settings["elements"]),
-            "anchored": bool(settings["anchored"]),
-            "cohesion": tuple(float(energy) for energy in settings.get("cohesion", ())),
-            "quantity": str(settings.get("quantity", "energy")),
-            "unit": str(settings.get("unit", "eV")),
-            "scales": tuple((str(name), float(factor)) for name, factor in settings.get("scales", {}).items()),
-        }
         reference_energies = {int(z): float(e) for z, e in config["reference_energies"].items()}
         metadata = dict(config["metadata"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is damaged: {_one_line(error)}") from error
     model = _fill_model(model_config, _read_weights(folder, config), f"{folder / WEIGHTS_FILE}")
-    return LoadedModel(Potential(model, **potential_settings), reference_energies, metadata)
+    try:
+        kind, settings = config["task"]["kind"], config["task"]
+        if kind not in TASKS:
+            raise UserError(f"{folder}: its task is {kind!r}; this version of Equiform knows {', '.join(TASKS)}")
+        task = TASKS[kind].from_settings(model, settings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / CONFIG_FILE} is damaged: {_one_line(error)}") from error
+    return LoadedModel(task, reference_energies, metadata)
 
 
-def load_weights(path: str | Path, like: Potential) -> Potential:
-    """The weights of a model file, in a potential of the same architecture and precision that is already
-    there.
+def load_weights(path: str | Path, like: Task) -> Task:
+    """The weights of a model file, in a task whose model has the same architecture and precision.
 
     Raises:
         UserError: The file is damaged, or belongs to another model.
@@ -163,7 +146,7 @@ def load_weights(path: str | Path, like: Potential) -> Potential:
     folder, config = _read_config(Path(path))
     arrays, rest = eqx.partition(like.model, _is_array)
     model = eqx.combine(filled(arrays, _read_weights(folder, config), str(folder)), rest)
-    return eqx.tree_at(lambda potential: potential.model, like, model)
+    return eqx.tree_at(lambda task: task.model, like, model)
 
 
 def _fill_model(model_config: Any, weights: dict[str, np.ndarray], source: str) -> Any:
@@ -223,7 +206,9 @@ def _read_config(path: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{file} is not the configuration of an Equiform model; {advice}")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version == 1:
+        config = _upgraded(config)
+    elif version != FORMAT_VERSION:
         raise UserError(
             f"{folder}: its format version is {version!r}, this version of Equiform reads {FORMAT_VERSION}; "
             "use the version of Equiform that wrote it, or a newer one"
@@ -231,6 +216,25 @@ def _read_config(path: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(config.get("model"), dict) or not isinstance(config.get("weights"), dict):
         raise UserError(f"{file} is damaged: the sections 'model' and 'weights' are missing")
     return folder, config
+
+
+def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of format version 1 as version 2 has it."""
+    from equiform.models import upgraded
+    from equiform.tasks.motion import VECTORS
+
+    old, model = config.get("potential"), config.get("model")
+    if not isinstance(old, dict) or not isinstance(model, dict):
+        return config
+    quantity, unit, scales = old.get("quantity", "energy"), old.get("unit", "eV"), old.get("scales", {})
+    if quantity == "energy":
+        task = {"kind": "energy", "cohesion": [], **old, "scales": scales}
+    elif quantity in VECTORS:
+        task = {"kind": "motion", "scales": scales}
+    else:
+        numbers = {name: old[name] for name in ("scale", "shift") if name in old}
+        task = {"kind": "property", "name": quantity, "unit": unit, **numbers, "scales": scales}
+    return {**config, "model": upgraded(model), "task": task}
 
 
 def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -20,6 +20,11 @@ def split(tree: Any) -> tuple[Any, Any]:
     return eqx.partition(tree, is_parameter)
 
 
+def num_parameters(tree: Any) -> int:
+    """How many numbers are trained."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree) if is_parameter(leaf))
+
+
 def with_dtype(tree: Any, dtype: Any) -> Any:
     """A copy with all parameters in one precision."""
     # A real copy also where the precision stays: the caller's arrays outlive the buffers donated in training.

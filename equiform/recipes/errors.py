@@ -1,21 +1,15 @@
 """Mistakes in a configuration, told as people need them: the place, the key, what was given and meant."""
 
-import difflib
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from equiform.errors import suggest
 from equiform.recipes.yaml_lines import KeyPath
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` if something close is known, else nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def explain(

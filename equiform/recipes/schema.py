@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from equiform.data.config import DataConfig
 from equiform.data.sets.config import SetConfig
-from equiform.errors import UserError
+from equiform.errors import UserError, suggest
 from equiform.recipes import yaml_lines
 from equiform.recipes.benchmark import Benchmark
-from equiform.recipes.errors import explain, suggest
+from equiform.recipes.errors import explain
 from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
 
@@ -34,12 +34,15 @@ class ModelChoice(BaseModel):
     Attributes:
         preset: A named set of fields; "auto" picks one by the amount of data and the machine.
         name: The architecture, with its own defaults, instead of a preset.
+        width: Channels, heads' channels and hidden sizes are that many times the preset's; fields that are given stay as given.
+            An effective recipe has the widened fields instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     preset: str | None = None
     name: str | None = None
+    width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -176,6 +179,7 @@ def model_config(
     """
     from equiform.models import MODELS, parse_config
     from equiform.models.presets import ALL_PRESETS, preset
+    from equiform.models.width import widened
 
     source = source or Source({"model": choice.model_dump()}, {}, "recipe")
     fields = choice.fields
@@ -199,6 +203,20 @@ def model_config(
                 f"{suggest(wanted, ALL_PRESETS)}; there are: auto, {', '.join(ALL_PRESETS)}"
             )
         start = preset((preset_if_auto or "small") if wanted == "auto" else wanted, elements=elements).model_dump()
+    renamed = MODELS[start["name"]][0].renamed_fields
+    for old in renamed.keys() & fields.keys():
+        new = f"renamed to {renamed[old]} (a list of names)" if renamed[old] else "dropped: the model has no such setting"
+        raise UserError(f"{source.origin(('model', old))}: model.{old} was {new}")
+    if choice.width is not None and choice.width != 1:
+        place = source.origin(("model", "width"))
+        architecture: Any = MODELS[start["name"]][0]
+        scaled = architecture.width_fields
+        if scaled and set(scaled) <= set(fields):
+            raise UserError(f"{place}: model.width={choice.width:g} has nothing to scale: {', '.join(scaled)} are given too")
+        try:
+            start = widened(parse_config(start), choice.width).model_dump()
+        except UserError as error:
+            raise UserError(f"{place}: model.width={choice.width:g}: {error}") from error
     try:
         return parse_config(_merge(start, fields))
     except ValidationError as error:
@@ -264,6 +282,7 @@ def json_schema() -> dict[str, Any]:
     section: dict[str, Any] = {
         "preset": {"enum": ["auto", *ALL_PRESETS], "description": "A named set of fields."},
         "name": {"enum": list(MODELS), "description": "The architecture, instead of a preset."},
+        "width": {"type": "number", "exclusiveMinimum": 0, "description": "Channels and hidden sizes times this number."},
     }
     for config, _ in MODELS.values():
         model = config.model_json_schema()
@@ -381,4 +400,4 @@ def known_paths() -> list[str]:
     sections = [("data", DataConfig), ("data", SetConfig), ("training", TrainingConfig), ("run", RunConfig)]
     paths = [f"{section}.{key}" for section, config in (*sections, ("benchmark", Benchmark)) for key in config.model_fields]
     own = [key for config, _ in MODELS.values() for key in config.model_fields]
-    return [*paths, *(f"model.{key}" for key in dict.fromkeys(["preset", "name", *own]))]
+    return [*paths, *(f"model.{key}" for key in dict.fromkeys(["preset", "name", "width", *own]))]

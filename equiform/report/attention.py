@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
+from equiform.models.api import AttendingModel
 from equiform.runtime.files import explained, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def _attention(predictor: "Predictor", structures: "Sequence[Atoms]") -> Iterato
     import jax
     import jax.numpy as jnp
 
-    model: Any = predictor.potential.model
-    if not hasattr(model, "attention"):
+    model = predictor.task.model
+    if not isinstance(model, AttendingModel):
         raise UserError(f"{type(model).__name__} models offer no attention")
     graphs = [predictor.graph(atoms, index) for index, atoms in enumerate(structures)]
     groups = [graphs[start : start + _TOGETHER] for start in range(0, len(graphs), _TOGETHER)]

@@ -2,23 +2,27 @@
 
     Δ_EQ = ‖L Φ(x) − Φ(L x)‖ / ‖L Φ(x)‖,   L a random rotation about the origin
 
-Positions and given vectors turn together, as the problem does: positions alone would be another problem.
+Positions and fields rotate together, each field as it is declared: positions alone would be another problem.
 
 Source: Fuchs et al., NeurIPS 2020 (definition and the column of the table).
 """
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
+from equiform.algebra.so3.rotations import random_rotation
+from equiform.data.pipeline.rotate import rotated
+from equiform.fields import DECLARED, Axis, Field
 from equiform.graph import AnyArray, Graph
-from equiform.testing.conformance import random_rotation
+from equiform.tasks.api import Task
 
 if TYPE_CHECKING:
     from equiform.data.pipeline.dataset import Dataset
 
+_VECTOR = ("atoms", "polar")
 SAMPLES = 100
 """Structures of a test set that the error of a trained model is measured on."""
 
@@ -29,7 +33,7 @@ def equivariance_error(
     predict: Predict,
     graph: Graph,
     *,
-    vectors: Collection[str] = ("velocity",),
+    declared: Mapping[tuple[Axis, str], Field] = DECLARED,
     num_rotations: int = 8,
     mirrored: bool = False,
     shift: float = 0.0,
@@ -40,7 +44,7 @@ def equivariance_error(
     Args:
         predict: Φ, vectors per node of a batch that do not depend on the origin (a displacement, a change of velocity).
         graph: x, a host graph; of any number of structures.
-        vectors: Node fields that turn with the positions, where the graph has them.
+        declared: Declarations of the graph's fields.
         num_rotations: How many.
         mirrored: Turn every other one over as well (O(3) instead of SO(3)).
         shift: Also move everything by a random vector with this standard deviation per axis.
@@ -56,24 +60,21 @@ def equivariance_error(
     errors = []
     for number in range(num_rotations):
         turn = random_rotation(seed + number) * (-1 if mirrored and number % 2 else 1)
-        fields = {k: np.asarray(v) @ turn.T if k in vectors else v for k, v in graph.node_fields.items()}
-        positions = np.asarray(graph.positions) @ turn.T + shift * rng.normal(size=(1, 3))
-        turned = graph.replace(positions=positions, cell=np.asarray(graph.cell) @ turn.T, node_fields=fields)
+        moved = rotated(graph, np.broadcast_to(turn, (len(graph.graph_mask), 3, 3)), declared)
+        moved = moved.replace(positions=moved.positions + shift * rng.normal(size=(1, 3)))
         expected = (before @ turn.T)[real]
-        found = np.asarray(predict(turned), np.float64)[real]
+        found = np.asarray(predict(moved), np.float64)[real]
         errors.append(np.linalg.norm(expected - found) / np.linalg.norm(expected))
     return float(np.mean(errors))
 
 
-def equivariance_errors(
-    potential: Any, dataset: "Dataset", names: Collection[str], *, dtype: str = "float32"
-) -> dict[str, float]:
+def equivariance_errors(task: Task, dataset: "Dataset", names: Collection[str], *, dtype: str = "float32") -> dict[str, float]:
     """Δ_EQ of each vector that a trained model gives the nodes of a data set, on its first `SAMPLES` structures.
 
     Args:
-        potential: The model.
+        task: The trained model.
         dataset: Host graphs.
-        names: Readouts; those that are no vectors per node, or zero everywhere, are left out.
+        names: Targets; those that are no vectors per node, or zero everywhere, are left out.
         dtype: Precision of weights and arithmetic.
     """
     import equinox as eqx
@@ -83,13 +84,14 @@ def equivariance_errors(
     from equiform.persist.parameters import with_dtype
 
     with jax.enable_x64(dtype == "float64"):
-        model, graph = with_dtype(potential, dtype), batch(dataset.gathered(range(min(SAMPLES, len(dataset))), None))
-        outputs = eqx.filter_jit(type(model).outputs)
+        cast, graph = with_dtype(task, dtype), batch(dataset.gathered(range(min(SAMPLES, len(dataset))), None))
+        outputs = eqx.filter_jit(lambda task, graph: task.predict(graph, names))
 
         def predict(graph: Graph, name: str) -> AnyArray:
-            return outputs(model, to_device(graph, np.dtype(dtype)))[name]
+            return outputs(cast, to_device(graph, np.dtype(dtype)))[name]
 
-        vectors = {name for name, value in graph.node_fields.items() if value.ndim == 2 and value.shape[1] == 3}
-        at_rest = outputs(model, to_device(graph, np.dtype(dtype)))
-        wanted = [name for name in names if name in vectors and np.abs(np.asarray(at_rest[name])).max() > 0]
-        return {name: equivariance_error(lambda g, name=name: predict(g, name), graph) for name in wanted}
+        vectors = {target.name for target in task.targets if (target.field.axis, target.field.representation) == _VECTOR}
+        unmoved = outputs(cast, to_device(graph, np.dtype(dtype)))
+        wanted = [name for name in names if name in vectors and np.abs(np.asarray(unmoved[name])).max() > 0]
+        known = dataset.declared
+        return {name: equivariance_error(lambda g, name=name: predict(g, name), graph, declared=known) for name in wanted}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from equiform.training.metrics import in_millis
+
 QUANTITIES = {
     "energy_per_atom": "energy per atom",
     "forces": "force components",
@@ -70,9 +72,7 @@ def error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Er
             values = quantities.get(key)
             if not values or values.get("mae") is None or values["mae"] != values["mae"]:
                 continue
-            unit, scale = str(values["unit"]), 1.0
-            if unit.startswith("eV"):
-                unit, scale = "m" + unit, 1e3
+            scale, unit = in_millis(str(values["unit"]))
             mae, rmse = _number(values["mae"] * scale), _number(values["rmse"] * scale)
             rows.append(ErrorRow(name, label, mae, rmse, unit))
     return rows

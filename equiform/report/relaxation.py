@@ -74,16 +74,16 @@ def compare_relaxations(
     """
     from equiform.training.evaluate import evaluate_with_values
 
-    potential, trained = loaded.potential, dict(loaded.metadata.get("data") or {})
-    config = potential.model.config
-    if getattr(config, "vector_readout", None) != READOUT:
+    task, trained = loaded.task, dict(loaded.metadata.get("data") or {})
+    traits = task.model.traits
+    if READOUT not in [field.name for field in traits.vectors]:
         raise UserError(f"this model has no {READOUT} readout; train one with a recipe such as oc20-is2rs")
     if trained.get("set") != "oc20-is2re" or trained.get("split") != "systems":
         raise UserError("this model was not trained on relaxations divided by system (data.set=oc20-is2re, data.split=systems)")
     settings = SetConfig(**{**trained, **({"folder": folder} if folder is not None else {})})
     store = open_store("oc20-is2re", oc20.SAMPLE, settings.folder)
     split = system_split(store, settings.seed)
-    hood = oc20_neighborhood(config.cutoff)
+    hood = oc20_neighborhood(traits.edge_cutoff)
     graphs = partial(
         StoredGraphs,
         store,
@@ -94,8 +94,8 @@ def compare_relaxations(
     )
 
     def predicted(parts: Sequence[Graph]) -> Any:
-        dataset = Dataset(parts, config.cutoff, units={READOUT: "Å"})
-        return evaluate_with_values(potential, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
+        dataset = Dataset(parts, traits.cutoff)
+        return evaluate_with_values(task, dataset, targets=[READOUT], batch_size=8, dtype=dtype).values[READOUT]
 
     found, steps = [], {}
     for part, rows_of_part in (("training", split.train), ("held-out", split.test)):

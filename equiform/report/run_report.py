@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from equiform.report import plots
 from equiform.report.html import Figure, Report, error_rows, write_report
-
-if TYPE_CHECKING:
-    from equiform.jobs.train import Outcome
-    from equiform.recipes.schema import Recipe
+from equiform.training.metrics import in_millis, read_metrics
 
 _WAYS = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
@@ -25,27 +24,46 @@ TARGETS = {
 }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run left behind.
+
+    Attributes:
+        folder: The run folder.
+        model: The best model.
+        errors: Per data set, errors by target.
+        report: The HTML page.
+        plots: PNG files by name.
+        facts: Name → value, for the page.
+    """
+
+    folder: Path
+    model: Path
+    errors: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    report: Path
+    plots: Mapping[str, Path]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
 def write(
     run: Any,
-    recipe: "Recipe",
+    recipe: str,
     data: Any,
     evaluations: Mapping[str, Any],
     facts: Mapping[str, str],
-    extra: "Callable[[Outcome], Mapping[str, Any]] | None" = None,
-) -> "Outcome":
+    extra: Callable[[Outcome], Mapping[str, Any]] | None = None,
+) -> Outcome:
     """Write `learning_curve.png`, `parity.png`, `errors.json` and `report.html` into the run folder.
 
     Args:
         run: The run folder.
-        recipe: The effective recipe.
+        recipe: The effective recipe, YAML.
         data: The prepared data.
         evaluations: Per data set, errors and values.
         facts: Name → value, for the page.
         extra: Called with the outcome; further `figures`, `targets`, `summary` for the page.
     """
-    from equiform.jobs.train import Outcome
     from equiform.runtime.files import write_atomically
-    from equiform.training.metrics import read_metrics
 
     files = {"learning curve": run.path / "learning_curve.png", "parity": run.path / "parity.png"}
     units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
@@ -85,7 +103,7 @@ def write(
         figures=figures,
         data=data.report.lines(),
         warnings=data.report.warnings,
-        recipe=recipe.to_yaml(),
+        recipe=recipe,
         facts={**facts, **more.get("facts", {}), **_versions(run.provenance)},
     )
     write_report(report, outcome.report)
@@ -97,17 +115,13 @@ def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return {**TARGETS, **{key: (key, unit) for key, unit in known.items() if key not in TARGETS and key != "energy"}}
 
 
-def _in_millis(unit: str) -> tuple[float, str]:
-    return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
-
-
 def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
     """Paths of simulated particles of the first test set, where the data are such."""
     from equiform.data.sets.nbody_samples import NBodySamples
     from equiform.report.trajectories import by_simulation, trajectories
 
     for name, dataset in data.tests.items():
-        source = getattr(dataset, "source", None)
+        source = dataset.source
         if isinstance(source, NBodySamples) and "displacement" in evaluations[name].values:
             return trajectories(path, source, by_simulation(evaluations[name], source)["displacement"])
     return None
@@ -123,7 +137,7 @@ def learning_curve(records: list[dict[str, Any]], path: Any, units: Mapping[str,
         losses.append(curve)
     panels = [plots.Panel("Loss", "epoch", "loss (weighted sum)", losses, log_y=True)]
     for key, (title, unit) in _targets(units).items():
-        factor, shown = _in_millis(unit)
+        factor, shown = in_millis(unit)
         values = factor * _column(validation, f"{key}_mae")
         if np.isfinite(values).any():
             curve = plots.Curve(title, _column(validation, "epoch"), values, marked=True)
@@ -136,7 +150,7 @@ def parity(evaluations: Mapping[str, Any], path: Any) -> None:
     panels = []
     units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
     for key, (title, unit) in _targets(units).items():
-        factor, shown = _in_millis(unit)
+        factor, shown = in_millis(unit)
         values = {name: e.values[key] for name, e in evaluations.items() if key in e.values}
         if values:
             reference = {name: value.reference for name, value in values.items()}

@@ -6,12 +6,12 @@ For programs, not for libraries: it sets a process-wide option. The command line
 import hashlib
 import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import platformdirs
 
 MIN_COMPILE_SECONDS = 0.5
 
@@ -55,13 +55,7 @@ def default_folder() -> Path:
 
 def user_cache_folder() -> Path:
     """Where programs of this user keep what can be made again, by the custom of the operating system."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    # A relative XDG_CACHE_HOME is to be ignored, says the standard.
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return given if given.is_absolute() else Path.home() / ".cache"
+    return platformdirs.user_cache_path()
 
 
 def processor() -> str:

@@ -1,4 +1,4 @@
-"""Edges some at a time: intermediate values stay in a processor's caches, and memory does not grow with them."""
+"""Chunked over edges, and rematerialised: memory need not grow with the intermediate values of all edges."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,23 +6,6 @@ from typing import Any
 import jax
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-
-from equiform.graph import Graph, with_padding_edges
-
-
-def padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
-    """The graph with as many padding edges as make whole chunks, and how many edges a chunk has; None: all at once.
-
-    Args:
-        graph: The graph.
-        size: Edges per chunk at most; 0: all at once.
-    """
-    num_edges = graph.senders.shape[0]
-    if not size or num_edges <= size:
-        return graph, None
-    num_chunks = -(-num_edges // size)
-    size = -(-num_edges // num_chunks)  # the least padding
-    return with_padding_edges(graph, num_chunks * size - num_edges), size
 
 
 def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
@@ -42,16 +25,6 @@ def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) ->
     folded = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), arguments)
     done = jax.lax.map(recomputed(lambda chunk: function(*chunk)), folded)
     return jax.tree.map(lambda leaf: leaf.reshape(num_edges, *leaf.shape[2:]), done)
-
-
-def edges_in_caches(numbers: int, per_edge: int) -> int:
-    """How many edges at a time: on a processor as many as have so many numbers, at least 64; elsewhere 0, all at once.
-
-    Args:
-        numbers: What fits into the caches, counted as `per_edge` is.
-        per_edge: A measure of an edge's intermediate values.
-    """
-    return max(numbers // per_edge, 64) if jax.default_backend() == "cpu" else 0
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,37 +1,29 @@
-"""Potential: per-atom model outputs → energy, forces, stress and other properties of a structure.
+"""Potential, the energy task: per-atom energies of a model → energy, forces and stress of a structure.
 
 The energies here are *interaction* energies, E − Σ_i E0(Z_i): reference energies of thousands of eV would cost 1e-4 eV
 of every float32 energy, so they are added on the host in float64 (`equiform.deploy.predictor`) and subtracted from the
 labels before training (`equiform.data`).
 """
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from equiform.algebra.so3.rotations import safe_unit
+from equiform.edges import forces_from_edges, make_edges, motion_of_edges, virial_from_edges
+from equiform.fields import DECLARED, find_field
 from equiform.graph import Graph
-from equiform.nn.radial import polynomial_envelope
+from equiform.models.api import Model
+from equiform.tasks.api import Target, Task, scaled
+
+_ENERGY, _STRESS = find_field("energy", "graphs"), find_field("stress", "graphs")
+_FORCES = find_field("forces", "atoms")
 
 
-@runtime_checkable
-class Model(Protocol):
-    """What a potential asks of a model.
-
-    Called with a graph it returns arrays per atom: `"energy"` (atoms) and whatever other readouts it has (scalars
-    (atoms) or vectors (atoms, 3)). `key` switches dropout on; None means evaluation.
-    """
-
-    @property
-    def config(self) -> Any: ...
-
-    def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]: ...
-
-
-class Potential(eqx.Module):
+class Potential(Task):
     """A model with its energy scale and conventions.
 
     E = scale · Σ_i (e_i − e_isolated(Z_i)) + shift, the subtraction only if `anchored`: then the energy of an isolated
@@ -48,10 +40,6 @@ class Potential(eqx.Module):
         elements: Atomic numbers whose isolated-atom output is subtracted.
         anchored: Whether it is subtracted.
         cohesion: c, eV, for each of `elements`; empty: none. Only with `anchored`.
-        quantity: What the sum of the model's scalar readout stands for: the energy, or another property of a structure
-            (`alpha`, `gap`, …), under whose name it is returned; it has then no forces. A model without a scalar readout
-            gives its other readouts only (an N-body model: a vector per particle).
-        unit: Of the quantity; where it is not eV, read eV in this docstring as that unit.
         scales: What one unit of each further readout of the model is worth, by name.
     """
 
@@ -61,37 +49,82 @@ class Potential(eqx.Module):
     elements: tuple[int, ...] = eqx.field(static=True, default=())
     anchored: bool = eqx.field(static=True, default=False)
     cohesion: tuple[float, ...] = eqx.field(static=True, default=())
-    quantity: str = eqx.field(static=True, default="energy")
-    unit: str = eqx.field(static=True, default="eV")
     scales: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+    kind: ClassVar[str] = "energy"
+
+    def __check_init__(self) -> None:
+        if not self.model.traits.has_energy:
+            given = ", ".join(field.name for field in self.model.traits.outputs)
+            raise ValueError(f"{type(self.model).__name__} gives no energy, so it is no potential; it gives {given}")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Energy, forces, stress, and the model's further readouts."""
+        others = (field for field in self.model.traits.outputs if field != self.model.traits.scalar)
+        rest = (Target(DECLARED.get((field.axis, field.name), field)) for field in others)
+        return (Target(_ENERGY, per_atom=True), Target(_FORCES), Target(_STRESS), *rest)
+
+    @property
+    def known_elements(self) -> tuple[int, ...]:
+        """Atomic numbers that predictions can be made for: of an anchored potential, those it is anchored for."""
+        return self.elements if self.anchored else self.model.traits.elements
+
+    def predict(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """The energy, and forces and stress if they are wanted; see `__call__`."""
+        return self(graph, forces="forces" in wanted, stress="stress" in wanted, key=key)
+
+    def settings(self) -> dict[str, Any]:
+        """Scale, shift, elements, anchoring, cohesion and scales."""
+        return {
+            "scale": float(self.scale),
+            "shift": float(self.shift),
+            "elements": [int(element) for element in self.elements],
+            "anchored": bool(self.anchored),
+            "cohesion": [float(energy) for energy in self.cohesion],
+            "scales": {name: float(factor) for name, factor in self.scales},
+        }
+
+    @classmethod
+    def from_settings(cls, model: Model, settings: Mapping[str, Any]) -> "Potential":
+        """The task with these settings."""
+        return cls(
+            model,
+            scale=float(settings["scale"]),
+            shift=float(settings["shift"]),
+            elements=tuple(int(element) for element in settings["elements"]),
+            anchored=bool(settings["anchored"]),
+            cohesion=tuple(float(energy) for energy in settings["cohesion"]),
+            scales=tuple((str(name), float(factor)) for name, factor in settings["scales"].items()),
+        )
+
+    @property
+    def by_edges(self) -> bool:
+        """Whether forces and stress are taken with respect to edge vectors: for models that read nothing else of positions."""
+        return self.model.traits.edges_only
 
     def outputs(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """Per-atom outputs of the model, the energy scaled (eV) and anchored."""
+        """Outputs of the model, the energy (of atoms, or of structures if the model pools them) in eV and anchored."""
         if not self.anchored:
             outputs = dict(self.model(graph, key=key))
-            if "energy" in outputs:
-                outputs["energy"] = self.scale * outputs["energy"]
-            return self._scaled(outputs)
-        num_atoms = graph.species.shape[0]
+            return scaled(outputs | {"energy": self.scale * outputs["energy"]}, self.scales)
+        sizes = {"atoms": graph.species.shape[0], "graphs": graph.graph_mask.shape[0]}
         outputs = self.model(_with_isolated_atoms(graph, self.elements), key=key)
-        isolated = outputs["energy"][num_atoms:]
+        axes = {field.name: field.axis for field in self.model.traits.outputs}
+        isolated = outputs["energy"][sizes[axes["energy"]] :]
         which = jnp.searchsorted(jnp.asarray(self.elements, graph.species.dtype), graph.species)
-        kept = {name: values[:num_atoms] for name, values in outputs.items()}
+        kept = {name: values[: sizes[axes[name]]] for name, values in outputs.items()}
+        if axes["energy"] == "graphs":
+            kept["energy"] = self.scale * (kept["energy"] - graph.sum_over_atoms(isolated[which]))
+            return scaled(kept, self.scales)
         kept["energy"] = self.scale * (kept["energy"] - isolated[which])
         if any(self.cohesion):
             kept["energy"] += jnp.asarray(self.cohesion, kept["energy"].dtype)[which] * self._boundness(graph)
-        return self._scaled(kept)
+        return scaled(kept, self.scales)
 
     def _boundness(self, graph: Graph) -> Float[Array, "atoms"]:
         """1 − exp(−2 n) with n the neighbours of an atom, each counted by the envelope of its distance."""
-        distance = safe_unit(jnp.where(graph.edge_mask[:, None], graph.edge_vectors(), 0))[1]
-        inside = graph.edge_mask & (distance > 0)
-        counted = jnp.where(inside, polynomial_envelope(distance / self.model.config.cutoff), 0)
-        number = jax.ops.segment_sum(counted, graph.receivers, graph.species.shape[0], indices_are_sorted=True)
-        return -jnp.expm1(-2 * number)
-
-    def _scaled(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        return outputs | {name: factor * outputs[name] for name, factor in self.scales if name in outputs}
+        edges = make_edges(graph, self.model.traits.edge_cutoff, "smooth", zero_length=False)
+        return -jnp.expm1(-2 * edges.sum_at_receivers(edges.weight))
 
     def __call__(
         self,
@@ -111,62 +144,67 @@ class Potential(eqx.Module):
 
         Returns:
             `energy` (graphs) in eV, without reference energies; `forces` (atoms, 3) in eV/Å; `stress` (graphs, 3, 3)
-            in eV/Å³, positive under tension; every other readout of the model summed over atoms if it is named in
-            its configuration as a sum, else per atom.
+            in eV/Å³, positive under tension; every other readout of the model on the axis that its traits declare.
         """
         if not (forces or stress):
             return self._total(graph, key)[1]
 
-        def energy_of(positions: Array, strain: Array) -> tuple[Array, dict[str, Array]]:
-            return self._strained(graph, positions, strain if stress else None, key)
+        point, graph_at = self._coordinates(graph, stress)
 
-        argnums = (0, 1) if stress else (0,)
-        slopes, result = jax.grad(energy_of, argnums=argnums, has_aux=True)(graph.positions, jnp.zeros_like(graph.cell))
+        def energy_of(point: tuple[Array, ...]) -> tuple[Array, dict[str, Array]]:
+            return self._energy(graph_at(*point), key)
+
+        slopes, result = jax.grad(energy_of, has_aux=True)(point)
         if forces:
-            result["forces"] = jnp.where(graph.atom_mask[:, None], -slopes[0], 0)
+            force = forces_from_edges(slopes[0], graph) if self.by_edges else -slopes[0]
+            result["forces"] = jnp.where(graph.atom_mask[:, None], force, 0)
         if stress:
-            result["stress"] = _inverse_volume(graph) * slopes[1]
+            result["stress"] = _inverse_volume(graph) * (virial_from_edges(slopes[0], graph) if self.by_edges else slopes[1])
         return result
 
-    def for_training(
-        self,
-        graph: Graph,
-        *,
-        forces: bool = True,
-        stress: bool = False,
-        key: PRNGKeyArray | None = None,
-    ) -> dict[str, Array]:
-        """The same values as a call, with a cheaper derivative with respect to the parameters (and no other one).
+    def for_training(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
+        """The same values as `predict`, with a cheaper derivative with respect to the parameters (and no other one).
 
         A loss L(E, F, σ) has the parameter gradient of the scalar Σ L_E E + v·∂E/∂(x, ε) with v = (−L_F, L_σ / volume) held
         fixed: the derivative of the gradient of E in the direction v, instead of a reverse pass over a reverse pass.
         """
+        forces, stress = "forces" in wanted, "stress" in wanted
         if not (forces or stress):
             return self._total(graph, key)[1]
         return _for_training(self, graph, key, forces, stress)
 
-    def _strained(
-        self, graph: Graph, positions: Array, strain: Array | None, key: PRNGKeyArray | None
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The total energy and all readouts with atoms and cell moved by a symmetric strain: what forces are taken of."""
-        if strain is None:
-            moved = graph.replace(positions=positions)
-        else:
+    def _coordinates(self, graph: Graph, stress: bool) -> tuple[tuple[Array, ...], Callable[..., Graph]]:
+        """What energies are differentiated by, and the graph at other values of it.
+
+        Edge vectors, if the model reads nothing else: the derivative of what they are made of is then a sum, not a scatter of
+        every edge into its cell. Otherwise positions, and for the stress a symmetric strain that moves atoms and cell.
+        """
+        if self.by_edges:
+            return (jnp.asarray(graph.edge_vectors()),), lambda vectors: graph.replace(vectors=vectors)
+        if graph.vectors is not None:
+            raise ValueError("this model reads positions, so forces cannot be taken of a graph with given edge vectors")
+
+        def moved(positions: Array, strain: Array | None = None) -> Graph:
+            if strain is None:
+                return graph.replace(positions=positions)
             deform = jnp.eye(3, dtype=positions.dtype)[None] + 0.5 * (strain + jnp.swapaxes(strain, 1, 2))
             strained = jnp.einsum("ai,aij->aj", positions, deform[graph.graph_index])
-            moved = graph.replace(positions=strained, cell=graph.cell @ deform)
-        total, result = self._total(moved, key)
-        if total is None:
-            raise ValueError(f"this model gives no energy, so no forces; it gives {', '.join(sorted(result))}")
-        return total, result
+            return graph.replace(positions=strained, cell=graph.cell @ deform)
 
-    def _total(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""] | None, dict[str, Array]]:
+        positions = jnp.asarray(graph.positions)
+        return (positions, jnp.zeros_like(graph.cell)) if stress else (positions,), moved
+
+    def _energy(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The total energy and all readouts: what forces are taken of."""
+        return self._total(graph, key)
+
+    def _total(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""], dict[str, Array]]:
         outputs = self.outputs(graph, key=key)
-        if "energy" not in outputs:
-            return None, outputs
-        energy = graph.sum_over_atoms(outputs.pop("energy"))
+        energy, readout = outputs.pop("energy"), self.model.traits.scalar
+        if readout is not None and readout.axis == "atoms":
+            energy = graph.sum_over_atoms(energy)
         energy = jnp.where(graph.graph_mask, energy + self.shift, 0)
-        return energy.sum(), {self.quantity: energy, **outputs}
+        return energy.sum(), {"energy": energy, **outputs}
 
 
 @eqx.filter_custom_vjp
@@ -192,25 +230,26 @@ def _backward(
     stress: bool,
 ) -> Potential:
     del residuals, perturbed
-    direction = [jnp.zeros_like(graph.positions), jnp.zeros_like(graph.cell)]
+    motion, strain = jnp.zeros_like(graph.positions), jnp.zeros_like(graph.cell)
     if cotangents.get("forces") is not None:
-        direction[0] = jnp.where(graph.atom_mask[:, None], -cotangents["forces"], 0)
+        motion = jnp.where(graph.atom_mask[:, None], -cotangents["forces"], 0)
     if cotangents.get("stress") is not None:
-        direction[1] = _inverse_volume(graph) * cotangents["stress"]
+        strain = _inverse_volume(graph) * cotangents["stress"]
+    direction = (motion_of_edges(motion, strain, graph),) if potential.by_edges else (motion, strain)[: 1 + stress]
     weights = {k: v for k, v in cotangents.items() if k not in ("forces", "stress") and v is not None}
     arrays, static = eqx.partition(potential, eqx.is_inexact_array)
+    point, graph_at = potential._coordinates(graph, stress)
 
-    def slope(positions: Array, strain: Array, weights: dict[str, Array]) -> Any:
+    def slope(point: tuple[Array, ...], weights: dict[str, Array]) -> Any:
         """The gradient of Σ E + Σ weights · readouts with respect to the parameters."""
 
         def scalar(arrays: Any) -> Array:
-            total, result = eqx.combine(arrays, static)._strained(graph, positions, strain if stress else None, key)
+            total, result = eqx.combine(arrays, static)._energy(graph_at(*point), key)
             return total + sum((weights[name] * result[name]).sum() for name in weights)
 
         return jax.grad(scalar)(arrays)
 
-    at = (graph.positions, jnp.zeros_like(graph.cell), jax.tree.map(jnp.zeros_like, weights))
-    return jax.jvp(slope, at, (*direction, weights))[1]
+    return jax.jvp(slope, (point, jax.tree.map(jnp.zeros_like, weights)), (direction, weights))[1]
 
 
 def _inverse_volume(graph: Graph) -> Float[Array, "graphs 1 1"]:
@@ -220,11 +259,13 @@ def _inverse_volume(graph: Graph) -> Float[Array, "graphs 1 1"]:
 
 
 def _with_isolated_atoms(graph: Graph, elements: tuple[int, ...]) -> Graph:
-    """Append one atom without neighbours per element, in a graph slot of its own."""
+    """Append one atom without neighbours per element, each in a graph slot of its own."""
     count, slots = len(elements), graph.graph_mask.shape[0]
 
     def extend(array: Any, rows: int, fill: Any = 0) -> Array:
         return jnp.concatenate([array, jnp.full((rows, *array.shape[1:]), fill, array.dtype)])
+
+    index = jnp.arange(slots, slots + count, dtype=graph.graph_index.dtype)
 
     return Graph(
         positions=extend(graph.positions, count),
@@ -232,12 +273,12 @@ def _with_isolated_atoms(graph: Graph, elements: tuple[int, ...]) -> Graph:
         senders=jnp.asarray(graph.senders),
         receivers=jnp.asarray(graph.receivers),
         shifts=jnp.asarray(graph.shifts),
-        cell=extend(graph.cell, 1),
-        graph_index=extend(graph.graph_index, count, slots),
+        cell=extend(graph.cell, count),
+        graph_index=jnp.concatenate([graph.graph_index, index]),
         atom_mask=extend(graph.atom_mask, count, True),
         edge_mask=jnp.asarray(graph.edge_mask),
-        graph_mask=extend(graph.graph_mask, 1, True),
+        graph_mask=extend(graph.graph_mask, count, True),
         node_fields={name: extend(value, count) for name, value in graph.node_fields.items()},
-        edge_fields=dict(graph.edge_fields),
-        graph_fields={name: extend(value, 1) for name, value in graph.graph_fields.items()},
+        graph_fields={name: extend(value, count) for name, value in graph.graph_fields.items()},
+        vectors=graph.vectors,
     )

@@ -61,7 +61,6 @@ class BatchStream:
         position: The first batch in it.
         shuffle: A new order in every epoch; else one epoch in the order of the data set.
         dtype: Precision of floating-point arrays.
-        shard: Which of how many processes this is: each takes every so manieth batch, all of them equally many.
         mesh: Devices that share each batch.
         rotate: Turn every structure at random, another way in every epoch.
     """
@@ -77,13 +76,10 @@ class BatchStream:
         position: int = 0,
         shuffle: bool = True,
         dtype: str = "float32",
-        shard: tuple[int, int] = (0, 1),
         mesh: Mesh | None = None,
         rotate: bool = False,
     ):
-        if not 0 <= shard[0] < shard[1]:
-            raise ValueError(f"shard {shard[0]} of {shard[1]} does not exist")
-        self._shard, self._mesh = shard, mesh if mesh is not None and mesh.size > 1 else None
+        self._mesh = mesh if mesh is not None and mesh.size > 1 else None
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._shuffle, self._dtype, self._rotate = shuffle, np.dtype(dtype), rotate
         largest = int(np.max(dataset.num_edges, initial=1))
@@ -93,8 +89,8 @@ class BatchStream:
         self._thread = threading.Thread(target=self._work, args=(epoch, position), name="equiform-batches", daemon=True)
 
     def plan(self, epoch: int) -> Any:
-        """The planned batches of an epoch: a pure function of the sizes, the seed, the epoch and the shard."""
-        whole = plan_epoch(
+        """The planned batches of an epoch: a pure function of the sizes, the seed and the epoch."""
+        return plan_epoch(
             self._dataset.num_atoms,
             self._dataset.num_edges,
             batch_size=self._batch_size,
@@ -103,9 +99,6 @@ class BatchStream:
             epoch=epoch,
             shuffle=self._shuffle,
         )
-        index, count = self._shard
-        # What does not go round evenly is left out of a shuffled epoch (each epoch, something else) and kept in an ordered one.
-        return whole[index : len(whole) - len(whole) % count if self._shuffle else None : count]
 
     def __enter__(self) -> "BatchStream":
         self._thread.start()
@@ -184,7 +177,7 @@ class BatchStream:
         rotations, start, result = drawn_rotations(indices, self._seed, epoch), 0, []
         for graph in graphs:  # some hold several structures
             count = len(graph.graph_mask)
-            result.append(rotated(graph, rotations[start : start + count]))
+            result.append(rotated(graph, rotations[start : start + count], self._dataset.declared))
             start += count
         return result
 

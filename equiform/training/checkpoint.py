@@ -21,7 +21,7 @@ from equiform.persist.parameters import filled, named
 from equiform.runtime.files import checksum, explained, to_json, write_atomically
 
 FORMAT = "equiform-checkpoint"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 KEPT = 2
 
 

@@ -19,8 +19,6 @@ MOST_VALIDATIONS = 100
 TRIAL_SHARE = 0.04
 TRIAL_SECONDS = 20.0
 TRIAL_STEPS = 3
-RESERVE = 0.04
-"""Share of a time budget kept for checkpoints, model files and the noise of the measurement."""
 
 
 class Duration(NamedTuple):

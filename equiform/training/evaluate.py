@@ -1,6 +1,6 @@
-"""How good a potential is on a data set: mean absolute and root mean square errors, with units."""
+"""How good a task is on a data set: mean absolute and root mean square errors, with units."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,20 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from equiform.data.pipeline.batching import EDGE_BUDGET
 from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import Graph
 from equiform.persist.parameters import split, with_dtype
 from equiform.runtime.compilation import compiler_options, jit
-from equiform.tasks.energy import Potential
+from equiform.tasks.api import Target, Task
 from equiform.training.batches import BatchStream
 from equiform.training.config import LossConfig
-from equiform.training.loss import Mean, loss_terms, per_atom, target_errors
+from equiform.training.loss import Mean, as_labelled, loss_terms, per_atom, target_errors
 
-UNITS = {"energy_per_atom": "eV/atom", "energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
-PER_GRAPH_TARGETS = ("energy", "stress")
+PER_ATOM = "_per_atom"
+"""Ends the name of an error that is divided by the number of atoms of its structure."""
 
-
-EDGE_BUDGET = 20_000
 """Edges of a batch, unless one structure has more: large cells must not fill the memory of a small machine."""
 
 
@@ -29,7 +28,7 @@ class Values(NamedTuple):
     """Predictions and labels of one target, one row per label, for parity plots.
 
     Attributes:
-        predicted: What the potential gives.
+        predicted: What the task gives.
         reference: The labels.
         structure: Index of the structure in the data set.
     """
@@ -40,7 +39,7 @@ class Values(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Errors of a potential on a data set.
+    """Errors of a task on a data set.
 
     Attributes:
         errors: `mae`, `rmse`, `unit` and `count` (numbers compared) by target; energies also per atom.
@@ -52,7 +51,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    potential: Potential,
+    task: Task,
     dataset: Dataset,
     *,
     batch_size: int = 16,
@@ -65,13 +64,11 @@ def evaluate(
 
     Args: as of `evaluate_with_values`.
     """
-    return evaluate_with_values(
-        potential, dataset, batch_size=batch_size, dtype=dtype, targets=targets, progress=progress
-    ).errors
+    return evaluate_with_values(task, dataset, batch_size=batch_size, dtype=dtype, targets=targets, progress=progress).errors
 
 
 def evaluate_with_values(
-    potential: Potential,
+    task: Task,
     dataset: Dataset,
     *,
     batch_size: int = 16,
@@ -82,29 +79,29 @@ def evaluate_with_values(
     """Errors by target, and the numbers behind them. Errors are summed in float64 against the float64 labels.
 
     Args:
-        potential: What to judge; dropout is off.
+        task: What to judge; dropout is off.
         dataset: Host graphs with label fields; NaN where not given.
         batch_size: Structures per batch on average.
         dtype: Precision of the predictions.
-        targets: Which readouts to compare; None means energy, forces, stress and whatever else the data set has units for,
-            as far as there are labels.
+        targets: Which of the task's targets to compare; None means all, as far as there are labels.
         progress: Told how many structures were done.
     """
-    names = list(targets) if targets is not None else labelled(dataset, ("energy", "forces", "stress", *dataset.units))
+    names = labelled(dataset, [target.name for target in task.targets] if targets is None else targets)
     rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in names}
+    per_atom = {target.name for target in task.targets if target.per_atom}
     with jax.enable_x64(dtype == "float64"):
-        params, static = split(with_dtype(potential, dtype))
+        params, static = split(with_dtype(task, dtype))
 
         @jit
         def predict(params: Any, graph: Graph) -> dict[str, jax.Array]:
-            outputs = eqx.combine(params, static)(graph, forces="forces" in names, stress="stress" in names)
-            return {name: _as_labelled(outputs[name], name, graph) for name in names if name in outputs}
+            outputs = eqx.combine(params, static).predict(graph, names)
+            return {name: as_labelled(outputs[name], name, graph) for name in names if name in outputs}
 
         done = 0
         with _one_pass(dataset, batch_size, dtype) as stream:
             for batch in stream:
                 outputs = jax.device_get(predict(params, batch.graph))
-                _collect(rows, outputs, dataset, batch.indices)
+                _collect(rows, outputs, dataset, batch.indices, per_atom)
                 done += len(batch.indices)
                 if progress is not None:
                     progress(done)
@@ -112,13 +109,13 @@ def evaluate_with_values(
     for name, parts in rows.items():
         if parts:
             columns = Values(*(np.concatenate(column) for column in zip(*parts)))
-            key = "energy_per_atom" if name == "energy" else name
-            values[key] = columns
+            target = task.target(name)
+            values[error_name(target)] = columns
             difference = columns.predicted - columns.reference
-            errors[key] = {**_statistics(difference), "unit": unit_of(key, dataset), "count": difference.size}
-            if name == "energy":
+            errors[error_name(target)] = {**_statistics(difference), "unit": error_unit(target), "count": difference.size}
+            if target.per_atom:
                 whole = difference * np.asarray(dataset.num_atoms)[columns.structure]
-                errors[name] = {**_statistics(whole), "unit": unit_of(name, dataset), "count": whole.size}
+                errors[name] = {**_statistics(whole), "unit": target.unit, "count": whole.size}
     return Evaluation(errors, values)
 
 
@@ -127,16 +124,21 @@ def labelled(dataset: Dataset, names: Iterable[str]) -> list[str]:
     return [name for name in names if dataset.has_label(name)]
 
 
-def unit_of(key: str, dataset: Dataset) -> str:
-    """The unit of an error; empty if nobody said."""
-    return dataset.units.get(key, UNITS.get(key, ""))
+def error_name(target: Target) -> str:
+    """The name of a target's error: `energy_per_atom`, `forces`, …"""
+    return target.name + PER_ATOM if target.per_atom else target.name
+
+
+def error_unit(target: Target) -> str:
+    """The unit of a target's error; empty for a pure number."""
+    return f"{target.unit}/atom" if target.per_atom else target.unit
 
 
 class Validator:
     """Loss and errors of the current weights on a data set; compiled once per capacity.
 
     Args:
-        static: What is not a weight of the potential.
+        static: What is not a weight of the task.
         dataset: Host graphs with label fields.
         terms: The terms of the loss.
         batch_size: Structures per batch on average.
@@ -169,22 +171,22 @@ class Validator:
         errors = {}
         for name, sums in total["errors"].items():
             count = max(sums["count"], 1.0)
-            key = "energy_per_atom" if name == "energy" else name
-            errors[key] = {
+            target = self._static.target(name)
+            errors[error_name(target)] = {
                 "mae": sums["absolute"] / count if sums["count"] else None,
                 "rmse": float(np.sqrt(sums["squared"] / count)) if sums["count"] else None,
-                "unit": unit_of(key, self._dataset),
+                "unit": error_unit(target),
             }
         return loss, errors
 
     def _sums_of(self, params: Any, graph: Graph) -> dict[str, Any]:
-        outputs = eqx.combine(params, self._static)(graph, forces="forces" in self._terms, stress="stress" in self._terms)
+        outputs = eqx.combine(params, self._static).predict(graph, self._terms)
         zero = jnp.zeros((), graph.positions.dtype)
         errors = {name: {"absolute": zero, "squared": zero, "count": zero} for name in self._terms}
         for name in self._terms:
             found = target_errors(name, outputs, graph)
             if found is not None:
-                found = per_atom(found, graph) if name == "energy" else found
+                found = per_atom(found, graph) if self._static.target(name).per_atom else found
                 difference, rows = found.difference, found.valid.sum()
                 errors[name] = {
                     "absolute": jnp.abs(difference).sum(),
@@ -198,18 +200,12 @@ def _one_pass(dataset: Dataset, batch_size: int, dtype: str) -> BatchStream:
     return BatchStream(dataset, batch_size=batch_size, edge_budget=EDGE_BUDGET, shuffle=False, dtype=dtype)
 
 
-def _as_labelled(prediction: jax.Array, name: str, graph: Graph) -> jax.Array:
-    """A readout per atom is summed where its labels are per graph."""
-    if name not in PER_GRAPH_TARGETS and name in graph.graph_fields:
-        return graph.sum_over_atoms(prediction) if len(prediction) != graph.capacity.graphs else prediction
-    return prediction
-
-
 def _collect(
     rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]],
     outputs: dict[str, np.ndarray],
     dataset: Dataset,
     indices: np.ndarray,
+    per_atom: Collection[str],
 ) -> None:
     """Take predictions of a batch apart and put them beside the float64 labels."""
     first_atom = 0
@@ -227,7 +223,7 @@ def _collect(
             else:
                 continue
             given = np.isfinite(label.reshape(len(label), -1)).all(axis=1)
-            divisor = max(atoms, 1) if name == "energy" else 1
+            divisor = max(atoms, 1) if name in per_atom else 1
             predicted = predicted.astype(np.float64)[given] / divisor
             rows[name].append((predicted, label[given] / divisor, np.full(int(given.sum()), index)))
         first_atom += atoms

@@ -13,7 +13,7 @@ import jax
 
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
-from equiform.tasks.energy import Potential
+from equiform.tasks.api import Task
 from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
@@ -32,7 +32,7 @@ class FitResult(NamedTuple):
     """What a run came to.
 
     Attributes:
-        potential: The best model by validation loss (with running-mean weights, if they are on).
+        task: The best model by validation loss (with running-mean weights, if they are on).
         best_step: Steps it had seen.
         best_loss: Its validation loss; None without a validation set.
         errors: Its validation errors by target.
@@ -43,7 +43,7 @@ class FitResult(NamedTuple):
         compile_seconds: Time spent on compiling the training step in this session.
     """
 
-    potential: Potential
+    task: Task
     best_step: int
     best_loss: float | None
     errors: dict[str, dict[str, Any]]
@@ -55,7 +55,7 @@ class FitResult(NamedTuple):
 
 
 def fit(
-    potential: Potential,
+    task: Task,
     train: Dataset,
     validation: Dataset | None,
     config: TrainingConfig,
@@ -64,10 +64,10 @@ def fit(
     progress: bool = True,
     resume: bool = False,
 ) -> FitResult:
-    """Train a potential.
+    """Train the model of a task.
 
     Args:
-        potential: The model to start from; its weights are not changed.
+        task: The model to start from; its weights are not changed.
         train: Host graphs with label fields, and their sizes .
         validation: The same, for choosing the best model; None or empty takes the last one.
         config: Training settings.
@@ -85,7 +85,7 @@ def fit(
         StopRequest() as stop,
         Reporter(progress) as reporter,
     ):
-        session = Session(potential, train, validation, config, run, reporter)
+        session = Session(task, train, validation, config, run, reporter)
         try:
             session.begin(resume)
             _train(session, stop)
@@ -105,7 +105,7 @@ def fit(
             session.close()
     at = session.at
     return FitResult(
-        potential=best,
+        task=best,
         best_step=at.best_step,
         best_loss=at.best_loss,
         errors=errors,

@@ -50,9 +50,7 @@ def target_errors(name: str, outputs: Mapping[str, Array], graph: Graph) -> Erro
         return None
     if name not in outputs:
         raise ValueError(f"the loss has a term {name!r}, but the model gives only {', '.join(sorted(outputs))}")
-    prediction, label = outputs[name], jnp.asarray(label)
-    if name in graph.graph_fields and prediction.shape[0] != label.shape[0] == graph.graph_mask.shape[0]:
-        prediction = graph.sum_over_atoms(prediction)
+    prediction, label = as_labelled(outputs[name], name, graph), jnp.asarray(label)
     if prediction.shape != label.shape:
         raise ValueError(f"{name!r}: the model gives {prediction.shape}, the labels are {label.shape}")
     valid = mask & ~jnp.isnan(label).any(axis=tuple(range(1, label.ndim)))
@@ -61,6 +59,13 @@ def target_errors(name: str, outputs: Mapping[str, Array], graph: Graph) -> Erro
     # The label is replaced before the subtraction: NaN times zero is NaN in the gradient.
     difference = jnp.where(chosen, prediction - jnp.where(chosen, label, 0), 0)
     return Errors(difference, valid)
+
+
+def as_labelled(prediction: Array, name: str, graph: Graph) -> Array:
+    """A prediction on the axis of its labels: one per atom is summed where the labels are per graph (a dipole)."""
+    if name in graph.graph_fields and prediction.shape[0] != graph.graph_mask.shape[0]:
+        return graph.sum_over_atoms(prediction)
+    return prediction
 
 
 def per_atom(errors: Errors, graph: Graph) -> Errors:

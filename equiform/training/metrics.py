@@ -106,6 +106,11 @@ class _TensorBoard:
         self._writer.write_event(self._events.Event(wall_time=time.time(), **content))
 
 
+def in_millis(unit: str) -> tuple[float, str]:
+    """Factor and unit in which an error is shown: electronvolts as millielectronvolts, the size that people quote."""
+    return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
+
+
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's record; an incomplete last one (the run was killed) is left out."""
     path = Path(folder) / METRICS_FILE

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from equiform.persist.parameters import named
+from equiform.tasks.api import Task
 from equiform.training.config import TrainingConfig
 
 
@@ -27,6 +28,7 @@ def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_ep
         total_steps: Steps in the run.
 
     Source: the schedule of the published recipes (timm's cosine per epoch; OC20's per step).
+    Differs: not optax's, whose cosine begins after the warm-up and is computed in the precision of the device.
     """
     end = total_steps / steps_per_epoch if config.schedule == "epoch" else float(total_steps)
     time = epoch if config.schedule == "epoch" else step
@@ -40,23 +42,18 @@ def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_ep
     return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * min(time / end, 1)))
 
 
-def decay_mask(potential: Any, params: Any) -> Any:
-    """Which parameters decay: what `model.decay_mask()` says (True: decays), or all of them.
+def decay_mask(task: Task, params: Any) -> Any:
+    """Which parameters decay: what the model's `decay_mask()` says (True: decays).
 
     The mask is a tree with a bool in the place of each parameter; it may have more leaves than that.
 
     Raises:
         ValueError: The mask leaves a parameter out.
     """
-    model = getattr(potential, "model", potential)
-    rule: Callable[[], Any] | None = getattr(model, "decay_mask", None)
-    if rule is None:
-        return jax.tree.map(lambda _: True, params)
-    given = named(rule())
-    model_params = named(getattr(params, "model", params))
-    unsaid = [name for name in model_params if not isinstance(given.get(name), bool)]
+    given = named(task.model.decay_mask())
+    unsaid = [name for name in named(params.model) if not isinstance(given.get(name), bool)]
     if unsaid:
-        raise ValueError(f"decay_mask() of {type(model).__name__} says nothing about {', '.join(unsaid[:5])}")
+        raise ValueError(f"decay_mask() of {type(task.model).__name__} says nothing about {', '.join(unsaid[:5])}")
     values = [given.get(name.removeprefix("model."), True) for name in named(params)]
     return jax.tree.unflatten(jax.tree.structure(params), values)
 
@@ -81,14 +78,13 @@ def flattened(tree: Any) -> tuple[Float[Array, " numbers"], Callable[[Any], Any]
     return ravel_pytree(tree)
 
 
-def global_norm(gradient: Float[Array, " numbers"]) -> Float[Array, ""]:
-    """Euclidean length."""
-    return jnp.sqrt((gradient**2).sum())
-
-
-def clipped(gradient: Float[Array, " numbers"], norm: Float[Array, ""], limit: float | None) -> Float[Array, " numbers"]:
+def clipped(gradient: Float[Array, " numbers"], limit: float | None) -> Float[Array, " numbers"]:
     """The gradient, shortened to a norm of `limit` if it is longer."""
-    return gradient if limit is None else gradient * (limit / jnp.maximum(norm, limit))
+    if limit is None:
+        return gradient
+    clip = optax.clip_by_global_norm(limit)
+    updates: Any = clip.update(gradient, clip.init(gradient))[0]
+    return updates
 
 
 def ema_updated(
@@ -112,4 +108,6 @@ def ema_updated(
 
 def apply_step(params: Any, direction: Any, rate: Float[Array, ""], *, decay: float, mask: Any) -> Any:
     """AdamW: parameter ← parameter − rate · (direction + decay · parameter), the decay only where the mask is True."""
-    return jax.tree.map(lambda p, d, decays: p - rate * (d + decay * p if decays else d), params, direction, mask)
+    decayed = optax.add_decayed_weights(decay, mask)
+    updates, _ = decayed.update(direction, decayed.init(params), params)
+    return optax.apply_updates(params, jax.tree.map(lambda update: -rate * update, updates))

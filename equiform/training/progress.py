@@ -4,6 +4,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from equiform.training.metrics import in_millis
+
 
 class Reporter:
     """Says things on standard error; in a terminal it also draws a bar.
@@ -103,8 +105,6 @@ def errors_in_words(errors: dict[str, dict[str, Any]]) -> str:
     parts = []
     for name, values in errors.items():
         if values["mae"] is not None:
-            # Errors of the size that people quote: meV rather than 0.001 eV.
-            milli = values["unit"].startswith("eV")
-            value, unit = (1e3 * values["mae"], "m" + values["unit"]) if milli else (values["mae"], values["unit"])
-            parts.append(f"{name.removesuffix('_per_atom')} {value:.3g} {unit}".rstrip())
+            factor, unit = in_millis(values["unit"])
+            parts.append(f"{name.removesuffix('_per_atom')} {factor * values['mae']:.3g} {unit}".rstrip())
     return ", ".join(parts)

@@ -22,12 +22,14 @@ from equiform.errors import UserError
 from equiform.persist.modelfile import save_model
 from equiform.runtime.files import explained, to_json, write_atomically
 from equiform.runtime.versions import package_versions
-from equiform.tasks.energy import Potential
+from equiform.tasks.api import Task
 from equiform.training.checkpoint import CheckpointFolder
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 FORMAT = "equiform-run"
+FORMAT_VERSION = 2
+"""1 (0.1.0): settings have former names; its models and report are read, but it cannot be resumed."""
 ELSEWHERE = "choose another folder with -o (run.folder=…)"
 
 
@@ -46,6 +48,7 @@ class RunFolder:
         self.reference_energies = {int(z): float(e) for z, e in content["reference_energies"].items()}
         self.metadata: dict[str, Any] = dict(content["metadata"])
         self.provenance: dict[str, Any] = dict(content["provenance"])
+        self.format_version: int = content["format_version"]
 
     @classmethod
     def create(
@@ -72,7 +75,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             content = {
                 "format": FORMAT,
-                "format_version": 1,
+                "format_version": FORMAT_VERSION,
                 "provenance": provenance(),
                 "reference_energies": {str(z): float(e) for z, e in sorted((reference_energies or {}).items())},
                 "metadata": dict(metadata or {}),
@@ -114,11 +117,24 @@ class RunFolder:
             text = file.read_bytes()
         try:
             content = json.loads(text)
-            if content["format"] != FORMAT or content["format_version"] != 1:
+            if content["format"] != FORMAT or content["format_version"] not in (1, FORMAT_VERSION):
                 raise UserError(f"{file}: this version of Equiform does not know its format")
             return cls(path, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from error
+
+    def check_resumable(self) -> None:
+        """Refuse to resume a run of a version that wrote other settings and checkpoints.
+
+        Raises:
+            UserError: Names that version.
+        """
+        if self.format_version != FORMAT_VERSION:
+            version = self.provenance.get("packages", {}).get("equiform", "0.1.0")
+            raise UserError(
+                f"{self.path} was written by Equiform {version}: this version evaluates and uses its models, but cannot resume "
+                f"it; resume it with equiform=={version}, or start a new run"
+            )
 
     @property
     def recipe(self) -> str:
@@ -140,16 +156,16 @@ class RunFolder:
         """The model file of the end of the run."""
         return self.path / "last"
 
-    def save_model(self, folder: Path, potential: Potential, training: Mapping[str, Any]) -> None:
+    def save_model(self, folder: Path, task: Task, training: Mapping[str, Any]) -> None:
         """Write a model file of this run, over an earlier one.
 
         Args:
             folder: `best` or `last`.
-            potential: The model.
+            task: The model.
             training: Step, epoch and errors.
         """
         about = {**self.metadata, "training": dict(training), "provenance": self.provenance}
-        save_model(folder, potential, self.reference_energies, about, overwrite=True)
+        save_model(folder, task, self.reference_energies, about, overwrite=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

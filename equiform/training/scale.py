@@ -1,72 +1,78 @@
-"""From a model to a potential: what one unit of the model's output is worth, and what its zero is."""
+"""From a model to a task: what one unit of the model's output is worth, and what its zero is."""
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
+from equiform.models.api import Model
+from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
+from equiform.tasks.motion import Motion
+from equiform.tasks.property import Property
 from equiform.training.config import LossConfig, Normalization, TrainingConfig
 
 COHESION_STRUCTURES = 2000
 
 
-def initial_potential(model: Any, config: TrainingConfig, train: Dataset, elements: Iterable[int]) -> Potential:
-    """The potential to start training from.
+def initial_task(model: Model, config: TrainingConfig, train: Dataset, elements: Iterable[int]) -> Task:
+    """The task to start training from: what the data set's main label is, in its unit.
 
     Args:
         model: Freshly initialised.
         config: Says how the output is normalised.
-        train: Gives scale and mean where they come from data.
+        train: Gives the label, and scale and mean where they come from data.
         elements: Atomic numbers that energies can be predicted for.
 
     Raises:
-        UserError: The mean and standard deviation are asked for and cannot be found.
+        UserError: The model has no such output, or mean and standard deviation are asked for and cannot be found.
     """
-    quantity = train.quantity
-    unit = "eV" if quantity == "energy" else train.units.get(quantity, "")
-    wanted = config.normalization
-    if quantity in train[0].node_fields:  # a readout per node, in the unit of its label
-        return Potential(model, elements=tuple(sorted(elements)), quantity=quantity, unit=unit)
-    if wanted == "anchored" and quantity == "energy":
-        known = tuple(sorted(elements))
-        return Potential(model, scale=energy_scale(train), elements=known, anchored=True, cohesion=cohesion(train, known))
-    scale, shift, scales = 1.0, 0.0, {}
+    label, wanted, known = train.target, config.normalization, tuple(sorted(elements))
+    scales = tuple(sorted(wanted.readouts.items())) if isinstance(wanted, Normalization) else ()
+    try:
+        if label.axis == "atoms":
+            return Motion(model, scales=scales)
+        if wanted == "anchored" and label.name == "energy":
+            readout = model.traits.scalar
+            additive = readout is not None and readout.axis == "atoms"
+            binding = cohesion(train, known) if additive else ()
+            return Potential(model, scale=energy_scale(train), elements=known, anchored=True, cohesion=binding)
+        scale, shift = _mean_and_deviation(wanted, train)
+        if label.name == "energy":
+            return Potential(model, scale=scale, shift=shift, elements=known, scales=scales)
+        return Property(model, name=label.name, unit_name=label.unit, scale=scale, shift=shift, scales=scales)
+    except ValueError as error:
+        raise UserError(f"this model cannot learn {label.name!r}: {error}") from None
+
+
+def _mean_and_deviation(wanted: str | Normalization, train: Dataset) -> tuple[float, float]:
     if isinstance(wanted, Normalization):
-        scale, shift, scales = wanted.std, wanted.mean, wanted.readouts
-    elif wanted != "none":
-        values = train.column(quantity)
-        values = values[np.isfinite(values)]
-        if len(values) < 2 or not values.std() > 0:
-            raise UserError(
-                f"training.normalization=mean-std needs training structures whose {quantity} differs; {len(values)} have one"
-            )
-        # Unbiased, as the published codes have it.
-        scale, shift = float(values.std(ddof=1)), float(values.mean())
-    return Potential(
-        model,
-        scale=scale,
-        shift=shift,
-        elements=tuple(sorted(elements)),
-        quantity=quantity,
-        unit=unit,
-        scales=tuple(sorted(scales.items())),
-    )
+        return wanted.std, wanted.mean
+    if wanted == "none":
+        return 1.0, 0.0
+    values = train.column(train.quantity)
+    values = values[np.isfinite(values)]
+    if len(values) < 2 or not values.std() > 0:
+        raise UserError(
+            f"training.normalization=mean-std needs training structures whose {train.quantity} differs; {len(values)} have one"
+        )
+    # Unbiased, as the published codes have it.
+    return float(values.std(ddof=1)), float(values.mean())
 
 
-def loss_terms_of(config: TrainingConfig, potential: Potential) -> dict[str, LossConfig]:
+def loss_terms_of(config: TrainingConfig, task: Task) -> dict[str, LossConfig]:
     """The terms of the loss; for standardised losses each weight is divided by what its target is standardised with."""
     terms = config.losses.terms()
-    if potential.quantity != "energy":
+    if task.quantity != "energy":
         kept = {name: term for name, term in terms.items() if name not in ("energy", "forces", "stress")}
-        terms = {potential.quantity: LossConfig(), **kept}
+        terms = {task.quantity: LossConfig(), **kept}
     if not config.standardized_losses:
         return terms
-    scales: Mapping[str, float] = dict(potential.scales)
-    return {name: _rescaled(term, scales.get(name, potential.scale)) for name, term in terms.items()}
+    settings = task.settings()
+    scales: Mapping[str, float] = settings["scales"]
+    return {name: _rescaled(term, scales.get(name, settings.get("scale", 1.0))) for name, term in terms.items()}
 
 
 def _rescaled(term: LossConfig, scale: float) -> LossConfig:

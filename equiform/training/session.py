@@ -16,7 +16,7 @@ from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
 from equiform.persist.modelfile import load_weights
 from equiform.persist.parameters import with_dtype
-from equiform.tasks.energy import Potential
+from equiform.tasks.api import Task
 from equiform.training import parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
@@ -71,7 +71,7 @@ class Session:
 
     def __init__(
         self,
-        potential: Potential,
+        task: Task,
         train: Dataset,
         validation: Dataset | None,
         config: TrainingConfig,
@@ -81,17 +81,17 @@ class Session:
         self.started = time.perf_counter()
         if not len(train):
             raise UserError("there is no structure to train on")
-        self.potential, self.train, self.config = potential, train, config
+        self.task, self.train, self.config = task, train, config
         self.folder, self.reporter = run, reporter
         validation = validation if validation is not None and len(validation) else None
-        self.terms = terms_with_labels(loss_terms_of(config, potential), config, train, reporter)
-        self.step = TrainingStep(potential, config, self.terms, reporter.say)
+        self.terms = terms_with_labels(loss_terms_of(config, task), config, train, reporter)
+        self.step = TrainingStep(task, config, self.terms, reporter.say)
         self.state = self.step.initial_state()
         self.validator = None
         if validation is not None:
             size = config.evaluation_batch_size or config.batch_size
             self.validator = Validator(self.step.static, validation, self.terms, size, config.dtype)
-        self.fingerprint = fingerprint(potential, config, train, validation)
+        self.fingerprint = fingerprint(task, config, train, validation)
         self.at = Position()
         self.meter = Meter()
         self._rate = self._epochs = 0.0
@@ -180,7 +180,7 @@ class Session:
         better = math.isfinite(loss) and (at.best_loss is None or loss < at.best_loss)
         if better:
             at.best_loss, at.best_step, at.best_errors, at.stale = loss, at.step, errors, 0
-            self.folder.save_model(self.folder.best, self._potential_to_keep(), self._about())
+            self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
         else:
             at.stale += 1
         patience = self.config.early_stopping
@@ -225,20 +225,20 @@ class Session:
 
     def save_last(self) -> None:
         """Write the model file of where the run is now."""
-        self.folder.save_model(self.folder.last, self._potential_to_keep(), self._about())
+        self.folder.save_model(self.folder.last, self._task_to_keep(), self._about())
 
-    def finish(self) -> tuple[Potential, dict[str, dict[str, Any]]]:
+    def finish(self) -> tuple[Task, dict[str, dict[str, Any]]]:
         """Write the last model; the best one and its errors."""
         self.save_last()
         if self.at.best_loss is None:
             self.at.best_step = self.at.step
-            self.folder.save_model(self.folder.best, self._potential_to_keep(), self._about())
+            self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
         minutes = (time.perf_counter() - self.started) / 60
         self.reporter.say(
             f"finished after {self.at.step} steps ({minutes:.1f} minutes, {self.compilations} programs "
             f"compiled); the best model is of step {self.at.best_step}: {self.folder.best}"
         )
-        like = with_dtype(self.potential, self.step.dtype)
+        like = with_dtype(self.task, self.step.dtype)
         return load_weights(self.folder.best, like), self.at.best_errors
 
     def close(self) -> None:
@@ -280,7 +280,7 @@ class Session:
         share = self.at.step / max(self.duration.total_steps - 1, 1)
         return [_weight_at(term, share) for term in self.terms.values()]
 
-    def _potential_to_keep(self) -> Potential:
+    def _task_to_keep(self) -> Task:
         return eqx.combine(self.step.weights_to_keep(self.state), self.step.static)
 
     def _about(self) -> dict[str, Any]:
@@ -321,14 +321,13 @@ def terms_with_labels(
     return {name: wanted[name] for name in wanted if name in found}
 
 
-def fingerprint(potential: Potential, config: TrainingConfig, train: Dataset, validation: Dataset | None) -> dict[str, Any]:
+def fingerprint(task: Task, config: TrainingConfig, train: Dataset, validation: Dataset | None) -> dict[str, Any]:
     """What must be the same for a run to be resumed: settings, model, data."""
     settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
-    model = {name: getattr(potential, name, None) for name in ("scale", "shift", "anchored", "quantity")}
-    dump = getattr(getattr(potential.model, "config", None), "model_dump", None)
     return {
         "training": settings,
-        "model": {**model, "config": dump(mode="json") if dump else None},
+        "task": {"kind": task.kind, **task.settings()},
+        "model": task.model.config.model_dump(mode="json"),
         "data": {"train": _hash_of(train), "validation": _hash_of(validation)},
     }
 

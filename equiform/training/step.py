@@ -15,7 +15,7 @@ from equiform.errors import UserError
 from equiform.persist.parameters import split, with_dtype
 from equiform.runtime.compilation import compiler_options, without_garbage_collection
 from equiform.runtime.stored_programs import load_or_compile
-from equiform.tasks.energy import Potential
+from equiform.tasks.api import Task
 from equiform.training import optimizer, parallel
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
@@ -49,7 +49,7 @@ class TrainingStep:
     A step whose loss or gradient is not finite changes no weight and is noted in `state.sums["bad_step"]`.
 
     Args:
-        potential: The model; its weights are not touched.
+        task: The model; its weights are not touched.
         config: Training settings.
         terms: The terms of the loss.
         say: Told about every compilation.
@@ -57,17 +57,17 @@ class TrainingStep:
 
     def __init__(
         self,
-        potential: Potential,
+        task: Task,
         config: TrainingConfig,
         terms: Mapping[str, LossConfig],
         say: Callable[[str], None],
     ):
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
-        self._params, self.static = split(with_dtype(potential, self.dtype))
+        self._params, self.static = split(with_dtype(task, self.dtype))
         self._unflatten = optimizer.flattened(self._params)[1]
         self._adam = optimizer.adam(config)
-        self._decays = optimizer.decay_mask(potential, self._params)
+        self._decays = optimizer.decay_mask(task, self._params)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
         self._say = say
@@ -146,9 +146,8 @@ class TrainingStep:
             """Loss, means and gradient of one device's share of the batch, or of all of it."""
 
             def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
-                potential = eqx.combine(params, self.static)
-                wanted = {name: name in self.terms for name in ("forces", "stress")}
-                outputs = potential.for_training(graph, **wanted, key=key)
+                task = eqx.combine(params, self.static)
+                outputs = task.for_training(graph, self.terms, key=key)
                 terms = loss_terms(outputs, graph, self.terms)
                 means = {name: mean(Mean(term.total, everywhere(jnp.asarray(term.count)))) for name, term in terms.items()}
                 total = sum((weights[i] * value for i, value in enumerate(means.values())), jnp.zeros_like(rate))
@@ -171,8 +170,8 @@ class TrainingStep:
             shared = jax.shard_map(on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
             (loss, means), gradient = shared(state.params, graph, weights)
         gradient, unflatten = optimizer.flattened(gradient)
-        norm = optimizer.global_norm(gradient)
-        direction, moments = self._adam.update(optimizer.clipped(gradient, norm, config.clip), state.optimizer)
+        norm = jnp.linalg.norm(gradient)
+        direction, moments = self._adam.update(optimizer.clipped(gradient, config.clip), state.optimizer)
         decay = {"decay": config.weight_decay, "mask": self._decays}
         params = optimizer.apply_step(state.params, unflatten(direction), rate, **decay)
         ema = None

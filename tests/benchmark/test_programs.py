@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.benchmark.cases import new_potential, training_step, with_labels
 from equiform.benchmark.inputs import CUTOFF, make_molecules, qm9_like_sizes
+from equiform.benchmark.programs import new_potential, training_step, with_labels
 from equiform.data.pipeline.batching import capacities, plan_epoch, waste
 from equiform.data.pipeline.dataset import Dataset
 from equiform.graph import batch, to_device

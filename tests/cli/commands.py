@@ -1,7 +1,7 @@
 """Commands as people type them, and what they are given."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -9,24 +9,12 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.morse import MorsePotential
 from ase.calculators.singlepoint import SinglePointCalculator
-from pydantic import BaseModel, ConfigDict
 from typer.testing import CliRunner
 
 from equiform.cli import app
-from tests.toy import ToyModel
+from tests.toy import ToyConfig, ToyModel
 
 MORSE = {"epsilon": 1.0, "rho0": 1.8, "r0": 1.2, "rcut1": 3.0, "rcut2": 3.9}
-
-
-class ToySettings(BaseModel):
-    """The toy model with a configuration that can be saved."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["toy"] = "toy"
-    cutoff: float = 4.0
-    elements: tuple[int, ...] = (1, 6, 8)
-    num_tags: int = 0
 
 
 class Result:
@@ -67,7 +55,7 @@ def save_toy(folder: Path, elements: tuple[int, ...] = (1, 6, 8)) -> None:
     from equiform.persist.modelfile import save_model
     from equiform.tasks.energy import Potential
 
-    model = ToyModel(ToySettings(elements=elements), key=jax.random.key(0))  # type: ignore[arg-type]
+    model = ToyModel(ToyConfig(elements=elements), key=jax.random.key(0))
     save_model(folder, Potential(model), dict.fromkeys(elements, -10.0), {})
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import ase.io
 import pytest
 
-from tests.cli.commands import Result, ToySettings, structures
-from tests.toy import ToyModel
+from tests.cli.commands import Result, structures
+from tests.toy import ToyConfig, ToyModel
 
 
 @pytest.fixture(autouse=True)
 def _toy_model(monkeypatch, tmp_path):
     from equiform.models import MODELS
 
-    monkeypatch.setitem(MODELS, "toy", (ToySettings, ToyModel))
+    monkeypatch.setitem(MODELS, "toy", (ToyConfig, ToyModel))
     monkeypatch.chdir(tmp_path)
     # A terminal of that width would break the lines of usage errors.
     monkeypatch.setenv("COLUMNS", "200")
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     data = folder / "water.xyz"
     ase.io.write(data, structures(12), format="extxyz")
     before = dict(MODELS)
-    MODELS["toy"] = (ToySettings, ToyModel)
+    MODELS["toy"] = (ToyConfig, ToyModel)
     try:
         settings = ["model.name=toy", "training.epochs=3", "training.batch_size=4"]
         result = Result("train", data, *settings, "-o", folder / "run")

@@ -15,7 +15,7 @@ from equiform.jobs.particles import by_simulation
 from equiform.models import build_model
 from equiform.models.presets import preset
 from equiform.persist.modelfile import save_model
-from equiform.tasks.energy import Potential
+from equiform.tasks.motion import Motion
 from equiform.training.evaluate import Evaluation, Values
 from tests.cli.commands import Result, save_toy
 
@@ -36,7 +36,7 @@ def model(tmp_path_factory, walls):
     built = build_model(preset("linear-nbody"), key=jax.random.key(0))
     built = eqx.tree_at(jax.tree.leaves, built, [jnp.asarray([FACTORS], jnp.float64)])
     settings = {"data": {"set": "nbody-se3", "folder": str(walls)}}
-    return save_model(tmp_path_factory.mktemp("models") / "m", Potential(built, quantity="displacement"), metadata=settings)
+    return save_model(tmp_path_factory.mktemp("models") / "m", Motion(built), metadata=settings)
 
 
 def ends(samples):
@@ -85,7 +85,7 @@ def test_errors_are_printed_with_the_rules_and_where_they_were_fitted(model, wal
 
 def test_a_model_that_moves_nothing_has_errors_but_none_of_equivariance(walls, tmp_path):
     built = build_model(preset("linear-nbody"), key=jax.random.key(0))  # its numbers begin at zero
-    save_model(tmp_path / "zero", Potential(built, quantity="displacement"))
+    save_model(tmp_path / "zero", Motion(built))
     errors = json.loads(Result("evaluate", "zero", walls, "--json").out)["displacement"]
     assert errors["equivariance_error"] is None and errors["mse"] == pytest.approx(errors["still"], rel=1e-6)
     assert Result("evaluate", "zero", walls).status == 0
@@ -153,7 +153,7 @@ def test_bad_particles_are_told_in_one_line(model, walls, tmp_path):
 
 def test_a_model_of_particles_has_no_energy_and_one_of_atoms_no_particles(model, walls, tmp_path):
     ase.io.write("water.xyz", molecule("H2O"), format="extxyz")
-    expected = "this model says where simulated particles go (displacement); it has no energies and forces"
+    expected = "this is a model of the motion task: it gives displacement, velocity_change, not energies and forces"
     assert expected in Result("md", model, "water.xyz", "--steps", 1).error()
     assert expected in Result("relax", model, "water.xyz", "-o", "r.extxyz").error()
     save_toy(tmp_path / "toy")

@@ -104,7 +104,7 @@ def test_wrong_models(data, tmp_path):
     (tmp_path / "file.json").write_text("{}")
     save_toy(tmp_path / "future")
     config = tmp_path / "future" / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 99'))
+    config.write_text(config.read_text().replace('"format_version": 2', '"format_version": 99'))
     assert "version" in Result("evaluate", "future", data).error()
     for wrong in ("folder", "file.json", data):
         Result("evaluate", wrong, data).error()

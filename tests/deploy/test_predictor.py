@@ -11,6 +11,7 @@ import pytest
 
 from equiform.deploy.predictor import GrowingCapacity, Predictor
 from equiform.errors import UserError
+from equiform.models.api import AttendingModel
 from equiform.tasks.energy import Potential
 from tests.toy import ToyConfig, ToyModel
 
@@ -192,7 +193,7 @@ def test_an_anchored_potential_knows_the_elements_that_it_is_anchored_for():
         predictor.energy(ase.Atoms("C"))
 
 
-class Explaining(ToyModel):
+class Explaining(ToyModel, AttendingModel):
     def descriptors(self, graph):
         return graph.positions * 2
 

@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 from equiform.cli import app
 from equiform.jobs import demo
 from equiform.recipes.schema import shipped_data
-from tests.cli.commands import ToySettings
-from tests.toy import ToyModel
+from tests.toy import ToyConfig, ToyModel
 
 RECIPE = """\
 data:
@@ -25,7 +24,7 @@ training: {max_steps: 2, batch_size: 4}
 def small(monkeypatch, tmp_path):
     from equiform.models import MODELS
 
-    monkeypatch.setitem(MODELS, "toy", (ToySettings, ToyModel))
+    monkeypatch.setitem(MODELS, "toy", (ToyConfig, ToyModel))
     recipe = tmp_path / "small.yaml"
     recipe.write_text(RECIPE)
     monkeypatch.setattr(demo, "builtin_recipes", lambda: {"ethanol": recipe})
@@ -47,7 +46,7 @@ def test_the_demo_reports_errors_dynamics_and_missed_targets(small):
 
 
 def test_targets_are_judged_by_their_limits(monkeypatch):
-    from equiform.jobs.train import Outcome
+    from equiform.report.run_report import Outcome
 
     def judged(forces: float, drift: float, steps: int) -> list[bool]:
         errors = {"500K": {"forces": {"mae": forces, "rmse": forces, "unit": "eV/Å"}}}

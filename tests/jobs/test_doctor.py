@@ -1,5 +1,7 @@
 """The doctor's checks pass here, and each of them can fail: it is fed what it is there to find."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -51,6 +53,10 @@ def test_a_sound_potential_passes(graph):
 
 def test_a_potential_that_knows_directions_is_found(graph):
     class Directed(ToyModel):
+        @property
+        def traits(self):
+            return replace(super().traits, edges_only=False)
+
         def __call__(self, graph, *, key=None):
             return {"energy": super().__call__(graph)["energy"] + 1e-6 * graph.positions[:, 0] ** 2}
 

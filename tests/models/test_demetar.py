@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from equiform.algebra.so3.rotations import random_rotation
 from equiform.graph import Capacity, batch, fully_connected_edges, make_graph, to_device
 from equiform.models.demetar import BY_COMPONENT, DEMETAr, DEMETArConfig
 from equiform.models.presets import preset
 from equiform.report.equivariance import equivariance_error
-from equiform.testing.conformance import random_rotation
 from tests.models.test_egnn import count, dense, particles
 
 SMALL = {"channels": 16, "num_heads": 4}
@@ -178,7 +178,7 @@ def test_what_is_missing_or_contradictory_is_told():
         ("nothing to predict", {"readout": None}),
         ("must be divisible", {"channels": 10}),
         ("repeated", {"elements": (1, 1)}),
-        ("needs a velocity", {"displacement": "d", "vectors": "velocity"}),
+        ("needs a velocity", {"vector_readouts": ("d",), "vectors": "velocity"}),
         ("readout=graph needs scope=graph", {"readout": "graph"}),
         ("mask=others needs scope=graph", {"mask": "others"}),
         ("needs scope=graph", {"centre_distance": True}),

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from equiform.algebra.so3.rotations import random_rotation
 from equiform.graph import fully_connected_edges, make_graph, to_device
-from equiform.models import egnn
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.presets import preset
-from equiform.testing.conformance import random_rotation
+from equiform.runtime import policy
 
 
 def count(model):
@@ -71,11 +71,11 @@ def test_the_published_nbody_model_has_its_parameters():
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_positions_move_as_the_published_equations_say(chunked, monkeypatch):
-    monkeypatch.setattr(egnn, "CPU_CHUNK_CHANNELS", 1 if chunked else 10**9)
+    monkeypatch.setattr(policy, "current_policy", lambda: policy.ExecutionPolicy(1 if chunked else 10**9, fewest_edges=64))
     model = EGNN(preset("egnn-nbody", channels=8, num_layers=3), key=jax.random.key(1))
     # At the published initialisation positions hardly move; here they shall.
     model = eqx.tree_at(lambda m: [layer.move[1].weight for layer in m.layers], model, replace_fn=lambda w: 3e3 * w)
-    graph = particles(bodies=9)  # 72 edges; a chunk of one channel has 64
+    graph = particles(bodies=9)  # 72 edges; the smallest chunk has 64
     v, q = graph.node_fields["velocity"], graph.node_fields["charge"]
     _, x = written_out(model, graph, np.linalg.norm(v, axis=1, keepdims=True), velocity=v, charge=q)
     found = eqx.filter_jit(model)(to_device(graph, jnp.float64))["displacement"]
@@ -86,8 +86,8 @@ def test_positions_move_as_the_published_equations_say(chunked, monkeypatch):
 def test_edges_in_chunks_change_no_derivative(monkeypatch):
     model = EGNN(preset("egnn-nbody", channels=8, num_layers=2), key=jax.random.key(4))
     graph, found = to_device(particles(bodies=9), jnp.float64), []
-    for channels in (10**9, 1):
-        monkeypatch.setattr(egnn, "CPU_CHUNK_CHANNELS", channels)
+    for size in (10**9, 1):
+        monkeypatch.setattr(policy, "current_policy", lambda size=size: policy.ExecutionPolicy(size, fewest_edges=64))
         found.append(eqx.filter_jit(eqx.filter_grad(lambda model: (model(graph)["displacement"] ** 2).sum()))(model))
     for one, other in zip(*(jax.tree.leaves(eqx.filter(each, eqx.is_array)) for each in found), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12 * float(jnp.abs(one).max()))
@@ -129,7 +129,7 @@ def test_what_is_missing_or_contradictory_is_told():
         model(to_device(graph, jnp.float64))
     with pytest.raises(ValueError, match="nothing to predict"):
         EGNNConfig(elements=(1,), readout=None)
-    with pytest.raises(ValueError, match="needs a displacement"):
+    with pytest.raises(ValueError, match="needs vector_readouts"):
         EGNNConfig(elements=(1,), velocity="velocity")
     with pytest.raises(ValueError, match="repeated"):
         EGNNConfig(elements=(1, 1))

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from equiform.algebra.so3.rotations import random_rotation
 from equiform.graph import to_device
 from equiform.models.equiformer import Equiformer
 from equiform.models.presets import preset
-from equiform.testing.conformance import random_rotation
 from tests.models.test_egnn import particles
 
 TINY = {

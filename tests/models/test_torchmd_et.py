@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from equiform.graph import batch, make_graph, to_device
-from equiform.models import torchmd_et
 from equiform.models.presets import preset
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.neighbors import neighbor_list
+from equiform.runtime import policy
 from equiform.tasks.energy import Potential
-from equiform.testing.conformance import check
+from equiform.tasks.property import Property
+from equiform.testing import check
 
 PACKAGE = dict(np.load(Path(__file__).parents[1] / "references" / "torchmd_et.npz"))
 SIZES = {"elements": tuple(range(10)), "cutoff": 3.5, "num_layers": 2, "channels": 16, "num_heads": 4, "num_basis": 8}
@@ -85,7 +86,7 @@ def graph(copies=1):
 @pytest.mark.parametrize("kind", READOUTS)
 @pytest.mark.parametrize("mark", ["paper", "cut"])
 def test_outputs_and_gradients_are_those_of_the_package(kind, mark):
-    extra = {"vector_readout": "vector"} if kind == "vector" else {}
+    extra = {"vector_readouts": ("vector",)} if kind == "vector" else {}
     config = TorchMDETConfig(**SIZES, vector_cutoff=mark == "cut", vector_norm="plain", readout=READOUTS[kind], **extra)
     model, at = from_package(TorchMDET(config, key=jax.random.key(0)), kind), graph()
     if kind == "vector":
@@ -96,7 +97,9 @@ def test_outputs_and_gradients_are_those_of_the_package(kind, mark):
         return
 
     def total(positions):
-        values = at.sum_over_atoms(model(at.replace(positions=positions))["energy"])
+        readout = config.traits.outputs[0]
+        values = model(at.replace(positions=positions))[readout.name]
+        values = at.sum_over_atoms(values) if readout.axis == "atoms" else values
         return values.sum(), values
 
     gradient, values = jax.jit(jax.grad(total, has_aux=True))(at.positions)
@@ -112,15 +115,15 @@ def test_edges_in_chunks_change_nothing(monkeypatch):
     arrays, static = eqx.partition(Potential(TorchMDET(config, key=jax.random.key(0))), eqx.is_inexact_array)
 
     def loss(arrays):
-        result = eqx.combine(arrays, static).for_training(at, forces=True)
+        result = eqx.combine(arrays, static).for_training(at, ("energy", "forces"))
         return (result["energy"] ** 2).sum() + (result["forces"] ** 2).sum(), result["energy"]
 
     found = []
-    for channels in (1e9, 1):
-        monkeypatch.setattr(torchmd_et, "CPU_CHUNK_CHANNELS", int(channels))
+    for size in (10**9, 1):
+        monkeypatch.setattr(policy, "current_policy", lambda size=size: policy.ExecutionPolicy(size, fewest_edges=64))
         found.append(jax.jit(jax.grad(lambda arrays: loss(arrays), has_aux=True))(arrays))
-        chunks = static.model.edges(at).chunk
-        assert chunks is None if channels > 1 else chunks <= 64 < at.senders.shape[0]
+        chunks = static.model.edges(at).geometry.chunk
+        assert chunks is None if size > 1 else chunks <= 64 < at.senders.shape[0]
     for one, other in zip(*(jax.tree.leaves(both) for both in found), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-11 * float(jnp.abs(one).max()))
 
@@ -152,21 +155,10 @@ def test_without_the_vector_cutoff_the_energy_jumps():
 def test_readouts_that_are_no_energies_are_sound_functions_of_the_structure(readout):
     """They have a centre and no cutoff, and a length has a kink: the other checks ask for what they cannot give."""
     model = TorchMDET(TorchMDETConfig(**SIZES | {"elements": (1, 6, 8)}, readout=readout), key=jax.random.key(2))
-    potential = Potential(model)
-    names = [
-        "invariant_under_rotations",
-        "invariant_under_reflections",
-        "invariant_under_translations",
-        "batches_are_independent",
-    ]
-    names += [
-        "equivariant_under_permutations",
-        "forces_are_the_gradient",
-        "padding_changes_nothing",
-        "degenerate_edges_are_finite",
-    ]
-    for name in names:
-        check(name, potential)
+    task = Property(model, name=readout)
+    names = ["symmetries_are_as_declared", "permutations_are_as_declared", "outputs_are_as_declared"]
+    for name in [*names, "batches_are_independent", "padding_changes_nothing", "coinciding_nodes_are_finite"]:
+        check(name, task)
 
 
 def test_a_configuration_that_cannot_be_is_refused():

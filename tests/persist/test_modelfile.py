@@ -13,12 +13,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from equiform.errors import UserError
+from equiform.models import build_model
+from equiform.models.presets import preset
 from equiform.persist import modelfile
 from equiform.persist.modelfile import load_model, load_weights, save_model
 from equiform.persist.parameters import named, split, with_dtype
 from equiform.runtime.files import checksum
 from equiform.tasks.energy import Potential
-from tests.toy import ToyModel
+from equiform.tasks.motion import Motion
+from equiform.tasks.property import Property
 from tests.training.toys import Learner, LearnerConfig, register
 
 REFERENCE = {1: -13.587222780835477, 8: -2041.8396277138045}
@@ -60,13 +63,13 @@ def test_every_bit_comes_back(tmp_path: Path, dtype: str) -> None:
     before = eqx.tree_at(lambda p: p.model.bias, before, odd)
     save_model(tmp_path / "model", before, REFERENCE, {"step": 3})
     loaded = load_model(tmp_path / "model")
-    old, new = named(split(before)[0]), named(split(loaded.potential)[0])
+    old, new = named(split(before)[0]), named(split(loaded.task)[0])
     assert old.keys() == new.keys()
     for name, leaf in old.items():
         assert new[name].dtype == leaf.dtype == jnp.dtype(dtype)
         assert np.asarray(new[name]).tobytes() == np.asarray(leaf).tobytes()
-    assert jax.tree.structure(before) == jax.tree.structure(loaded.potential)
-    assert (loaded.potential.scale, loaded.potential.shift) == (before.scale, before.shift)
+    assert jax.tree.structure(before) == jax.tree.structure(loaded.task)
+    assert (loaded.task.scale, loaded.task.shift) == (before.scale, before.shift)
     assert loaded.reference_energies == REFERENCE
     assert loaded.metadata == {"step": 3}
 
@@ -85,7 +88,7 @@ def test_a_float64_model_loads_where_64_bits_are_off(tmp_path: Path) -> None:
     save_model(tmp_path / "model", potential("float64"))
     with jax.enable_x64(False):
         loaded = load_model(tmp_path / "model")
-    assert loaded.potential.model.out.dtype == np.float64
+    assert loaded.task.model.out.dtype == np.float64
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
@@ -166,7 +169,7 @@ def _flip(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Any, str]] = {
-    "newer version": (lambda f: rewrite(f, format_version=2), "format version is 2"),
+    "newer version": (lambda f: rewrite(f, format_version=3), "format version is 3"),
     "no version": (lambda f: rewrite(f, format_version=None), "format version is None"),
     "other JSON": (lambda f: rewrite(f, format="something"), "not the configuration of an Equiform model"),
     "not JSON": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
@@ -178,7 +181,9 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "one bit flipped": (_flip, "checksum"),
     "unknown model": (lambda f: rewrite(f, model={"name": "pony"}), "architecture 'pony'"),
     "unknown field": (lambda f: rewrite(f, model={"name": "learner", "hair": 1}), "damaged: .*hair"),
-    "no potential": (lambda f: rewrite(f, potential={}), "damaged: KeyError: 'scale'"),
+    "no task": (lambda f: rewrite(f, task={}), "damaged: KeyError: 'kind'"),
+    "unknown task": (lambda f: rewrite(f, task={"kind": "taste"}), "task is 'taste'; .* knows energy, property, motion"),
+    "no scale": (lambda f: rewrite(f, task={"kind": "energy"}), "damaged: KeyError: 'scale'"),
     "bad energies": (lambda f: rewrite(f, reference_energies={"H": 1}), "damaged"),
     "missing tensor": (
         lambda f: rewrite_weights(f, lambda w: {k: w[k] for k in w if k != "out"}),
@@ -221,11 +226,33 @@ def test_weights_into_an_existing_potential(saved: Path) -> None:
         load_weights(saved, other)
 
 
-def test_a_model_without_a_config_type_cannot_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="must be a pydantic model"):
-        save_model(tmp_path / "model", Potential(ToyModel()))
-
-
 def test_nothing_is_pickled(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "weights.safetensors"]
     assert json.loads((saved / "config.json").read_text())["units"]["stress"] == "eV/Å³"
+
+
+VERSION_1 = {"scale": 2.0, "shift": 0.5, "elements": [1, 6, 8], "anchored": False, "cohesion": [], "scales": {}}
+
+
+def test_a_model_file_of_the_first_version_is_read(saved: Path, tmp_path: Path) -> None:
+    rewrite(saved, format_version=1, potential={**VERSION_1, "quantity": "energy", "unit": "eV"}, task=None)
+    task = load_model(saved).task
+    assert isinstance(task, Potential) and (task.scale, task.shift, task.elements) == (2.0, 0.5, (1, 6, 8))
+    rewrite(saved, potential={**VERSION_1, "quantity": "alpha", "unit": "a0³"})
+    task = load_model(saved).task
+    assert isinstance(task, Property) and (task.quantity, task.unit, task.scale, task.shift) == ("alpha", "a0³", 2.0, 0.5)
+
+
+def test_former_names_of_settings_are_read(tmp_path: Path) -> None:
+    model = build_model(preset("egnn-nbody", channels=4, num_layers=1), key=jax.random.key(0))
+    folder = save_model(tmp_path / "nbody", Motion(model))
+    now = json.loads((folder / "config.json").read_text())["model"]
+    former = {name: value for name, value in now.items() if name != "vector_readouts"} | {"displacement": "displacement"}
+    rewrite(folder, format_version=1, model=former, potential={**VERSION_1, "quantity": "displacement", "unit": ""}, task=None)
+    task = load_model(folder).task
+    assert isinstance(task, Motion) and task.model.config == model.config
+    baseline = build_model(preset("deep-sets-nbody", channels=4, num_layers=1), key=jax.random.key(0))
+    folder = save_model(tmp_path / "baseline", Motion(baseline))
+    former = json.loads((folder / "config.json").read_text())["model"] | {"cutoff": 1000.0}
+    rewrite(folder, format_version=1, model=former, potential={**VERSION_1, "quantity": "displacement", "unit": ""}, task=None)
+    assert load_model(folder).task.model.config == baseline.config

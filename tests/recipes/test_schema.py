@@ -237,3 +237,26 @@ def test_files_that_are_no_recipes_are_refused(tmp_path):
     assert "mapping of sections" in error_of(write(tmp_path, "- a\n- b\n"))
     assert "refers to itself" in error_of(write(tmp_path, "data: &a [*a]\n"))
     assert "data is missing" in error_of(write(tmp_path, "")) or "data.train" in error_of(write(tmp_path, ""))
+
+
+def test_a_width_scales_the_preset_and_is_not_stored_beside_what_it_made():
+    wide = model_config(ModelChoice(preset="tiny", width=2), elements=(1, 8), preset_if_auto=None)
+    assert wide.irreps == "64x0e+32x1e+16x2e"
+    assert model_config(ModelChoice(preset="tiny", width=1), (1, 8), None) == model_config(
+        ModelChoice(preset="tiny"), (1, 8), None
+    )
+    given = model_config(ModelChoice(name="egnn", width=0.5, num_layers=2), elements=(1,), preset_if_auto=None)
+    assert (given.channels, given.num_layers) == (64, 2)
+    effective = ModelChoice(**wide.model_dump(mode="json"))
+    assert effective.width is None
+    assert model_config(effective, elements=(1, 8), preset_if_auto=None) == wide
+
+
+def test_a_width_that_cannot_be_is_told_with_its_place():
+    none = error_of(None, "data.train=a.xyz", "model.width=0")
+    assert none.startswith("'model.width=0': model.width should be greater than 0")
+    little = error_of(None, "data.train=a.xyz", "model.width=.01")
+    assert "'model.width=.01': model.width=0.01: a width of 0.01 leaves" in little
+    assert "did you mean 'width'" in error_of(None, "data.train=a.xyz", "model.widht=2")
+    scaled = ("model.name=egnn", "model.channels=32", "model.width=2")
+    assert "model.width=2 has nothing to scale: channels are given too" in error_of(None, "data.train=a.xyz", *scaled)

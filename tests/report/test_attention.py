@@ -3,7 +3,9 @@
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,12 +14,24 @@ from ase import Atoms
 from equiform.data.sets.structures import some_structures
 from equiform.errors import UserError
 from equiform.graph import Graph
+from equiform.models.api import AttendingModel, all_decay
 from equiform.neighbors import graph_from_atoms
 from equiform.report.attention import as_dict, bonded, collect_attention, overall, write_analysis
 
 
-class Attentive:
+class Attentive(AttendingModel):
     """Block 1 spreads evenly; block 2 attends to oxygen only (head 1) and evenly (head 2)."""
+
+    config: Any = eqx.field(static=True, default=None)
+
+    def __call__(self, graph: Graph, *, key=None):
+        raise NotImplementedError
+
+    def decay_mask(self):
+        return all_decay(self)
+
+    def descriptors(self, graph: Graph):
+        raise NotImplementedError
 
     def attention(self, graph: Graph):
         degree = jnp.zeros(graph.species.shape[0]).at[graph.receivers].add(graph.edge_mask.astype(jnp.float64))
@@ -29,7 +43,7 @@ class Attentive:
 
 
 def predictor():
-    found = SimpleNamespace(cutoff=5.0, dtype="float64", potential=SimpleNamespace(model=Attentive()))
+    found = SimpleNamespace(cutoff=5.0, dtype="float64", task=SimpleNamespace(model=Attentive()))
     found.graph = lambda atoms, index=None: graph_from_atoms(atoms, 5.0)
     found.precision = nullcontext
     return found

@@ -10,13 +10,15 @@ import pytest
 
 from equiform.data.sets import catalogue
 from equiform.errors import UserError
+from equiform.fields import find_field
+from equiform.models.api import E3, ENERGY, Model, Traits, all_decay
 from equiform.persist.modelfile import LoadedModel
 from equiform.report.relaxation import _best_step, compare_relaxations
 from equiform.tasks.energy import Potential
-from tests.data.test_oc20 import relaxation
+from tests.data.sets.test_oc20 import relaxation
 
 
-class Oracle(eqx.Module):
+class Oracle(Model):
     """Gives a share of the label that it is judged by."""
 
     share: Any
@@ -26,9 +28,13 @@ class Oracle(eqx.Module):
         truth = jnp.nan_to_num(graph.node_fields["displacement"])
         return {"energy": jnp.zeros_like(truth[:, 0]), "displacement": self.share * truth}
 
+    def decay_mask(self):
+        return all_decay(self)
+
 
 def loaded(folder, share, **changes):
-    config = SimpleNamespace(cutoff=5.0, vector_readout="displacement", **changes)
+    traits = Traits(E3, (ENERGY, find_field("displacement", "atoms")), cutoff=5.0)
+    config = SimpleNamespace(traits=traits, **changes)
     data = {"set": "oc20-is2re", "split": "systems", "folder": str(folder)}
     return LoadedModel(Potential(Oracle(jnp.asarray(share), config)), {}, {"data": data})
 
@@ -83,6 +89,6 @@ def test_other_models_are_refused(folder):
     other.metadata["data"]["split"] = "published"
     with pytest.raises(UserError, match="was not trained on relaxations divided by system"):
         compare_relaxations(other)
-    other.potential.model.config.vector_readout = None
+    other.task.model.config.traits = Traits(E3, (ENERGY,), cutoff=5.0)
     with pytest.raises(UserError, match="has no displacement readout"):
         compare_relaxations(other)

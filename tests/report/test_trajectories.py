@@ -28,7 +28,7 @@ def test_predictions_are_drawn_with_their_own_simulation(tmp_path, monkeypatch):
     data = SimpleNamespace(tests={"test": Dataset(source, 5.0)})
     assert run_report._trajectories(data, {"test": Evaluation({}, {"displacement": values})}, tmp_path / "a.png") is not None
     np.testing.assert_array_equal(drawn["predicted"], true)
-    assert run_report._trajectories(SimpleNamespace(tests={"test": []}), {"test": None}, tmp_path) is None
+    assert run_report._trajectories(SimpleNamespace(tests={"test": Dataset([], 5.0)}), {"test": None}, tmp_path) is None
 
 
 def test_the_picture_is_written(tmp_path):

@@ -47,3 +47,11 @@ def test_a_relative_cache_home_is_ignored(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert user_cache_folder().is_absolute()
     assert default_folder().is_relative_to(user_cache_folder())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder is another one elsewhere")
+def test_the_users_cache_folder_is_that_of_the_xdg_standard(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_folder() == tmp_path
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert user_cache_folder() == Path.home() / ".cache"

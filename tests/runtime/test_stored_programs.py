@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.benchmark.cases import training_step, with_labels
 from equiform.benchmark.inputs import make_molecules
 from equiform.benchmark.measure import fresh_cache
+from equiform.benchmark.programs import training_step, with_labels
 from equiform.graph import batch, to_device
 from equiform.models import build_model
 from equiform.models.egnn import EGNNConfig

@@ -34,7 +34,7 @@ def main() -> None:
         config = TrainingConfig.model_validate(settings)
         result = fit(learner(), molecules(31), molecules(8, seed=1), config, run, progress=False)
         record = [line for line in read_metrics(folder) if line["kind"] == "train"]
-        leaves = named(split(result.potential)[0])
+        leaves = named(split(result.task)[0])
         results[devices] = {
             "losses": [line["loss"] for line in record],
             "gradient_norms": [line["gradient_norm"] for line in record],

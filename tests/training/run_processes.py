@@ -60,7 +60,7 @@ def main() -> int:
         return getattr(error, "exit_code", 1)
     if parallel.is_first():
         record = [line for line in read_metrics(arguments.folder) if line["kind"] == "train"]
-        weights = {name: np.asarray(leaf).ravel().tolist() for name, leaf in named(split(result.potential)[0]).items()}
+        weights = {name: np.asarray(leaf).ravel().tolist() for name, leaf in named(split(result.task)[0]).items()}
         print(json.dumps({"losses": [line["loss"] for line in record], "weights": weights}))
     return 0
 

@@ -66,7 +66,7 @@ def test_the_error_of_the_total_energy_counts_every_structure_once() -> None:
 def test_values_are_beside_their_labels() -> None:
     dataset = data()
     values = evaluate_with_values(learner(), dataset, batch_size=3, dtype="float64").values
-    assert list(values) == ["energy_per_atom", "forces"]
+    assert list(values) == ["energy_per_atom", "forces", "dipole"]
     energy = values["energy_per_atom"]
     assert sorted(energy.structure) == [0, 1, 2, 3, 4, 5, 6, 8]
     for row, index in enumerate(energy.structure):

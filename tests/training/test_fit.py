@@ -47,10 +47,10 @@ def test_it_learns_and_the_model_file_is_the_best_model(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "run" / "best")
     assert loaded.reference_energies == {1: -13.6}
     assert loaded.metadata["training"]["step"] == result.best_step
-    for name, leaf in named(split(loaded.potential)[0]).items():
-        assert (np.asarray(leaf) == np.asarray(named(split(result.potential)[0])[name])).all()
+    for name, leaf in named(split(loaded.task)[0]).items():
+        assert (np.asarray(leaf) == np.asarray(named(split(result.task)[0])[name])).all()
     # The error that was reported is the error of the file.
-    again = evaluate(loaded.potential, molecules(8, seed=1), batch_size=8)
+    again = evaluate(loaded.task, molecules(8, seed=1), batch_size=8)
     np.testing.assert_allclose(again["forces"]["mae"], result.errors["forces"]["mae"], rtol=1e-4)
     record = read_metrics(tmp_path / "run")
     losses = [line["loss"] for line in record if line["kind"] == "validation"]
@@ -105,7 +105,7 @@ def test_the_steps_are_those_of_adam_and_the_mean_is_what_is_saved(tmp_path: Pat
     run = RunFolder.create(tmp_path / "run")
     fit(learner(), molecules(6), None, flat, run, progress=False)
     params, mean = adam_by_hand(7, 3e-3, ema or 0.5)
-    have = named(split(load_model(run.last).potential)[0])
+    have = named(split(load_model(run.last).task)[0])
     for name, expected in named(params if ema is None else mean).items():
         np.testing.assert_allclose(have[name], expected, rtol=1e-9, atol=1e-12)
 
@@ -114,7 +114,7 @@ def test_without_validation_the_last_model_is_the_best(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run")
     result = fit(learner(), molecules(8), None, TrainingConfig(max_steps=3), run, progress=False)
     assert (result.best_step, result.best_loss) == (3, None)
-    best, last = (named(split(load_model(path).potential)[0]) for path in (run.best, run.last))
+    best, last = (named(split(load_model(path).task)[0]) for path in (run.best, run.last))
     assert all((best[name] == last[name]).all() for name in best)
 
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
         resumed(molecules(32), learner(), learning_rate=0.1)
     with pytest.raises(UserError, match=r"data\.train was"):
         resumed(molecules(32, seed=5), learner())
-    with pytest.raises(UserError, match=r"model\.config\.width was 8 and is 4"):
+    with pytest.raises(UserError, match=r"model\.width was 8 and is 4"):
         resumed(molecules(32), learner(width=4))
 
 
@@ -297,6 +297,6 @@ def test_a_time_budget_fixes_the_number_of_steps(tmp_path: Path, capsys: pytest.
 def test_dropout_is_on_in_training_only(tmp_path: Path) -> None:
     quiet = train(tmp_path / "quiet", max_steps=3)
     noisy = train(tmp_path / "noisy", max_steps=3, potential=learner(dropout=0.5))
-    assert (np.asarray(quiet.potential.model.out) != np.asarray(noisy.potential.model.out)).any()
-    again = evaluate(noisy.potential, molecules(8, seed=1), batch_size=8)
+    assert (np.asarray(quiet.task.model.out) != np.asarray(noisy.task.model.out)).any()
+    again = evaluate(noisy.task, molecules(8, seed=1), batch_size=8)
     np.testing.assert_allclose(again["forces"]["mae"], noisy.errors["forces"]["mae"], rtol=1e-4)

@@ -15,15 +15,17 @@ from equiform.data.sets.config import SetConfig
 from equiform.data.sets.nbody_prepare import prepare_nbody
 from equiform.data.sets.nbody_samples import NBodySamples, make_set
 from equiform.errors import UserError
+from equiform.fields import Field
 from equiform.graph import to_device
 from equiform.models import build_model
 from equiform.models.presets import preset
 from equiform.persist.modelfile import load_model
 from equiform.tasks.energy import Potential
+from equiform.tasks.motion import Motion
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import evaluate
-from equiform.training.scale import initial_potential
+from equiform.training.scale import initial_task
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +51,21 @@ def test_a_recipe_trains_validates_and_reports(folder, tmp_path):
     assert f"equiform analyze trajectory {tmp_path / 'run'}" in ended.stdout
     errors = json.loads((tmp_path / "run" / "errors.json").read_text())
     assert set(errors["test"]) == {"displacement"} and errors["test"]["displacement"]["count"] == 20 * 15
-    loaded = load_model(tmp_path / "run" / "best").potential
-    assert (loaded.quantity, loaded.anchored, loaded.scale) == ("displacement", False, 1.0)
+    loaded = load_model(tmp_path / "run" / "best").task
+    assert isinstance(loaded, Motion) and loaded.quantity == "displacement" and loaded.scales == ()
     data = prepare_nbody(SetConfig(set="nbody-egnn", folder=str(folder)), 5.0)
     again = evaluate(loaded, data.tests["test"])["displacement"]
     np.testing.assert_allclose(again["rmse"], errors["test"]["displacement"]["rmse"], rtol=1e-4)
-    fresh = initial_potential(build_model(loaded.model.config, key=jax.random.key(0)), TrainingConfig(), data.train, (0,))
+    fresh = initial_task(build_model(loaded.model.config, key=jax.random.key(0)), TrainingConfig(), data.train, (0,))
     assert again["rmse"] < 0.8 * evaluate(fresh, data.tests["test"])["displacement"]["rmse"]
 
 
 def test_a_model_without_energy_gives_its_vectors_and_no_forces(folder):
     graph = to_device(NBodySamples.read(folder / "test.npz")[0], jnp.float64)
-    potential = Potential(build_model(preset("egnn-nbody", channels=4), key=jax.random.key(0)), quantity="displacement")
-    assert set(eqx.filter_jit(potential)(graph, forces=False)) == {"displacement"}
-    with pytest.raises(ValueError, match="no energy, so no forces; it gives displacement"):
-        potential(graph)
+    model = build_model(preset("egnn-nbody", channels=4), key=jax.random.key(0))
+    assert set(eqx.filter_jit(Motion(model).predict)(graph, ())) == {"displacement"}
+    with pytest.raises(ValueError, match="gives no energy, so it is no potential; it gives displacement"):
+        Potential(model)
 
 
 def test_another_start_is_trained_on_in_every_epoch(tmp_path):
@@ -82,7 +84,7 @@ def test_a_missing_set_is_made_where_the_data_are(tmp_path, monkeypatch):
     data = prepare_nbody(SetConfig(set="nbody-demetar", train_size=5, test_size=7), 5.0)
     assert (tmp_path / "nbody-demetar" / "train.npz").is_file()
     assert (len(data.train), len(data.validation), len(data.tests["test"])) == (5, 2000, 7)
-    assert data.elements == (0,) and data.train.units == {"displacement": "", "velocity_change": ""}
+    assert data.elements == (0,) and data.train.target == Field("displacement", "atoms", "polar")
 
 
 def test_mistakes_are_told(folder):

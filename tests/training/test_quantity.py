@@ -10,14 +10,16 @@ import equiform.models
 from equiform.data.pipeline.dataset import Dataset
 from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
+from equiform.fields import Field
 from equiform.graph import fully_connected_edges, make_graph
 from equiform.persist.modelfile import load_model
 from equiform.tasks.energy import Potential
+from equiform.tasks.property import Property
 from equiform.training.config import LossConfig, Losses, Normalization, TrainingConfig
 from equiform.training.evaluate import evaluate
 from equiform.training.fit import fit
 from equiform.training.run_folder import RunFolder
-from equiform.training.scale import initial_potential, loss_terms_of
+from equiform.training.scale import initial_task, loss_terms_of
 from tests.training.toys import Learner, LearnerConfig
 
 
@@ -36,7 +38,7 @@ def dataset(count, seed=0):
         make_graph(positions, [8, 1, 1], senders, receivers, graph_fields={"alpha": alpha})
         for positions, alpha in structures(count, seed)
     ]
-    return Dataset(graphs, 4.0, units={"alpha": "a0³"}, quantity="alpha")
+    return Dataset(graphs, 4.0, fields=[Field("alpha", "graphs", "invariant", "a0³")], quantity="alpha")
 
 
 def model():
@@ -48,17 +50,17 @@ STANDARD = TrainingConfig(normalization="mean-std", standardized_losses=True, dt
 
 def test_mean_and_std_are_those_of_the_training_structures():
     train = dataset(30)
-    potential = initial_potential(model(), STANDARD, train, (1, 8))
+    task = initial_task(model(), STANDARD, train, (1, 8))
     values = np.array([alpha for _, alpha in structures(30)])
-    assert potential.shift == pytest.approx(values.mean()) and potential.scale == pytest.approx(values.std(ddof=1))
-    assert (potential.quantity, potential.unit, potential.anchored) == ("alpha", "a0³", False)
-    none = initial_potential(model(), STANDARD.model_copy(update={"normalization": "none"}), train, (1, 8))
+    assert task.shift == pytest.approx(values.mean()) and task.scale == pytest.approx(values.std(ddof=1))
+    assert isinstance(task, Property) and (task.quantity, task.unit) == ("alpha", "a0³")
+    none = initial_task(model(), STANDARD.model_copy(update={"normalization": "none"}), train, (1, 8))
     assert (none.scale, none.shift) == (1.0, 0.0)
     given = Normalization(mean=-1.5, std=2.0, readouts={"displacement": 0.5})
-    chosen = initial_potential(model(), STANDARD.model_copy(update={"normalization": given}), train, (1, 8))
+    chosen = initial_task(model(), STANDARD.model_copy(update={"normalization": given}), train, (1, 8))
     assert (chosen.scale, chosen.shift, chosen.scales) == (2.0, -1.5, (("displacement", 0.5),))
     with pytest.raises(UserError, match="needs training structures whose alpha differs; 1 have one"):
-        initial_potential(model(), STANDARD, dataset(1), (1, 8))
+        initial_task(model(), STANDARD, dataset(1), (1, 8))
 
 
 def test_standardised_losses_are_of_standardised_errors():
@@ -78,20 +80,20 @@ def test_it_is_learnt_judged_saved_and_predicted(tmp_path, monkeypatch):
     monkeypatch.setitem(equiform.models.MODELS, "learner", (LearnerConfig, Learner))
     train, held = dataset(64), dataset(16, seed=1)
     config = STANDARD.model_copy(update={"max_steps": 250, "batch_size": 16, "learning_rate": 1e-2, "ema": None})
-    potential = initial_potential(model(), config, train, (1, 8))
-    before = evaluate(potential, held, dtype="float64")
-    result = fit(potential, train, held, config, RunFolder.create(tmp_path / "run"), progress=False)
-    after = evaluate(result.potential, held, dtype="float64")
+    task = initial_task(model(), config, train, (1, 8))
+    before = evaluate(task, held, dtype="float64")
+    result = fit(task, train, held, config, RunFolder.create(tmp_path / "run"), progress=False)
+    after = evaluate(result.task, held, dtype="float64")
     assert after["alpha"]["unit"] == result.errors["alpha"]["unit"] == "a0³" and set(after) == {"alpha"}
     assert after["alpha"]["mae"] < 0.2 * before["alpha"]["mae"]
-    loaded = load_model(tmp_path / "run" / "best").potential
-    assert (loaded.quantity, loaded.unit, loaded.scale) == ("alpha", "a0³", potential.scale)
+    loaded = load_model(tmp_path / "run" / "best").task
+    assert (loaded.quantity, loaded.unit, loaded.scale) == ("alpha", "a0³", task.scale)
     predictor = Predictor(loaded, dtype="float64")
     atoms = [Atoms("OH2", positions) for positions, _ in structures(16, seed=1)]
     predicted = predictor.scalars(atoms, batch_size=5)
     errors = np.abs(np.array(predicted) - [alpha for _, alpha in structures(16, seed=1)])
     assert errors.mean() == pytest.approx(after["alpha"]["mae"], rel=1e-9)
-    with pytest.raises(UserError, match=r"gives alpha \(a0³\) of a structure, not energies"):
+    with pytest.raises(UserError, match=r"it gives alpha \(a0³\), dipole \(e Å\), not energies"):
         predictor.predict(atoms)
 
 

@@ -8,25 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
-from pydantic import BaseModel, ConfigDict
 
 import equiform.models
 from equiform.data.pipeline.dataset import Dataset
+from equiform.fields import Field, find_field
 from equiform.graph import Graph, fully_connected_edges, make_graph
+from equiform.models.api import E3, ENERGY, Model, ModelConfig, Traits
 from equiform.tasks.energy import Potential
 
 
-class LearnerConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class LearnerConfig(ModelConfig):
     name: str = "learner"
     cutoff: float = 4.0
     elements: tuple[int, ...] = (1, 6, 8)
     width: int = 8
     dropout: float = 0.0
 
+    @property
+    def traits(self) -> Traits:
+        dipole = find_field("dipole", "graphs")
+        outputs = (ENERGY, Field("dipole", "atoms", "polar", dipole.unit))
+        return Traits(E3, outputs, elements=self.elements, cutoff=self.cutoff, edges_only=True)
 
-class Learner(eqx.Module):
+
+class Learner(Model):
     """e_i = Σ_j (1 − (r/r_c)²)³ · f(r), f a two-layer network; a vector per atom in the same way."""
 
     embedding: Array

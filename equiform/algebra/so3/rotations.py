@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from equiform.algebra.so3.clebsch_gordan import wigner_3j
+from equiform.edges import safe_unit
 
 
 def spherical_harmonics(
@@ -42,17 +43,6 @@ def spherical_harmonics(
         matrix = jnp.asarray((factor * table).reshape(-1, 2 * l + 3), vectors.dtype)
         harmonics.append(pairs.reshape(*pairs.shape[:-2], -1) @ matrix)
     return harmonics
-
-
-def safe_unit(
-    vectors: Float[Array, "*batch 3"],
-) -> tuple[Float[Array, "*batch 3"], Float[Array, "*batch"], Bool[Array, "*batch"]]:
-    """Unit vectors, lengths, and whether the length is non-zero; zero vectors give zeros with zero derivatives."""
-    square = (vectors**2).sum(-1)
-    nonzero = square > 0
-    length = jnp.sqrt(jnp.where(nonzero, square, 1))
-    unit = jnp.where(nonzero[..., None], vectors / length[..., None], 0)
-    return unit, jnp.where(nonzero, length, 0), nonzero
 
 
 def wigner_d(l_max: int, rotations: Float[Array, "*batch 3 3"]) -> list[Float[Array, "*batch _ _"]]:
@@ -95,6 +85,23 @@ def rotation_to_pole(unit: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3
         [-sign * k * x * z, -z, sign * (1 - k * z * z)],
     ]
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def random_rotations(count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 3 3"]:
+    """Uniform (Haar) rotations: unit quaternions with a uniform direction in four dimensions."""
+    q = rng.normal(size=(count, 4))
+    w, x, y, z = (q / np.sqrt((q**2).sum(axis=1, keepdims=True))).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def random_rotation(seed: int) -> Float[np.ndarray, "3 3"]:
+    """One of `random_rotations`: a pure function of the seed."""
+    return random_rotations(1, np.random.default_rng(seed))[0]
 
 
 class Directions(eqx.Module):

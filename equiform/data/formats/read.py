@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from equiform.data.formats.labels import LabelKeys, find_labels, read_labels
+from equiform.data.formats.nbody import is_nbody_file
 from equiform.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,16 +65,10 @@ def _files(path: "str | Path | Sequence[str | Path]") -> list[tuple[Path, str | 
         raise UserError(f"{file}: no such file (working directory: {Path.cwd()})")
     if file.is_dir():
         raise UserError(f"{file} is a folder; name a file, or a pattern such as {file / '*.xyz'}")
-    if file.suffix == ".npz" and _holds_particles(file):
+    if file.suffix == ".npz" and is_nbody_file(file):
         hint = f"train a model of particles with: equiform train nbody-egnn data.folder={file.parent}"
         raise UserError(f"{file} holds simulated particles, not structures of atoms; {hint}")
     return [(file, part)]
-
-
-def _holds_particles(file: Path) -> bool:
-    from equiform.data.sets.nbody_samples import is_nbody_file
-
-    return is_nbody_file(file)
 
 
 def _read_file(file: Path, index: str | int, skip: bool, warnings: list[str] | None) -> "list[ase.Atoms]":

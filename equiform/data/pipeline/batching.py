@@ -5,12 +5,11 @@ seed and the epoch. Structures are shuffled and dealt in windows of some thirty 
 largest remaining structure goes to the batch with the least work so far, and a few swaps mend what still
 overflows. So nearly all batches have `batch_size` structures and nearly equal work, and one capacity serves
 them all; it depends on the sizes alone, not on seed or epoch. Where sizes differ too much for that (batches
-of one or two), structures are divided by size into a few groups with a capacity each; with a budget the
-number per batch varies.
+of one or two), structures are divided by size into a few groups with a capacity each; a budget of edges makes
+more batches of fewer structures.
 """
 
 import functools
-import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +17,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equiform.errors import UserError
-from equiform.graph import Capacity, Graph, batch
+from equiform.graph import Capacity
+
+EDGE_BUDGET = 20_000
+"""Edges of a batch that is only evaluated, unless a single structure has more: what fits into the memory of a small machine."""
 
 _WINDOW = 32  # batches that are balanced against each other
 _TOLERATED_WASTE = 0.10  # more than this and structures are grouped by size
@@ -45,8 +47,7 @@ def plan_epoch(
     num_atoms: Int[np.ndarray, "structures"],
     num_edges: Int[np.ndarray, "structures"],
     *,
-    batch_size: int | None = None,
-    atom_budget: int | None = None,
+    batch_size: int,
     edge_budget: int | None = None,
     seed: int = 0,
     epoch: int = 0,
@@ -57,36 +58,28 @@ def plan_epoch(
     Args:
         num_atoms: Atoms of each structure.
         num_edges: Edges of each structure.
-        batch_size: Structures per batch; the number of batches is the same in every epoch.
-        atom_budget: Most atoms of a batch, instead of or besides a batch size.
+        batch_size: Most structures of a batch; the number of batches is the same in every epoch.
         edge_budget: Most edges of a batch.
         seed: Seed.
         epoch: Counts epochs; each has its own shuffle.
         shuffle: False gives the same batches whatever the seed and epoch (for evaluation).
 
     Raises:
-        UserError: Neither a batch size nor a budget is given, one is not positive, or a structure is larger
-            than the budget; the message names the budget that is needed.
+        UserError: The batch size or the budget is not positive, or a structure is larger than the budget; the message
+            names the budget that is needed.
     """
-    for name, value in (
-        ("batch_size", batch_size),
-        ("atom_budget", atom_budget),
-        ("edge_budget", edge_budget),
-    ):
+    for name, value in (("batch_size", batch_size), ("edge_budget", edge_budget)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    if batch_size is None and atom_budget is None and edge_budget is None:
-        raise UserError("give batch_size, atom_budget or edge_budget")
     sizes = np.stack([np.asarray(num_atoms, np.int64), np.asarray(num_edges, np.int64)], axis=1)
     if len(sizes) == 0:
         return []
-    budget = np.array([atom_budget or np.inf, edge_budget or np.inf], float)
-    _check_budget(sizes, budget)
+    if edge_budget is not None:
+        _check_budget(sizes, edge_budget)
     rng = np.random.default_rng([seed, epoch, 2] if shuffle else 3)
     plan = []
-    for group, capacity, count, equal in _groups(sizes.tobytes(), batch_size, *budget.tolist()):
-        most = None if equal else capacity.graphs
-        for hand in _deal(sizes[group], count, most, np.array(capacity[:2]), rng):
+    for group, capacity, count in _groups(sizes.tobytes(), batch_size, float(edge_budget or np.inf)):
+        for hand in _deal(sizes[group], count, np.array(capacity[:2]), rng):
             indices = group[hand[hand >= 0]]
             atoms, edges = (int(total) for total in sizes[indices].sum(axis=0))
             # A batch that no swap could mend is padded by itself: rare, costs a compilation, never wrong.
@@ -115,48 +108,35 @@ def capacities(plan: Sequence[PlannedBatch]) -> list[Capacity]:
     return sorted({planned.capacity for planned in plan}, reverse=True)
 
 
-def collate(dataset: Sequence[Graph], planned: PlannedBatch) -> Graph:
-    """The batch as one padded host graph."""
-    return batch([dataset[k] for k in planned.indices], planned.capacity)
-
-
-def _check_budget(sizes: Int[np.ndarray, "structures 2"], budget: Float[np.ndarray, "2"]) -> None:
-    too_large = np.flatnonzero((sizes > budget).any(axis=1))
+def _check_budget(sizes: Int[np.ndarray, "structures 2"], budget: int) -> None:
+    too_large = np.flatnonzero(sizes[:, 1] > budget)
     if len(too_large):
-        worst = too_large[np.argmax((sizes[too_large] / budget).max(axis=1))]
+        worst = too_large[np.argmax(sizes[too_large, 1])]
         atoms, edges = sizes[worst]
-        limits = [f"{int(b)} {n}" for b, n in zip(budget, ("atoms", "edges")) if np.isfinite(b)]
-        needed = sizes[too_large].max(axis=0)
         raise UserError(
-            f"{len(too_large)} structures are larger than the budget of {' and '.join(limits)}; the largest, "
-            f"structure {worst}, has {atoms} atoms and {edges} edges: atom_budget={needed[0]} and "
-            f"edge_budget={needed[1]} would do"
+            f"{len(too_large)} structures are larger than the budget of {budget} edges; the largest, structure {worst}, has "
+            f"{atoms} atoms and {edges} edges: edge_budget={edges} would do"
         )
 
 
 class _Group(NamedTuple):
-    """Structures of like size, the capacity of their batches, how many, and whether all hold equally many."""
+    """Structures of like size, the capacity of their batches, and how many."""
 
     members: Int[np.ndarray, "members"]
     capacity: Capacity
     num_batches: int
-    equal: bool
 
 
 @functools.lru_cache(maxsize=8)
-def _groups(packed_sizes: bytes, batch_size: int | None, atom_budget: float, edge_budget: float) -> list[_Group]:
+def _groups(packed_sizes: bytes, batch_size: int, edge_budget: float) -> list[_Group]:
     """What batches are dealt from; depends on the sizes only, so that every epoch has the same capacities."""
     sizes = np.frombuffer(packed_sizes, np.int64).reshape(-1, 2)
-    budget = np.array([atom_budget, edge_budget])
-    everything = np.arange(len(sizes))
-    if batch_size is None:
-        return [_fit_uneven(everything, sizes, budget)]
-    best = [_fit_equal(everything, sizes, batch_size, budget)]
+    best = [_fit(np.arange(len(sizes)), sizes, batch_size, edge_budget)]
     least, fewest = _padding(best, sizes), best[0].num_batches
     for count in range(2, _MOST_GROUPS + 1):
         if least <= _TOLERATED_WASTE:
             break
-        groups = [_fit_equal(members, sizes, batch_size, budget) for members in _by_size(sizes, count)]
+        groups = [_fit(members, sizes, batch_size, edge_budget) for members in _by_size(sizes, count)]
         if sum(group.num_batches for group in groups) > 1.1 * fewest:
             break  # half-empty batches of small groups would cost more than they save
         wasted = _padding(groups, sizes)
@@ -172,92 +152,59 @@ def _padding(groups: Sequence[_Group], sizes: Int[np.ndarray, "structures 2"]) -
     return float((1 - real / np.maximum(padded, 1))[real > 0].max(initial=0.0))
 
 
-def _fit_equal(
+def _fit(
     members: Int[np.ndarray, "members"],
     all_sizes: Int[np.ndarray, "structures 2"],
     batch_size: int,
-    budget: Float[np.ndarray, "2"],
+    edge_budget: float,
 ) -> _Group:
     """Batches of equally many structures, and the capacity that (nearly) every deal fits."""
     sizes = all_sizes[members]
     count = -(-len(sizes) // batch_size)
     while True:
         per_batch = -(-len(sizes) // count)
-        largest = _largest_load(sizes, count, None)
+        largest = _largest_load(sizes, count)
         # A little above the mean, so that swaps can mend whatever another shuffle brings.
         if count > 1:
             margin = 1.01 * sizes.sum(axis=0) / count
             largest = np.maximum(largest, np.minimum(margin, sizes.max(axis=0) * per_batch))
-        if (largest <= budget).all() or count == len(sizes):
+        if largest[1] <= edge_budget or count == len(sizes):
             break
         count = min(len(sizes), count + max(1, count // 50))
-    return _Group(members, _capacity(largest, budget, per_batch), count, True)
+    atoms, edges = (max(_rounded(int(np.ceil(n))), 1) for n in largest)
+    return _Group(members, Capacity(atoms, int(min(edges, edge_budget)), per_batch), count)
 
 
-def _fit_uneven(
-    members: Int[np.ndarray, "members"],
-    all_sizes: Int[np.ndarray, "structures 2"],
-    budget: Float[np.ndarray, "2"],
-) -> _Group:
-    """Batches filled up to a budget, with as many structures as it takes."""
-    sizes = all_sizes[members]
-    total = sizes.sum(axis=0)
-    count = min(max(int(np.ceil((total / budget).max() * 1.02)), 1), len(sizes))
-    while True:
-        mean = -(-len(sizes) // count)
-        slots = max(min(3 * mean, len(sizes)), mean + 1)
-        largest = _largest_load(sizes, count, slots)
-        if (largest <= budget).all() or count == len(sizes):
-            break
-        count = min(len(sizes), count + max(1, count // 50))
-    return _Group(members, _capacity(np.maximum(largest, 1.01 * total / count), budget, slots), count, False)
-
-
-def _largest_load(sizes: Int[np.ndarray, "structures 2"], count: int, most: int | None) -> Float[np.ndarray, "2"]:
+def _largest_load(sizes: Int[np.ndarray, "structures 2"], count: int) -> Float[np.ndarray, "2"]:
     """The most atoms and edges of a batch in a few trial deals."""
     if count == len(sizes):
         return sizes.max(axis=0).astype(float)
     padded = np.concatenate([sizes, np.zeros((1, 2), np.int64)])
-    loads = [padded[_deal(sizes, count, most, None, np.random.default_rng([4, trial]))].sum(axis=1) for trial in range(3)]
+    loads = [padded[_deal(sizes, count, None, np.random.default_rng([4, trial]))].sum(axis=1) for trial in range(3)]
     return np.concatenate(loads).max(axis=0).astype(float)
-
-
-def _capacity(largest: Float[np.ndarray, "2"], budget: Float[np.ndarray, "2"], graphs: int) -> Capacity:
-    atoms, edges = (int(min(_rounded(int(np.ceil(n))), b)) for n, b in zip(largest, budget))
-    return Capacity(max(atoms, 1), max(edges, 1), graphs)
 
 
 def _deal(
     sizes: Int[np.ndarray, "structures 2"],
     count: int,
-    most: int | None,
     capacity: Int[np.ndarray, "2"] | None,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "batches slots"]:
     """Deal structures to `count` batches of nearly equal work, within the capacity where possible.
 
-    All batches hold equally many (or one less) if `most` is None, and up to `most` otherwise; an empty slot
-    is −1.
+    All batches hold equally many or one less; an empty slot is −1.
     """
     work = (sizes / np.maximum(sizes.mean(axis=0), 1e-9)).sum(axis=1)
     order = rng.permutation(len(sizes))
     hands = []
-    if most is None:
-        per_batch = -(-len(sizes) // count)
-        # Blanks (−1, no work) fill up, so that all batches have per_batch members or one less.
-        slots, work = _spread_blanks(order, count, per_batch), np.append(work, 0.0)
-        full = count // _WINDOW
-        head = full * _WINDOW * per_batch
-        for cards in (slots[:head].reshape(full, _WINDOW * per_batch), slots[head:].reshape(1, -1)):
-            if cards.size:
-                hands.append(_deal_layers(cards, work, per_batch))
-    else:
-        starts = np.append(np.arange(0, count, _WINDOW), count)
-        ends = np.round(starts / count * len(order)).astype(int)
-        for k, width in enumerate(np.diff(starts)):
-            cards = order[ends[k] : ends[k + 1]]
-            cards = cards[np.argsort(-work[cards], kind="stable")]
-            hands.append(_deal_greedily(cards, work, int(width), most))
+    per_batch = -(-len(sizes) // count)
+    # Blanks (−1, no work) fill up, so that all batches have per_batch members or one less.
+    slots, work = _spread_blanks(order, count, per_batch), np.append(work, 0.0)
+    full = count // _WINDOW
+    head = full * _WINDOW * per_batch
+    for cards in (slots[:head].reshape(full, _WINDOW * per_batch), slots[head:].reshape(1, -1)):
+        if cards.size:
+            hands.append(_deal_layers(cards, work, per_batch))
     dealt = np.concatenate(hands)
     if capacity is not None:
         _mend(dealt, sizes, capacity)
@@ -279,20 +226,6 @@ def _deal_layers(
         hand[rows, least, layer] = layers[:, layer]
         load[rows, least] += work[layers[:, layer]]
     return hand.reshape(-1, per_batch)
-
-
-def _deal_greedily(
-    cards: Int[np.ndarray, "cards"], work: Float[np.ndarray, "structures"], width: int, most: int
-) -> Int[np.ndarray, "batches slots"]:
-    """Each card to the batch with least work that has a slot left."""
-    hand = np.full((width, most), -1, np.int64)
-    heap = [(0.0, number, 0) for number in range(width)]
-    for card in cards:
-        load, number, held = heapq.heappop(heap)
-        hand[number, held] = card
-        if held + 1 < most:
-            heapq.heappush(heap, (load + float(work[card]), number, held + 1))
-    return hand
 
 
 def _spread_blanks(order: Int[np.ndarray, "structures"], count: int, per_batch: int) -> Int[np.ndarray, "slots"]:

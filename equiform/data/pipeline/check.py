@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from equiform.data.formats.labels import LabelKeys, read_labels
+from equiform.edges import shortest_edge
 from equiform.errors import UserError
-from equiform.neighbors import Labels, neighbor_list
+from equiform.neighbors import OVERLAP, Labels, neighbor_list
 
 if TYPE_CHECKING:
     import ase
-
-# Nuclei nearer than this are a broken structure, whatever the elements; no code gives them a meaningful energy.
-COINCIDENT = 0.1
 
 
 def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
@@ -35,12 +33,11 @@ def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
     except UserError as error:
         return str(error)
     vectors = atoms.positions[senders] + shifts @ atoms.cell.array - atoms.positions[receivers]
-    near = np.flatnonzero((vectors**2).sum(axis=1) < COINCIDENT**2)
-    if len(near):
-        i, j = int(receivers[near[0]]), int(senders[near[0]])
+    edge, length = shortest_edge(vectors)
+    if length < OVERLAP:
+        i, j = int(receivers[edge]), int(senders[edge])
         pair = f"atoms {i} and {j}" if i != j else f"atom {i} and its image"
-        length = np.linalg.norm(vectors[near[0]])
-        return f"{pair} overlap: {length:.3g} Å apart (less than {COINCIDENT} Å)"
+        return f"{pair} overlap: {length:.3g} Å apart (less than {OVERLAP} Å)"
     return None
 
 

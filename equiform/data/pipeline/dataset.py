@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from jaxtyping import Float, Int
 
-from equiform.data.formats.labels import LabelKeys
-from equiform.data.pipeline.check import usable_structures
 from equiform.data.pipeline.source import GraphSource
 from equiform.errors import UserError
+from equiform.fields import Axis, Field, declarations, find_field
 from equiform.graph import Graph
 from equiform.neighbors import Labels, graph_from_atoms
 
@@ -28,21 +27,21 @@ class Dataset(Sequence[Graph]):
     def __init__(
         self,
         graphs: Sequence[Graph],
-        cutoff: float,
+        cutoff: float | None,
         *,
-        units: Mapping[str, str] | None = None,
+        fields: Sequence[Field] = (),
         quantity: str = "energy",
     ):
         """What a source builds when it is asked for is not kept.
 
         Args:
             graphs: The structures.
-            cutoff: Å.
-            units: Units of labels other than energy, forces and stress, by name.
-            quantity: The label per structure that a model's scalar readout is to give.
+            cutoff: Å; None: every node sees every other one.
+            fields: Declarations of fields that are not among the common ones (`equiform.fields.DECLARED`), or differ.
+            quantity: The main label: what a model is to learn.
         """
         self._graphs = graphs if isinstance(graphs, GraphSource) else list(graphs)
-        self.cutoff, self.units, self.quantity = cutoff, dict(units or {}), quantity
+        self.cutoff, self.fields, self.quantity = cutoff, tuple(fields), quantity
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -53,8 +52,24 @@ class Dataset(Sequence[Graph]):
     def __getitem__(self, index: slice) -> "Dataset": ...
     def __getitem__(self, index: int | slice) -> "Graph | Dataset":
         if isinstance(index, slice):
-            return Dataset(self._graphs[index], self.cutoff, units=self.units, quantity=self.quantity)
+            return Dataset(self._graphs[index], self.cutoff, fields=self.fields, quantity=self.quantity)
         return self._graphs[index]
+
+    @property
+    def declared(self) -> Mapping[tuple[Axis, str], Field]:
+        """Declarations of all fields that the structures may have."""
+        return declarations(*self.fields)
+
+    @property
+    def target(self) -> Field:
+        """The declaration of the main label.
+
+        Raises:
+            UserError: Nobody declared it.
+        """
+        declared = self.declared
+        axis: Axis = "graphs" if ("graphs", self.quantity) in declared else "atoms"
+        return find_field(self.quantity, axis, declared)
 
     @property
     def source(self) -> GraphSource | None:
@@ -104,11 +119,6 @@ class Dataset(Sequence[Graph]):
             return self._graphs.elements
         return tuple(sorted({int(z) for graph in self._graphs for z in np.unique(graph.species)}))
 
-    @property
-    def mean_num_neighbors(self) -> float:
-        """Edges per atom, the mean over all atoms."""
-        return float(self.num_edges.sum() / max(self.num_atoms.sum(), 1))
-
     @cached_property
     def energy(self) -> Float[np.ndarray, "structures"]:
         """Interaction energies, eV; NaN where not given."""
@@ -136,29 +146,9 @@ class Dataset(Sequence[Graph]):
         return np.concatenate([getattr(graph, kind)[name] for graph in self._graphs])
 
     @property
-    def has_energy(self) -> bool:
-        """Whether any structure has an energy."""
-        return bool(np.isfinite(self.energy).any())
-
-    @property
-    def has_forces(self) -> bool:
-        """Whether any structure has forces."""
-        return bool(np.isfinite(self._forces).any())
-
-    @property
     def has_stress(self) -> bool:
         """Whether any structure has a stress."""
         return bool(np.isfinite(self._stress).any())
-
-    @property
-    def energy_mean(self) -> float:
-        """Mean interaction energy of a structure, eV; NaN without energies."""
-        return _mean(self.energy)
-
-    @property
-    def energy_per_atom_mean(self) -> float:
-        """Mean over structures of interaction energy per atom, eV; NaN without energies."""
-        return _mean(self.energy / np.maximum(self.num_atoms, 1))
 
     @property
     def energy_rms(self) -> float:
@@ -167,52 +157,9 @@ class Dataset(Sequence[Graph]):
         return float(np.sqrt(_mean((per_atom - _mean(per_atom)) ** 2)))
 
     @property
-    def energy_std(self) -> float:
-        """Standard deviation of the interaction energy of a structure, eV; NaN without energies."""
-        return float(np.sqrt(_mean((self.energy - self.energy_mean) ** 2)))
-
-    @property
     def forces_rms(self) -> float:
         """Root mean square of the force components, eV/Å; NaN without forces."""
         return float(np.sqrt(_mean(self._forces**2)))
-
-    @property
-    def stress_rms(self) -> float:
-        """Root mean square of the stress components, eV/Å³; NaN without stresses."""
-        return float(np.sqrt(_mean(self._stress**2)))
-
-
-def build_dataset(
-    structures: "Sequence[ase.Atoms]",
-    keys: LabelKeys,
-    cutoff: float,
-    reference_energies: Mapping[int, float],
-    *,
-    skip_invalid: bool = False,
-    name: str = "data",
-    warnings: list[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Read labels, check structures, subtract reference energies in float64, and build neighbour lists.
-
-    Args:
-        structures: The structures, as read.
-        keys: Where the labels are.
-        cutoff: Å.
-        reference_energies: eV by atomic number; an empty mapping subtracts nothing.
-        skip_invalid: Leave out structures that cannot be used instead of raising.
-        name: What the structures are called in messages.
-        warnings: Collects what was left out.
-        progress: Called with (structures done, structures in all).
-
-    Raises:
-        UserError: A structure cannot be used (the message says which and why), or holds an element that has
-            no reference energy.
-    """
-    usable, labels = usable_structures(
-        structures, keys, name=name, skip_invalid=skip_invalid, warnings=[] if warnings is None else warnings
-    )
-    return dataset_from_labels(usable, labels, cutoff, reference_energies, progress=progress)
 
 
 def dataset_from_labels(

@@ -1,7 +1,6 @@
-"""From a `DataConfig` to data sets ready for training."""
+"""From files of structures, as a `DataConfig` names them, to data sets ready for training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,38 +11,15 @@ from equiform.data.formats.labels import LabelKeys, find_labels, named_values
 from equiform.data.formats.read import read_structures
 from equiform.data.pipeline.check import usable_structures
 from equiform.data.pipeline.dataset import Dataset, dataset_from_labels
-from equiform.data.pipeline.inspect import DataReport, inspect_labelled, leaked
+from equiform.data.pipeline.inspect import inspect_labelled, leaked
+from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.pipeline.reference_energies import find_reference_energies, is_isolated_atom
 from equiform.data.pipeline.split import split_indices
-from equiform.data.sets.config import SetConfig
 from equiform.errors import UserError
 from equiform.neighbors import Labels
 
 if TYPE_CHECKING:
     import ase
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Everything that training needs of the data.
-
-    Attributes:
-        train: To train on; isolated atoms are not among them (they are the reference energies).
-        validation: Held out during training; may be empty.
-        tests: Evaluated after training, by name.
-        elements: Atomic numbers in `train`, ascending.
-        reference_energies: eV by atomic number; empty if none are subtracted.
-        report: What was found, and what the user ought to check.
-        keys: Where the labels were found.
-    """
-
-    train: Dataset
-    validation: Dataset
-    tests: dict[str, Dataset]
-    elements: tuple[int, ...]
-    reference_energies: dict[int, float]
-    report: DataReport
-    keys: LabelKeys
 
 
 class _Part:
@@ -56,23 +32,17 @@ class _Part:
         return _Part([self.structures[k] for k in indices], [self.labels[k] for k in indices])
 
 
-def prepare(
-    config: DataConfig | SetConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None
-) -> PreparedData:
-    """Read, check, split, subtract reference energies, and build neighbour lists; or open a benchmark's store.
+def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None) -> PreparedData:
+    """Read, check, split, subtract reference energies, and build neighbour lists.
 
     Args:
         config: Where the data are and how to read them.
-        cutoff: Å.
+        cutoff: Å; None: that of a model without one, for simulated particles only.
         progress: Called with (structures done, structures in all) while neighbour lists are built.
 
     Raises:
         UserError: Anything about the data that makes training impossible or wrong.
     """
-    if isinstance(config, SetConfig):
-        from equiform.data.sets.prepare import prepare_set
-
-        return prepare_set(config, cutoff, progress=progress)
     warnings: list[str] = []
     whole, keys = _read(config.train, config, None, warnings)
     warnings += keys.warnings

@@ -1,29 +1,19 @@
-"""Structures in other orientations: positions, cells and every field of vectors or matrices turn together.
+"""Structures in other orientations: positions, cells and every field rotate together, each as it is declared.
 
 For models that are not equivariant, which learn from it what the others know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from equiform.algebra.so3.rotations import random_rotations
+from equiform.fields import DECLARED, Axis, Field, find_field, transformed
 from equiform.graph import AnyArray, Graph
 
 _STREAM = 7
 """Keeps these random numbers apart from others with the same seed."""
-
-
-def random_rotations(count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 3 3"]:
-    """Uniform (Haar) rotations: unit quaternions with a uniform direction in four dimensions."""
-    q = rng.normal(size=(count, 4))
-    w, x, y, z = (q / np.sqrt((q**2).sum(axis=1, keepdims=True))).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)
 
 
 def drawn_rotations(indices: Sequence[int] | np.ndarray, seed: int, epoch: int) -> Float[np.ndarray, "structures 3 3"]:
@@ -32,28 +22,30 @@ def drawn_rotations(indices: Sequence[int] | np.ndarray, seed: int, epoch: int) 
     return np.concatenate(draws)
 
 
-def rotated(graph: Graph, rotations: Float[np.ndarray, "graphs 3 3"]) -> Graph:
-    """A host graph with each of its structures turned about the origin.
-
-    Fields with three real numbers per row turn as vectors (velocities, forces, a dipole), those with 3 × 3 as matrices
-    (stress); all others stay as they are.
+def rotated(
+    graph: Graph,
+    rotations: Float[np.ndarray, "graphs 3 3"],
+    declared: Mapping[tuple[Axis, str], Field] = DECLARED,
+) -> Graph:
+    """A host graph with each of its structures rotated (or reflected) about the origin, every field as it is declared.
 
     Args:
         graph: The structures.
-        rotations: A rotation matrix for each.
+        rotations: An element of O(3) for each.
+        declared: Declarations of the fields.
+
+    Raises:
+        UserError: The graph has a field that nobody declared.
     """
     of_nodes = rotations[np.asarray(graph.graph_index)]
 
-    def turned(value: AnyArray, by: np.ndarray) -> AnyArray:
-        value = np.asarray(value)
-        if not np.issubdtype(value.dtype, np.floating) or value.ndim < 2 or value.shape[1:] not in ((3,), (3, 3)):
-            return value
-        out = np.einsum("aij,aj->ai", by, value) if value.ndim == 2 else np.einsum("aij,ajk,alk->ail", by, value, by)
-        return out.astype(value.dtype)
+    def changed(fields: Mapping[str, AnyArray], axis: Axis, by: np.ndarray) -> dict[str, AnyArray]:
+        return {name: transformed(find_field(name, axis, declared), np.asarray(v), by) for name, v in fields.items()}
 
+    positions = np.asarray(graph.positions)
     return graph.replace(
-        positions=turned(graph.positions, of_nodes),
+        positions=np.einsum("aij,aj->ai", of_nodes, positions).astype(positions.dtype),
         cell=np.einsum("gij,gcj->gci", rotations, np.asarray(graph.cell)),
-        node_fields={name: turned(value, of_nodes) for name, value in graph.node_fields.items()},
-        graph_fields={name: turned(value, rotations) for name, value in graph.graph_fields.items()},
+        node_fields=changed(graph.node_fields, "atoms", of_nodes),
+        graph_fields=changed(graph.graph_fields, "graphs", rotations),
     )

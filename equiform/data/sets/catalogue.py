@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from equiform.data.sets import md17, oc20, qm9
 from equiform.data.sets.fetch import RemoteFile, download
 from equiform.data.store.files import Store
-from equiform.errors import UserError
-from equiform.recipes.errors import suggest
+from equiform.errors import UserError, suggest
 from equiform.runtime.cache import user_cache_folder
 
 Progress = Callable[[int, int], None]

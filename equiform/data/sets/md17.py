@@ -14,8 +14,7 @@ import numpy as np
 
 from equiform.data.formats.units import KCAL_MOL
 from equiform.data.store.files import Field, StoreWriter
-from equiform.errors import UserError
-from equiform.recipes.errors import suggest
+from equiform.errors import UserError, suggest
 
 MOLECULES = ("aspirin", "benzene", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil")
 """The eight molecules of the tables."""

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from equiform.data.pipeline.rotate import random_rotations
+from equiform.algebra.so3.rotations import random_rotations
 
 TIME_STEP = 0.001
 MAX_FORCE = 0.1 / TIME_STEP

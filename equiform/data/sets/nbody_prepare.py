@@ -9,27 +9,25 @@ from typing import NamedTuple
 import numpy as np
 
 from equiform.data.formats.labels import LabelKeys
+from equiform.data.formats.nbody import is_nbody_file
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.inspect import DataReport
-from equiform.data.pipeline.prepare import PreparedData
+from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.sets import nbody
 from equiform.data.sets.catalogue import ENVIRONMENT, cache_folder
 from equiform.data.sets.config import SetConfig
 from equiform.data.sets.nbody_samples import (
+    FIELDS,
     LABELS,
     SETS,
     SPLITS,
     NBodySamples,
     find_set,
-    is_nbody_file,
     linear_baseline,
     make_set,
 )
-from equiform.errors import UserError
-from equiform.recipes.errors import suggest
+from equiform.errors import UserError, suggest
 from equiform.runtime.files import explained
-
-QUANTITY = LABELS[0]
 
 
 def nbody_folder(name: str, folder: str | Path | None = None) -> Path:
@@ -40,7 +38,9 @@ def nbody_folder(name: str, folder: str | Path | None = None) -> Path:
     return (Path(given) if given else cache_folder()) / name
 
 
-def prepare_nbody(config: SetConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None) -> PreparedData:
+def prepare_nbody(
+    config: SetConfig, cutoff: float | None, *, progress: Callable[[int, int], None] | None = None
+) -> PreparedData:
     """Read the three splits of an N-body set; one that is not there is made first.
 
     Args:
@@ -68,9 +68,7 @@ def prepare_nbody(config: SetConfig, cutoff: float, *, progress: Callable[[int, 
         ("to beat", f"mean squared error {baseline['linear']:.4g} of x + {baseline['time']:.3g} v on the test split"),
         ("to beat", f"mean squared error {baseline['still']:.4g} of standing still"),
     )
-    parts = {
-        split: Dataset(part, cutoff, units=dict.fromkeys(LABELS, ""), quantity=QUANTITY) for split, part in samples.items()
-    }
+    parts = {split: Dataset(part, cutoff, fields=FIELDS, quantity=LABELS[0]) for split, part in samples.items()}
     return PreparedData(
         train=parts["train"],
         validation=parts["validation"],

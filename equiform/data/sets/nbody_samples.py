@@ -9,7 +9,6 @@ as labels the vectors `displacement` and `velocity_change` from the input to the
 the error of the target position.
 """
 
-import difflib
 import io
 import json
 import zipfile
@@ -22,13 +21,17 @@ from jaxtyping import Float, Int
 
 from equiform.data.pipeline.source import GraphSource
 from equiform.data.sets import nbody
-from equiform.errors import UserError
+from equiform.errors import UserError, suggest
+from equiform.fields import Field
 from equiform.graph import Graph, fully_connected_edges, make_graph
 from equiform.runtime.files import explained, write_atomically
+from equiform.tasks.motion import VECTORS
 
 FORMAT, FORMAT_VERSION = "equiform-nbody", 1
 SPLITS = ("train", "validation", "test")
-LABELS = ("displacement", "velocity_change")
+LABELS = VECTORS
+FIELDS = (*(Field(name, "atoms", "polar") for name in ("velocity", *LABELS)), Field("charge", "atoms", "invariant"))
+"""Simulated particles have no units."""
 
 Start = int | Literal["random", "spread"]
 
@@ -185,9 +188,7 @@ def find_set(name: str) -> NBodySet:
         UserError: There is no such set.
     """
     if name not in SETS:
-        near = difflib.get_close_matches(name, SETS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"there is no N-body set {name!r}{hint} (there are: {', '.join(SETS)})")
+        raise UserError(f"there is no N-body set {name!r}{suggest(name, SETS)} (there are: {', '.join(SETS)})")
     return SETS[name]
 
 
@@ -204,15 +205,6 @@ def write_nbody(path: Path, trajectories: nbody.Trajectories, metadata: Mapping[
     with explained(f"cannot write {path}", "free some space or choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
-
-
-def is_nbody_file(path: str | Path) -> bool:
-    """Whether a file is one of these: an `.npz` with the arrays and metadata of an N-body set."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {"positions.npy", "velocities.npy", "charges.npy", "metadata.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 class NBodySamples(GraphSource):

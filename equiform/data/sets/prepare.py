@@ -9,7 +9,7 @@ from equiform.data.formats.labels import LabelKeys
 from equiform.data.formats.units import HARTREE, KCAL_MOL
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.inspect import DataReport
-from equiform.data.pipeline.prepare import PreparedData
+from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.sets import oc20, protocols, qm9
 from equiform.data.sets.catalogue import check_name, open_store
 from equiform.data.sets.config import SetConfig
@@ -19,6 +19,7 @@ from equiform.data.store.files import Store
 from equiform.data.store.graphs import Noise, StoredGraphs
 from equiform.data.store.neighborhood import Neighborhood, oc20_neighborhood
 from equiform.errors import UserError
+from equiform.fields import Field
 
 _MOST_STORED_EDGES = 500_000_000
 _QM9_SIZES, _MD17_SIZES = (110_000, 10_000), (950, 50)
@@ -26,12 +27,12 @@ _QM9_SIZES, _MD17_SIZES = (110_000, 10_000), (950, 50)
 Progress = Callable[[int, int], None]
 
 
-def prepare_set(config: SetConfig, cutoff: float, *, progress: Progress | None = None) -> PreparedData:
+def prepare_set(config: SetConfig, cutoff: float | None, *, progress: Progress | None = None) -> PreparedData:
     """Open the store of a data set, divide it as published, and attach the labels.
 
     Args:
         config: Which set, target and split.
-        cutoff: Å.
+        cutoff: Å; None: that of a model without one, for simulated particles only.
         progress: Told (structures done, structures in all) while something is made that is kept.
 
     Raises:
@@ -40,6 +41,8 @@ def prepare_set(config: SetConfig, cutoff: float, *, progress: Progress | None =
     _check_keys(config)
     if config.set.startswith("nbody-"):
         return prepare_nbody(config, cutoff, progress=progress)
+    if cutoff is None:
+        raise UserError(f"this model has no cutoff: it is for simulated particles (nbody-…), not for {config.set}")
     if config.set == "qm9":
         return _qm9(config, cutoff, progress)
     if config.set in ("md17", "rmd17"):
@@ -120,7 +123,7 @@ def _qm9(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepare
 
     def part(rows: np.ndarray) -> Dataset:
         graphs = StoredGraphs(store, rows, edges, graph_labels={target.name: values[rows]})
-        return Dataset(graphs, cutoff, units={target.name: target.unit}, quantity=target.name)
+        return Dataset(graphs, cutoff, fields=[Field(target.name, "graphs", "invariant", target.unit)], quantity=target.name)
 
     facts = [
         ("data", f"QM9, {len(store):,} molecules, {store.path}"),
@@ -171,7 +174,7 @@ def _oc20(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepar
             node_values=labels,
             noise=noise,
         )
-        return Dataset(stored, cutoff, units={"displacement": "Å"} if related else {})
+        return Dataset(stored, cutoff)
 
     if config.split == "systems":
         store = open_store("oc20-is2re", oc20.SAMPLE, config.folder, progress=progress)

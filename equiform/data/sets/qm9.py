@@ -17,8 +17,7 @@ import numpy as np
 
 from equiform.data.formats.units import HARTREE
 from equiform.data.store.files import Field, StoreWriter
-from equiform.errors import UserError
-from equiform.recipes.errors import suggest
+from equiform.errors import UserError, suggest
 from equiform.runtime.files import explained
 
 ARCHIVE, EXCLUDED, ATOMREF = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt", "atomref.txt"

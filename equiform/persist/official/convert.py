@@ -92,8 +92,7 @@ def export(model_path: str | Path, output: str | Path) -> None:
     """
     from equiform.persist.modelfile import load_model
 
-    potential = load_model(model_path).potential
-    model, output = potential.model, Path(output)
+    model, output = load_model(model_path).task.model, Path(output)
     if not isinstance(model, Equiformer):
         raise UserError(f"{model_path} is not an Equiformer, so the official code cannot load it")
     if model.config.norm != "per_degree" or model.config.cutoff_kind != "sharp":

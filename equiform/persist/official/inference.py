@@ -93,7 +93,7 @@ def _infer(state: dict[str, np.ndarray], sizes: dict[str, int], notes: list[str]
         fields |= {"average_degree": 23.395238876342773, "average_atoms": 77.81317}
     if any(name.startswith("auxiliary_head.") for name in state):
         # The head's message has its own irreps unless it is that of the node; the released models set it so.
-        fields |= {"vector_readout": "displacement", "irreps_message": str(node)}
+        fields |= {"vector_readouts": ("displacement",), "irreps_message": str(node)}
     return fields
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from equiform.algebra.so3.products import Paths
 from equiform.models.equiformer import AttentionLayer, Equiformer, FeedForward
-from equiform.nn.attention import DotProductMessage, GraphAttention, LinearMessage
+from equiform.models.equiformer_attention import DotProductMessage, GraphAttention, LinearMessage
+from equiform.models.equiformer_norm import EquivariantNorm
+from equiform.models.equiformer_radial import BesselBasis, GaussianBasis, RadialMLP
 from equiform.nn.linear import Linear
-from equiform.nn.norm import EquivariantNorm
-from equiform.nn.radial import BesselBasis, GaussianBasis, RadialMLP
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from equiform.edges import within
 from equiform.graph import Graph
 from equiform.runtime.compilation import jit
 from equiform.tasks.energy import Potential
@@ -204,7 +205,7 @@ def advance(
         relative = (positions.high - positions.high[:1]) + (positions.low - positions.low[:1])
         offsets = candidates.shifts.astype(dtype) @ system.cell[0]
         vectors = relative[candidates.senders] + offsets - relative[candidates.receivers]
-        inside = candidates.mask & ((vectors**2).sum(-1) < settings.cutoff**2)
+        inside = candidates.mask & within((vectors**2).sum(-1), settings.cutoff**2)
         moved = (positions.minus(candidates.reference) ** 2).sum(-1).max()
         # Written so that a NaN counts as stale.
         status = jnp.where(moved <= candidates.max_displacement**2, RUNNING, STALE)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -88,16 +88,6 @@ class Substance:
             atoms, energy=row.potential_energy_eV, free_energy=row.potential_energy_eV, forces=frame.forces
         )
         return atoms
-
-
-class Writer(Protocol):
-    """Where frames or log rows go."""
-
-    def flush(self) -> int:
-        """Hand everything to the operating system; returns the place to reopen at."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class _TextFile:

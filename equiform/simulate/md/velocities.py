@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 def maxwell_boltzmann(masses: Float[np.ndarray, "atoms"], temperature: float, *, seed: int) -> Float[np.ndarray, "atoms 3"]:
     """Velocities drawn from the canonical distribution, √(kT/m) ξ with standard normal ξ.
 
+    ASE's function of this name is deprecated since 3.29, where its successor begins: neither serves all versions we allow.
+
     Args:
         masses: In amu.
         temperature: In K.

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from equiform.edges import within
 from equiform.graph import fully_connected_edges
 from equiform.neighbors import neighbor_list
 from equiform.simulate.md.integrator import Candidates, TwoFloat, split
@@ -45,7 +46,6 @@ class VerletList:
         skin: How much farther pairs are listed, Å.
         capacity: Room in the compiled loop.
         complete: Whether the list holds all pairs of a molecule, and so never goes stale.
-        builds: How many times a list was built.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class VerletList:
     ):
         self.cell, self.pbc, self.dtype = cell, pbc, dtype
         self.cutoff, self.skin, self.capacity = cutoff, skin, capacity or EdgeCapacity()
-        self.complete, self.builds = False, 0
+        self.complete = False
 
     def wrap(self, positions: Float[np.ndarray, "atoms 3"]) -> Int[np.ndarray, "atoms 3"]:
         """Which periodic image each atom is in: whole cell vectors to subtract to bring it home."""
@@ -77,7 +77,7 @@ class VerletList:
         reach = self.cutoff + self.skin
         senders, receivers, shifts = neighbor_list(positions, self.cell, self.pbc, reach)
         vectors = positions[senders] + shifts @ self.cell - positions[receivers]
-        active = int(((vectors**2).sum(-1) < self.cutoff**2).sum())
+        active = int(within((vectors**2).sum(-1), self.cutoff**2).sum())
         all_pairs = num_atoms * (num_atoms - 1)
         self.complete = not self.pbc.any() and all_pairs <= ALL_PAIRS_EXCESS * len(senders)
         if self.complete:
@@ -87,7 +87,6 @@ class VerletList:
             self.capacity = EdgeCapacity(all_pairs, all_pairs)
         else:
             self.capacity = self.capacity.grown(len(senders), active)
-        self.builds += 1
         return self._padded(senders, receivers, shifts, reference)
 
     def make_room(self) -> None:

@@ -11,7 +11,7 @@ from equiform.algebra.so3.edge_kernel import kernel_degrees, kernel_table
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import Chunk, Irrep, Irreps
 from equiform.algebra.so3.rotations import Directions
-from equiform.nn.radial_kernel import RadialKernel
+from equiform.models.se3_kernel import RadialKernel
 
 CASES = [
     ((0, 1, 2, 3), (0, 0, 1, 1, 2, 2, 3, 3)),

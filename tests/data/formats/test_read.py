@@ -11,8 +11,7 @@ from ase.io import write
 from equiform.data.formats.labels import find_labels, read_labels
 from equiform.data.formats.read import read_structures
 from equiform.errors import UserError
-
-from .samples import labelled, molecules
+from tests.data.samples import labelled, molecules
 
 FRAME = '2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 pbc="F F F"\nH 0 0 0 0 0 1\nH 0 0 0.8 0 0 -1\n'
 

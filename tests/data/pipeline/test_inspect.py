@@ -10,8 +10,7 @@ from equiform.data.formats.labels import LabelKeys, find_labels
 from equiform.data.pipeline.inspect import inspect, leaked
 from equiform.data.pipeline.plausibility import Slope, energy_force_slope, energy_unit_warning, slope_warning
 from equiform.neighbors import Labels
-
-from .samples import isolated_atoms, labelled, molecules
+from tests.data.samples import isolated_atoms, labelled, molecules
 
 EH, BOHR, KCAL, KJ = units.HARTREE, units.BOHR, units.KCAL_MOL, units.KCAL_MOL / 4.184
 

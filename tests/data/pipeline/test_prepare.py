@@ -7,10 +7,9 @@ from ase.io import write
 from pydantic import ValidationError
 
 from equiform.data.config import DataConfig
-from equiform.data.pipeline.prepare import prepare
+from equiform.data.prepare import prepare
 from equiform.errors import UserError
-
-from .samples import E0, isolated_atoms, labelled, molecules
+from tests.data.samples import E0, isolated_atoms, labelled, molecules
 
 
 @pytest.fixture
@@ -160,13 +159,13 @@ def test_energies_without_forces_and_forces_without_energies(tmp_path):
         del atoms.calc.results["forces"]
     write(tmp_path / "train.xyz", structures)
     data = prepare(config(tmp_path), 4.0)
-    assert not data.train.has_forces and any("no forces found" in line for line in data.report.warnings)
+    assert not data.train.has_label("forces") and any("no forces found" in line for line in data.report.warnings)
     structures = labelled(molecules(8))
     for atoms in structures:
         del atoms.calc.results["energy"]
     write(tmp_path / "train.xyz", structures)
     data = prepare(config(tmp_path), 4.0)
-    assert not data.train.has_energy and data.reference_energies == {}
+    assert not data.train.has_label("energy") and data.reference_energies == {}
     assert any("no energies found" in line for line in data.report.warnings)
 
 

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from equiform.cli import app
+from equiform.data.formats.nbody import is_nbody_file
 from equiform.data.sets import nbody
-from equiform.data.sets.nbody_samples import NBodySamples, find_set, is_nbody_file, linear_baseline, make_set
+from equiform.data.sets.nbody_samples import NBodySamples, find_set, linear_baseline, make_set
 from equiform.errors import UserError
 from equiform.graph import batch
 

@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from equiform.data.pipeline.prepare import prepare
+from equiform.data.prepare import prepare
 from equiform.data.sets import catalogue, prepare as sets, qm9
 from equiform.data.sets.config import SetConfig
 from equiform.errors import UserError
+from equiform.fields import Field
 from equiform.papers.run import read_entry
 from tests.data.published import write_md17, write_qm9
-from tests.data.test_oc20 import relaxation
+from tests.data.sets.test_oc20 import relaxation
 
 HARTREE = 27.211386
 
@@ -37,7 +38,7 @@ def test_atomic_energies_are_subtracted_in_ev(folder):
     found = np.concatenate([part.column("U0") for part in parts])
     np.testing.assert_allclose(found, [expected[n] for n in numbers], rtol=1e-7)
     assert data.reference_energies[6] == pytest.approx(-37.846772 * HARTREE)
-    assert data.train.units == {"U0": "eV"} and data.train.quantity == "U0"
+    assert data.train.target == Field("U0", "graphs", "invariant", "eV")
     graph = data.train[3]
     assert graph.graph_fields["U0"].tolist() == [found[3]] and len(graph.senders) == data.train.num_edges[3]
 
@@ -46,9 +47,9 @@ def test_other_targets_keep_their_units_and_no_references(folder):
     write_qm9(folder)
     data = prepare(SetConfig(set="qm9", target="alpha", folder=str(folder), train_size=4, test_size=2), 5.0)
     assert (len(data.train), len(data.tests["test"]), data.reference_energies) == (4, 2, {})
-    assert data.train.units == {"alpha": "a0³"} and not data.train.has_label("energy")
+    assert data.train.target.unit == "a0³" and not data.train.has_label("energy")
     gap = prepare(SetConfig(set="qm9", target="gap", folder=str(folder)), 5.0)
-    assert gap.train.units == {"gap": "eV"}
+    assert gap.train.target.unit == "eV"
 
 
 def test_scaled_forms_of_oc20_find_their_structures_in_the_sample(shared_data, tmp_path, monkeypatch):
@@ -58,7 +59,7 @@ def test_scaled_forms_of_oc20_find_their_structures_in_the_sample(shared_data, t
         assert isinstance(recipe.data, SetConfig)
         data = prepare(recipe.data, 2.0)
         assert len(data.train) + len(data.validation) + len(data.tests["test"]) == 514
-        assert data.train.units == {"displacement": "Å"}
+        assert data.train.has_label("displacement") and data.train.declared["atoms", "displacement"].unit == "Å"
 
 
 def test_frames_of_md17_have_energies_and_forces(folder):

@@ -70,7 +70,7 @@ def test_a_converted_model_predicts_the_official_energies(parity_folder, tmp_pat
     folder = parity_folder / "qm9_small_bessel"
     convert(folder / "state_f32.npz", tmp_path / "model")
     potential = jax.tree.map(
-        lambda x: x.astype(np.float64) if eqx.is_inexact_array(x) else x, load_model(tmp_path / "model").potential
+        lambda x: x.astype(np.float64) if eqx.is_inexact_array(x) else x, load_model(tmp_path / "model").task
     )
     graph = to_device(graph_of(np.load(folder / "inputs_main.npz")), np.float64)
     energy = eqx.filter_jit(potential)(graph, forces=False)["energy"]

@@ -1,27 +1,30 @@
 """What models that take coordinates as plain numbers see of a particle, and what is common to their configurations."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from equiform import fields
 from equiform.graph import Graph
+from equiform.models.api import ModelConfig, Symmetry, Traits
 from equiform.nn.fields import node_columns
 
 
-class ParticleFields(BaseModel):
-    """Fields of a configuration: what goes in and what comes out."""
+class ParticleConfig(ModelConfig):
+    """Fields of a configuration: what goes in and what comes out; abstract."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_fields: ClassVar[dict[str, str]] = {"cutoff": ""}
 
     elements: tuple[int, ...] = Field((0,), description="Node types; particles have none.")
-    cutoff: float = Field(1000.0, gt=0, description="Not used: every particle of a graph sees every other one.")
     node_scalars: tuple[str, ...] = Field(("charge",), description="Node fields with a number per node that are inputs.")
     node_vectors: tuple[str, ...] = Field(("velocity",), description="Node fields with a vector per node that are inputs.")
     vector_readouts: tuple[str, ...] = Field(("displacement", "velocity_change"), min_length=1, description="Vectors per node.")
     centred: bool = Field(False, description="Positions count from the mean of the graph, else from the origin, as walls do.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ParticleFields":
+    def _consistent(self) -> "ParticleConfig":
         if len(set(self.vector_readouts)) != len(self.vector_readouts):
             raise ValueError(f"vector_readouts has repeated entries: {self.vector_readouts}")
         return self
@@ -32,9 +35,16 @@ class ParticleFields(BaseModel):
         return 3 + len(self.node_scalars) + 3 * len(self.node_vectors)
 
     @property
-    def symmetry(self) -> tuple[str, ...]:
-        """What the function is equivariant under. Coordinates enter as numbers, so no rotation is among it."""
-        return ("permutations", "translations") if self.centred else ("permutations",)
+    def traits(self) -> Traits:
+        """What the configuration declares about the model. Coordinates enter as numbers, so rotations are no symmetry."""
+        return self.particle_traits(("permutations", "translations") if self.centred else ("permutations",))
+
+    def particle_traits(self, symmetries: tuple[Symmetry, ...], *, scalars: bool = True) -> Traits:
+        """The traits of a map of particles with these symmetries, which reads the scalars or not."""
+        needs = [fields.Field(name, "atoms", "invariant") for name in self.node_scalars if scalars]
+        needs += [fields.Field(name, "atoms", "polar") for name in self.node_vectors]
+        outputs = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
+        return Traits(symmetries, outputs, tuple(needs), elements=self.elements, additive=False)
 
 
 def particle_positions(graph: Graph, centred: bool) -> Float[Array, "atoms 3"]:
@@ -46,7 +56,7 @@ def particle_positions(graph: Graph, centred: bool) -> Float[Array, "atoms 3"]:
     return positions - (graph.sum_over_atoms(positions) / number)[graph.graph_index]
 
 
-def particle_inputs(graph: Graph, config: ParticleFields) -> Float[Array, "atoms inputs"]:
+def particle_inputs(graph: Graph, config: ParticleConfig) -> Float[Array, "atoms inputs"]:
     """Position, vectors and scalars of each particle, side by side."""
     columns = [particle_positions(graph, config.centred)]
     columns += node_columns(graph, config.node_vectors, 3)

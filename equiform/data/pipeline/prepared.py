@@ -1,0 +1,30 @@
+"""What training needs of the data, whatever they came from."""
+
+from dataclasses import dataclass
+
+from equiform.data.formats.labels import LabelKeys
+from equiform.data.pipeline.dataset import Dataset
+from equiform.data.pipeline.inspect import DataReport
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything that training needs of the data.
+
+    Attributes:
+        train: To train on; isolated atoms are not among them (they are the reference energies).
+        validation: Held out during training; may be empty.
+        tests: Evaluated after training, by name.
+        elements: Atomic numbers in `train`, ascending.
+        reference_energies: eV by atomic number; empty if none are subtracted.
+        report: What was found, and what the user ought to check.
+        keys: Where the labels were found.
+    """
+
+    train: Dataset
+    validation: Dataset
+    tests: dict[str, Dataset]
+    elements: tuple[int, ...]
+    reference_energies: dict[int, float]
+    report: DataReport
+    keys: LabelKeys
