@@ -21,6 +21,8 @@ OVERLAP = 0.1
 # vesin's grid of cells overflows (a division by zero in C) when the atoms spread over some 1e5 cutoffs.
 _LARGEST_SPREAD = 1e3
 _MOST_EDGES = 5e8
+_FAR = 100.0  # Å from the origin, where float32 rounds positions to 4e-6 Å
+_CELLS_PER_ATOM, _FEW = 8, 16  # of the grid that neighbours are searched in; measured on 30 atoms in a box of 100 Å
 
 
 class Labels(NamedTuple):
@@ -79,9 +81,18 @@ def neighbor_list(
 
     from vesin import NeighborList
 
+    # vesin's grid has cells as wide as the cutoff: few atoms in a large box are found in a coarser one.
+    reach = (
+        max(float(cutoff), (abs(np.linalg.det(box)) / (_CELLS_PER_ATOM * max(len(points), _FEW))) ** (1 / 3))
+        if periodic.all()
+        else cutoff
+    )
     # One thread: structures are small, and callers run in parallel already.
-    search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    search = NeighborList(cutoff=float(reach), full_list=True, n_threads=1)
     receivers, senders, shifts = search.compute(points, box, periodic, "ijS")
+    if reach > cutoff:
+        near = ((points[senders] + shifts @ box - points[receivers]) ** 2).sum(axis=1) < cutoff**2
+        receivers, senders, shifts = receivers[near], senders[near], shifts[near]
     order = np.lexsort((*shifts.T[::-1], senders, receivers))
     return (
         senders[order].astype(np.int32),
@@ -105,6 +116,7 @@ def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None
     pbc = np.asarray(atoms.pbc, bool)
     cell = np.array(atoms.cell.array, np.float64) if pbc.any() else None
     senders, receivers, shifts = neighbor_list(atoms.positions, cell, pbc, cutoff)
+    positions, shifts = _near_origin(atoms.positions, cell, pbc, senders, receivers, shifts)
     node_fields: dict[str, np.ndarray] = {}
     graph_fields: dict[str, np.ndarray | float] = {}
     if tags:
@@ -114,7 +126,7 @@ def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None
         graph_fields["energy"] = np.nan if labels.energy is None else labels.energy
         graph_fields["stress"] = np.full((3, 3), np.nan) if labels.stress is None else labels.stress
     return make_graph(
-        atoms.positions,
+        positions,
         atoms.numbers,
         senders,
         receivers,
@@ -123,6 +135,26 @@ def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None
         node_fields=node_fields,
         graph_fields=graph_fields,
     )
+
+
+def _near_origin(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"] | None,
+    pbc: Bool[np.ndarray, "3"],
+    senders: Int[np.ndarray, "edges"],
+    receivers: Int[np.ndarray, "edges"],
+    shifts: Int[np.ndarray, "edges 3"],
+) -> tuple[Float[np.ndarray, "atoms 3"], Int[np.ndarray, "edges 3"]]:
+    """The same structure with positions that float32 has more digits of; edge vectors do not change.
+
+    Atoms many cells away are brought home, and a structure far from the origin is centred.
+    """
+    if not len(positions) or np.abs(positions).max() < _FAR:
+        return np.asarray(positions), shifts
+    if cell is not None and np.asarray(pbc).all():
+        images = np.floor(positions @ np.linalg.inv(cell)).astype(np.int32)
+        positions, shifts = positions - images @ cell, shifts + images[senders] - images[receivers]
+    return positions - np.mean(positions, axis=0), shifts
 
 
 def _complete_cell(cell: Float[np.ndarray, "3 3"], periodic: Bool[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:

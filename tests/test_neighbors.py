@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from equiform.errors import UserError
 from equiform.neighbors import Labels, graph_from_atoms, neighbor_list
@@ -140,3 +141,31 @@ def test_missing_labels_are_nan():
     assert graph.graph_fields["energy"].tolist() == [-1.5]
     assert np.isnan(graph.node_fields["forces"]).all() and np.isnan(graph.graph_fields["stress"]).all()
     assert graph.node_fields["forces"].shape == (2, 3) and graph.graph_fields["stress"].shape == (1, 3, 3)
+
+
+def test_few_atoms_in_a_large_box_are_found_in_a_coarse_grid():
+    rng = np.random.default_rng(0)
+    points, cell = 50 + rng.random((30, 3)) * 6, 100 * np.eye(3)
+    senders, receivers, shifts = neighbor_list(points, cell, True, 2.0)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    expected = {(i, j) for i, j in zip(*np.nonzero((distances < 2.0) & ~np.eye(30, dtype=bool)))}
+    assert set(zip(senders.tolist(), receivers.tolist())) == expected and not shifts.any()
+    # An atom on the other side of the boundary.
+    senders, receivers, shifts = neighbor_list(np.array([[0.2, 5, 5], [99.9, 5, 5]]), cell, True, 2.0)
+    assert senders.tolist() == [1, 0] and shifts.tolist() == [[-1, 0, 0], [1, 0, 0]]
+
+
+def test_positions_far_from_the_origin_keep_their_digits():
+    atoms = bulk("Si", cubic=True)
+    atoms.positions += 0.03 * np.random.default_rng(0).normal(size=(8, 3))
+    near = graph_from_atoms(atoms.copy(), 3.0)
+    atoms.positions += [1e4, -2e4, 3e4]
+    atoms.positions[3] += 500 * atoms.cell.array[1]
+    far = graph_from_atoms(atoms, 3.0)
+    assert np.abs(far.positions).max() < 20
+    lengths = [np.sort(np.linalg.norm(graph.edge_vectors(), axis=1)) for graph in (far, near)]
+    np.testing.assert_allclose(*lengths, atol=1e-10)
+    molecule = Atoms("H2", positions=[[1e4, 0, 0], [1e4, 0, 0.8]])
+    graph = graph_from_atoms(molecule, 3.0)
+    rounded = graph.positions.astype(np.float32)
+    assert np.linalg.norm(rounded[1] - rounded[0]) == pytest.approx(0.8, abs=1e-7)

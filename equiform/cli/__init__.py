@@ -1,10 +1,22 @@
 """The command line: `equiform train | evaluate | predict | md | relax | info | doctor | convert | demo | …`.
 
-Thin: each command parses, calls the library and prints. Exit status: 0; 1 the user can mend it (one line
+Thin: each command parses, calls the library and prints. Exit status: 0; 1 the user can fix it (one line
 `error: …` on stderr); 2 wrong usage; 70 a bug of ours; 130 interrupted. `--debug` shows tracebacks.
 """
 
-from equiform.cli import analyze, benchmark, convert, data, datasets, demo, inspect, predict, simulate, table, train  # noqa: F401 - they add commands
+from equiform.cli import (  # noqa: F401 - they add commands
+    analyze,
+    benchmark,
+    convert,
+    data,
+    datasets,
+    demo,
+    inspect,
+    predict,
+    simulate,
+    table,
+    train,
+)
 from equiform.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -12,14 +12,25 @@ recipes = typer.Typer(no_args_is_help=True, help="Show built-in recipes, or the 
 app.add_typer(recipes, name="recipe")
 
 
-@app.command(epilog=examples("equiform info data.xyz", "equiform info runs/data-1", "equiform info runs/data-1/best"))
+@app.command(
+    epilog=examples(
+        "equiform info data.xyz",
+        "equiform info traj.dump data.types=C,H,O",
+        "equiform info runs/data-1",
+        "equiform info runs/data-1/best",
+    )
+)
 def info(
     path: Annotated[Path, typer.Argument(help="A data file, a model folder or a run folder.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="How to read a data file, as for train: data.energy_key=REF_energy.", metavar="KEY=VALUE"),
+    ] = None,
 ) -> None:
     """Say what is in a data file, a model or a run."""
     from equiform.jobs.about import about
 
-    found = about(path)
+    found = about(path, settings or ())
     for line in found.lines:
         say(line)
     for line in found.warnings:

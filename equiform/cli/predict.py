@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax, warn
+from equiform.cli.reading import Settings, Types, how_to_read, read_for, say_lost
 
 Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder (its best model).", metavar="MODEL")]
 Data = Annotated[
@@ -26,19 +27,22 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Structures per batch, on av
     epilog=examples(
         "equiform evaluate runs/data-1 test.xyz",
         "equiform evaluate runs/data-1 test.xyz --json > errors.json",
-        "equiform evaluate models/homo test.xyz --energy-key REF_energy --dtype float64",
+        "equiform evaluate runs/data-1 test.xyz --energy-key REF_energy --dtype float64",
+        "equiform evaluate runs/data-1 test.xyz data.energy_unit=Hartree data.length_unit=Bohr",
         "equiform evaluate runs/nbody-egnn-1 nbody-egnn   # a model of particles",
     )
 )
 def evaluate(
     model: Model,
     data: Data,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     dtype: Dtype = "float32",
     batch_size: BatchSize = 32,
     energy_key: Annotated[str | None, typer.Option(help="Label of energies; found if not given.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Label of forces; found if not given.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Label of stresses; found if not given.")] = None,
+    types: Types = None,
     split: Split = "test",
 ) -> None:
     """Errors of a model on labelled structures: mean absolute and root mean square, with units.
@@ -60,7 +64,8 @@ def evaluate(
         return
     _no_split(split)
     with progress_bar("evaluating") as advance:
-        found = evaluate_file(model, data, keys, dtype=dtype, batch_size=batch_size, progress=advance)
+        config = how_to_read(data, settings, types, **keys)
+        found = evaluate_file(model, data, config, dtype=dtype, batch_size=batch_size, progress=advance)
     for line in found.warnings:
         warn(line)
     if as_json:
@@ -83,6 +88,8 @@ def predict(
     model: Model,
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file to write; for particles also .npz.")],
+    settings: Settings = None,
+    types: Types = None,
     dtype: Dtype = "float32",
     batch_size: BatchSize = 32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
@@ -94,7 +101,6 @@ def predict(
     simulated particles writes where they will be.
     """
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
-    from equiform.data.formats.read import read_structures
     from equiform.deploy.predictor import load
     from equiform.jobs.particles import SUFFIXES, gives_vectors
     from equiform.persist.find import find_model
@@ -109,17 +115,20 @@ def predict(
     check_output(output, overwrite=overwrite)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
-    structures = read_structures(str(data))
+    reading = read_for(predictor, data, how_to_read(data, settings, types))
+    structures, names = reading.structures, reading.names
     quantity, unit = predictor.task.quantity, predictor.task.unit
     if quantity != "energy":
         with progress_bar("predicting") as advance:
-            values = predictor.scalars(structures, batch_size=batch_size, progress=advance)
-        write_scalars(output, structures, quantity, values)
+            values = predictor.scalars(structures, batch_size=batch_size, names=names, progress=advance)
+        lost = write_scalars(output, structures, quantity, values, unit)
+        say_lost(lost, output)
         say(f"wrote {len(structures)} structures to {output} ({quantity} in {unit}; {dtype})")
         return
     with progress_bar("predicting") as advance:
-        predictions = predictor.predict(structures, batch_size=batch_size, progress=advance)
-    write_predictions(output, structures, predictions)
+        predictions = predictor.predict(structures, batch_size=batch_size, names=names, progress=advance)
+    lost = write_predictions(output, structures, predictions)
+    say_lost(lost, output)
     say(f"wrote {len(structures)} structures to {output} (energy eV, forces eV/Å, stress eV/Å³; {dtype})")
 
 

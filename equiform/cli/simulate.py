@@ -17,6 +17,7 @@ from equiform.cli.app import (
     start_jax,
 )
 from equiform.cli.predict import Dtype, Model
+from equiform.cli.reading import Settings, Types, how_to_read, read_for, say_lost
 
 Index = Annotated[int, typer.Option(help="Which structure of the file; -1 is the last.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
@@ -33,8 +34,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as one J
 def md(
     model: Model,
     structure: Annotated[
-        Path | None, typer.Argument(help="Initial structure, in any format of ASE.", metavar="STRUCTURE")
+        Path | None, typer.Argument(help="Initial structure, in any format that is read.", metavar="STRUCTURE")
     ] = None,
+    settings_of_data: Settings = None,
+    types: Types = None,
     ensemble: Annotated[Literal["nve", "nvt"] | None, typer.Option(help="Constant energy (default), or Langevin.")] = None,
     temperature: Annotated[float | None, typer.Option(help="K: of the initial velocities, and of the thermostat.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Number of steps, 20000 by default.")] = None,
@@ -74,9 +77,9 @@ def md(
     settings = {name: value for name, value in settings.items() if value is not None}
     if (structure is None) == (resume is None):
         raise typer.BadParameter("give either an initial structure or --resume RESTART")
-    if resume is not None and (settings or time is not None):
-        fixed = ", ".join(f"--{name}" for name in settings) or "--time"
-        raise typer.BadParameter(f"{fixed}: fixed by the run that --resume continues, which takes only --steps")
+    if resume is not None and settings:
+        fixed = ", ".join(f"--{name}" for name in settings)
+        raise typer.BadParameter(f"{fixed}: fixed by the run that --resume continues, which takes only --steps or --time")
     if steps is not None and time is not None:
         raise typer.BadParameter("give either --steps or --time")
     config = _checked(MDConfig, settings, steps, time)
@@ -88,15 +91,16 @@ def md(
             advance(now.step, now.steps, f"{now.temperature:.0f} K, {now.steps_per_second:.0f} steps/s")
 
         start = structure or Path()  # one of the two is given
+        how = how_to_read(start, settings_of_data, types)
         trajectory = output or Path(f"{start.stem}-{config.ensemble}.extxyz")
         restart = resume or trajectory.with_suffix(".restart.npz")
         try:
             if resume is not None:
-                result = resume_md(predictor, resume, steps=steps, trajectory=output, progress=progress)
+                result = resume_md(predictor, resume, steps=steps, time=time, trajectory=output, progress=progress)
             else:
                 result = run_md(
                     predictor,
-                    _one(start, index),
+                    read_for(predictor, start, how, index).structures[0],
                     config,
                     trajectory=trajectory,
                     log=trajectory.with_suffix(".csv"),
@@ -123,8 +127,10 @@ def md(
 )
 def relax(
     model: Model,
-    structure: Annotated[Path, typer.Argument(help="Initial structure, in any format of ASE.", metavar="STRUCTURE")],
+    structure: Annotated[Path, typer.Argument(help="Initial structure, in any format that is read.", metavar="STRUCTURE")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file for the relaxed structure.")],
+    settings: Settings = None,
+    types: Types = None,
     fmax: Annotated[float, typer.Option(help="Largest force on an atom at the end, eV/Å.")] = 0.01,
     steps: Annotated[int, typer.Option(min=0, help="How many at most.")] = 1000,
     optimizer: Annotated[Literal["FIRE", "LBFGS", "BFGS"], typer.Option(help="ASE's optimiser.")] = "FIRE",
@@ -144,7 +150,7 @@ def relax(
     check_output(output, overwrite=overwrite)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
-    atoms = _one(structure, index)
+    atoms = read_for(predictor, structure, how_to_read(structure, settings, types), index).structures[0]
     with progress_bar("relaxing") as advance:
         result = follow(
             predictor,
@@ -165,12 +171,21 @@ def relax(
         stress = voigt_6_to_full_3x3_stress(stress)
     energy = float(results["energy"])
     final = Prediction(energy, energy - predictor.reference_energy(result.atoms), results["forces"], stress)
-    write_predictions(output, [result.atoms], [final])
+    lost = write_predictions(output, [result.atoms], [final], keep_labels=False)
+    say_lost(lost, output)
     summary = {**result.summary, "output": str(output)}
     if as_json:
         print_json(summary)
     else:
         _print_summary(summary)
+    if (above := summary["above_start_eV"]) is not None:
+        say(
+            f"error: the end lies {above:.4g} eV above the start: its forces are small, but it is no minimum that was "
+            f"reached from "
+            f"there; {output} holds it; try --optimizer LBFGS or BFGS, or --dtype float64",
+            error=True,
+        )
+        raise typer.Exit(USER_ERROR)
     if not result.converged:
         force = result.summary["max_force_eV_per_A"]
         say(
@@ -179,12 +194,6 @@ def relax(
             error=True,
         )
         raise typer.Exit(USER_ERROR)
-
-
-def _one(path: Path, index: int) -> Any:
-    from equiform.data.formats.read import read_structures
-
-    return read_structures(str(path), index=index)[0]
 
 
 def _checked(config: Any, settings: dict[str, Any], steps: int | None, time: float | None) -> Any:

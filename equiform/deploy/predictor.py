@@ -22,6 +22,7 @@ from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
 from equiform.models.api import AttendingModel, DescribingModel
 from equiform.runtime.compilation import jit
+from equiform.runtime.processes import refuse_forked
 from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
 
@@ -148,7 +149,12 @@ class Predictor:
         return other
 
     def precision(self) -> AbstractContextManager[Any]:
-        """JAX's 64-bit mode as this predictor needs it, for the duration of a `with` block."""
+        """JAX's 64-bit mode as this predictor needs it, for the duration of a `with` block.
+
+        Raises:
+            UserError: In a process that was forked after JAX had started.
+        """
+        refuse_forked()
         return jax.enable_x64(self.dtype == "float64")
 
     @overload
@@ -187,6 +193,7 @@ class Predictor:
         structures: "Sequence[Atoms]",
         *,
         batch_size: int = 32,
+        names: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:
         """Evaluate many structures in batches.
@@ -194,6 +201,7 @@ class Predictor:
         Args:
             structures: The structures.
             batch_size: How many structures of mean size share a batch; large ones share it with fewer.
+            names: What messages call them; by their place in the list if not given.
             progress: Called with the number of structures done and the number of all.
 
         Returns:
@@ -208,7 +216,7 @@ class Predictor:
         structures = list(structures)
         results: list[Prediction | None] = [None] * len(structures)
         done = 0
-        for indices, predictions in self._batches(structures, batch_size):
+        for indices, predictions in self._batches(structures, batch_size, names):
             for index, prediction in zip(indices, predictions):
                 results[index] = prediction
             done += len(indices)
@@ -221,6 +229,7 @@ class Predictor:
         structures: "Sequence[Atoms]",
         *,
         batch_size: int = 32,
+        names: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[float]:
         """The task's main target, in its unit, of each structure: the energy or another property.
@@ -231,7 +240,8 @@ class Predictor:
             UserError: As of `predict`.
         """
         structures = list(structures)
-        graphs = [self.graph(atoms, index) for index, atoms in enumerate(structures)]
+        called = names or [f"structure {index}" for index in range(len(structures))]
+        graphs = [self.graph(atoms, name) for atoms, name in zip(structures, called)]
         results, done = np.zeros(len(structures)), 0
         for members, capacity in _packed(graphs, batch_size) if graphs else []:
             with self.precision():
@@ -239,7 +249,8 @@ class Predictor:
                 values = np.asarray(_scalars(self.task, device), np.float64)[: len(members)]
             for member, value in zip(members, values):
                 if not np.isfinite(value):
-                    raise UserError(f"the model's {self.task.quantity} for {name_of(structures[member], member)} is not finite")
+                    name = name_of(structures[member], called[member])
+                    raise UserError(f"the model's {self.task.quantity} for {name} is not finite")
                 results[member] = value + self.reference_energy(structures[member])
             done += len(members)
             if progress is not None:
@@ -253,12 +264,12 @@ class Predictor:
         capacity = self._capacity.fit(graph.capacity.atoms, graph.capacity.edges)
         return self._evaluate([graph], [atoms], [None], capacity)[0]
 
-    def graph(self, atoms: "Atoms", index: int | None = None) -> Graph:
+    def graph(self, atoms: "Atoms", index: int | str | None = None) -> Graph:
         """The host graph of a structure, after the checks that `predict` documents.
 
         Args:
             atoms: The structure.
-            index: Its place in a list, for messages.
+            index: Its place in a list or its name, for messages.
         """
         from equiform.neighbors import graph_from_atoms
 
@@ -318,13 +329,16 @@ class Predictor:
             return [pick(prediction) for prediction in self.predict(atoms)]
         return pick(self.predict_one(atoms))
 
-    def _batches(self, structures: "list[Atoms]", batch_size: int) -> Iterator[tuple[list[int], list[Prediction]]]:
+    def _batches(
+        self, structures: "list[Atoms]", batch_size: int, names: Sequence[str] | None
+    ) -> Iterator[tuple[list[int], list[Prediction]]]:
         """Structures with and without stress go into batches of their own: they are different programs."""
+        called = names or [f"structure {index}" for index in range(len(structures))]
         for stressed in (False, True):
             indices = [i for i, atoms in enumerate(structures) if has_stress(atoms) == stressed]
             if not indices:
                 continue
-            graphs = [self.graph(structures[i], i) for i in indices]
+            graphs = [self.graph(structures[i], called[i]) for i in indices]
             for members, capacity in _packed(graphs, batch_size):
                 chosen = [indices[member] for member in members]
                 yield (
@@ -332,7 +346,7 @@ class Predictor:
                     self._evaluate(
                         [graphs[member] for member in members],
                         [structures[i] for i in chosen],
-                        chosen,
+                        [called[i] for i in chosen],
                         capacity,
                     ),
                 )
@@ -341,7 +355,7 @@ class Predictor:
         self,
         graphs: list[Graph],
         structures: "list[Atoms]",
-        indices: Sequence[int | None],
+        indices: Sequence[str | None],
         capacity: Capacity,
     ) -> list[Prediction]:
         stressed = has_stress(structures[0])

@@ -20,20 +20,20 @@ def has_stress(atoms: "Atoms") -> bool:
     return bool(atoms.pbc.any() and atoms.cell.rank == 3)
 
 
-def check_structure(atoms: "Atoms", task: Task, index: int | None = None) -> None:
+def check_structure(atoms: "Atoms", task: Task, index: int | str | None = None) -> None:
     """Refuse a structure that no prediction can be made for.
 
     Args:
         atoms: The structure.
         task: What is to predict.
-        index: Its place in a list, for the message.
+        index: Its place in a list, or what it is called, for the message.
 
     Raises:
         UserError: It has no atoms, unknown elements, numbers that are not finite, a periodic direction without a cell
             vector, or not the tags that the model needs.
     """
     if not len(atoms):
-        which = "the structure" if index is None else f"structure {index}"
+        which = "the structure" if index is None else index if isinstance(index, str) else f"structure {index}"
         raise UserError(f"{which} has no atoms")
     name = name_of(atoms, index)
     elements = task.known_elements
@@ -71,7 +71,7 @@ def check_tags(tags: np.ndarray | None, num_tags: int, name: str) -> None:
         )
 
 
-def check_overlap(atoms: "Atoms", graph: Graph, index: int | None = None) -> None:
+def check_overlap(atoms: "Atoms", graph: Graph, index: int | str | None = None) -> None:
     """Refuse a structure with two atoms in one place.
 
     Raises:
@@ -86,10 +86,12 @@ def check_overlap(atoms: "Atoms", graph: Graph, index: int | None = None) -> Non
         )
 
 
-def name_of(atoms: "Atoms", index: int | None) -> str:
-    """The formula, with the place in a list if there is one."""
+def name_of(atoms: "Atoms", index: int | str | None) -> str:
+    """The formula, with the place in a list or the name if there is one."""
     formula = atoms.get_chemical_formula()
-    return formula if index is None else f"structure {index} ({formula})"
+    if index is None:
+        return formula
+    return f"{index} ({formula})" if isinstance(index, str) else f"structure {index} ({formula})"
 
 
 def symbols(numbers: Sequence[int]) -> str:

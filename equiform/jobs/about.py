@@ -1,9 +1,11 @@
 """What is in a path: a model, a run, or data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from equiform.data.formats.deepmd import is_deepmd
 from equiform.data.formats.nbody import is_nbody_file
 from equiform.errors import UserError
 from equiform.persist.find import find_model
@@ -17,19 +19,24 @@ class About:
     warnings: list[str] = field(default_factory=list)
 
 
-def about(path: Path) -> About:
+def about(path: Path, settings: Sequence[str] = ()) -> About:
     """Describe a data file, a model folder or a run folder; also simulated particles, one file or the folder of a set.
 
+    Args:
+        path: What to describe.
+        settings: How to read a data file: `data.KEY=VALUE` as for training.
+
     Raises:
-        UserError: It is none of them.
+        UserError: It is none of them, or a setting is wrong.
     """
     if (path / "run.json").is_file():
         return _run(path)
     if is_nbody_file(path) or (path.is_dir() and is_nbody_file(path / "train.npz")):
         return About(_particles(path))
-    if path.is_dir() or path.name in ("config.json", "weights.safetensors"):
+    is_model = (path / "config.json").exists() or path.name in ("config.json", "weights.safetensors")
+    if is_model or (path.is_dir() and not is_deepmd(path) and not settings):
         return About(_model(path))
-    return _data(path)
+    return _data(path, settings)
 
 
 def _model(path: Path) -> list[str]:
@@ -122,18 +129,14 @@ def _particles(path: Path) -> list[str]:
     return lines
 
 
-def _data(path: Path) -> About:
-    from equiform.data.formats.labels import LabelKeys, find_labels
-    from equiform.data.formats.read import read_structures
+def _data(path: Path, settings: Sequence[str]) -> About:
+    from equiform.data.formats.reading import read_labelled
     from equiform.data.pipeline.inspect import inspect
+    from equiform.recipes.schema import data_settings
 
-    structures = read_structures(str(path))
-    try:
-        keys, missing = find_labels(structures), []
-    except UserError as error:
-        keys, missing = LabelKeys(), [str(error)]
-    report = inspect(structures, keys)
-    return About([f"data: {path}", *report.lines()], [*missing, *keys.warnings, *report.warnings])
+    reading = read_labelled(str(path), data_settings(settings, str(path)), labels_needed=False)
+    report = inspect(reading, name=str(path))
+    return About([f"data: {path}", *report.lines()], list(dict.fromkeys(report.warnings)))
 
 
 def _errors(errors: dict[str, Any]) -> list[str]:

@@ -4,13 +4,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from equiform.errors import UserError
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.report.run_report import Outcome
 from equiform.tasks.energy import Potential
 from equiform.training.config import LossConfig
+
+if TYPE_CHECKING:
+    from equiform.data.config import DataConfig
 
 DEFAULT_MINUTES = 60.0
 """A run whose length nobody gave takes at most so long."""
@@ -119,7 +122,7 @@ def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcom
 def evaluate_file(
     model: Path,
     data: Path,
-    keys: Mapping[str, str | None],
+    config: "DataConfig",
     *,
     dtype: str = "float32",
     batch_size: int = 32,
@@ -127,16 +130,24 @@ def evaluate_file(
 ) -> FileErrors:
     """Errors of a model on a file of labelled structures.
 
-    Names and units of labels that are not given are those the model was trained with, if the file has them.
+    Names of labels that are not given are those the model was trained with, if the file has them. Units are as given, as the
+    file says, or as they were given when the model was trained, in this order.
+
+    Args:
+        model: The model's folder, or a run folder.
+        data: The file.
+        config: How to read it.
+        dtype: Precision of the computation.
+        batch_size: Structures per batch, on average.
+        progress: Called with (structures done, structures in all).
 
     Raises:
         UserError: Not a model, not readable data, no labels, or elements that the model does not know.
     """
-    from equiform.data.config import DataConfig
-    from equiform.data.formats.labels import find_labels, named_values
-    from equiform.data.formats.read import read_structures
-    from equiform.data.pipeline import plausibility
-    from equiform.data.pipeline.check import usable_structures
+    from equiform.data.formats.labels import LabelKeys
+    from equiform.data.formats.reading import read_labelled, units_in
+    from equiform.data.pipeline import belonging, plausibility
+    from equiform.data.pipeline.check import usable
     from equiform.data.pipeline.dataset import dataset_from_labels
     from equiform.deploy.structures import check_structure
     from equiform.persist.find import find_model
@@ -144,25 +155,26 @@ def evaluate_file(
     from equiform.training.evaluate import evaluate
 
     loaded = load_model(find_model(model))
-    structures = read_structures(str(data))
     if not isinstance(task := loaded.task, Potential):
         raise UserError(f"{model} gives {task.quantity} ({task.unit}), not energies and forces; equiform predict writes it")
-    for index, atoms in enumerate(structures):
-        check_structure(atoms, task, index)
     trained = dict(loaded.metadata.get("data") or {})
-    present = {name for atoms in structures for name in named_values(atoms)}
-    settings: dict[str, Any] = {name: value for name, value in trained.items() if name.endswith("_unit")}
-    for name, given in keys.items():
-        settings[name] = given or (trained.get(name) if trained.get(name) in present else None)
+    preferred = LabelKeys(trained.get("energy_key"), trained.get("forces_key"), trained.get("stress_key"))
     warnings: list[str] = []
     try:
-        found = find_labels(structures, DataConfig(train=str(data), **settings))
+        reading = read_labelled(
+            str(data), config, remembered=units_in(loaded.metadata), preferred=preferred, labels_needed=False
+        )
+        for name, atoms in zip(reading.names, reading.structures):
+            check_structure(atoms, task, name)
+        if reading.keys.energy is None and reading.keys.forces is None:
+            raise UserError(f"{data}: {reading.keys.warnings[0]}")
     except UserError as error:
-        raise UserError(re.sub(r"data\.(\w+)_key=", r"--\1-key ", f"{data}: {error}")) from None
-    usable, labels = usable_structures(structures, found, name=str(data), skip_invalid=False, warnings=warnings)
-    for line in plausibility.unit_warnings(usable, labels):
-        warnings.append(f"{line.partition('; set ')[0]}; convert the file, or name its units in it (energy_unit=…)")
-    dataset = dataset_from_labels(usable, labels, task.model.traits.edge_cutoff, loaded.reference_energies)
+        raise UserError(re.sub(r"data\.(\w+)_key=", r"--\1-key ", str(error))) from None
+    reading = usable(reading, name=str(data), skip_invalid=config.skip_invalid, warnings=warnings)
+    structures, labels = reading.structures, reading.labels
+    warnings += plausibility.unit_warnings(structures, labels)
+    warnings += filter(None, [belonging.frame_warning(structures, labels, reading.names)])
+    dataset = dataset_from_labels(structures, labels, task.model.traits.edge_cutoff, loaded.reference_energies)
     errors = evaluate(
         task,
         dataset,
@@ -170,8 +182,8 @@ def evaluate_file(
         dtype=dtype,
         progress=(lambda done: progress(done, len(dataset))) if progress else None,
     )
-    lines = [f"{len(structures)} structures of {data}", *found.notes]
-    return FileErrors(_exactly(errors, task), lines, [*found.warnings, *warnings])
+    lines = [f"{len(structures)} structures of {data}", *reading.keys.notes]
+    return FileErrors(_exactly(errors, task), lines, [*reading.keys.warnings, *reading.warnings, *warnings])
 
 
 def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:

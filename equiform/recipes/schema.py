@@ -160,6 +160,20 @@ def load_recipe(
     return validate(source), source
 
 
+def data_settings(settings: Sequence[str], path: str) -> DataConfig:
+    """How to read a data file, for commands that do not train: `data.KEY=VALUE` as in a recipe.
+
+    Raises:
+        UserError: A setting is of another section, is not known, or has a wrong value.
+    """
+    other = [text for text in settings if not text.startswith("data.")]
+    if other:
+        raise UserError(f"{other[0]!r}: only settings of the data are of use here, such as data.energy_key=REF_energy")
+    config = load_recipe(None, settings, {"data": {"train": path}})[0].data
+    assert isinstance(config, DataConfig)  # there is a file
+    return config
+
+
 def model_config(
     choice: ModelChoice,
     elements: tuple[int, ...],

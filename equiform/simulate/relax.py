@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 OptimizerName = Literal["FIRE", "LBFGS", "BFGS"]
+_UPHILL = 1e-4  # eV/atom above its start, at which an end is not a minimum that was reached; float32 energies are known to 1e-6
+_CELL_STEP = 0.04  # Å, and as the strain of a cell of one atom
 ADVICE = "free some space or choose another place"
 
 
@@ -100,7 +102,9 @@ def relax(
     atoms = atoms.copy()
     atoms.calc = EquiformCalculator(predictor)
     target = _cell_filter(atoms) if cell else atoms
-    driver = optimizers[optimizer](target, logfile=None)
+    # Steps of 0.2, ASE's default, are strains with which a cell flies apart to where there are no forces.
+    more: dict[str, Any] = {"maxstep": _CELL_STEP} if cell else {}
+    driver = optimizers[optimizer](target, logfile=None, **more)
 
     def look() -> None:
         forces = np.linalg.norm(target.get_forces(), axis=-1).max(initial=0.0)
@@ -119,13 +123,16 @@ def relax(
     results = dict(atoms.calc.results)
     calculator = atoms.calc
     atoms.calc = SinglePointCalculator(atoms, **results)
+    above = float(results["energy"]) - initial_energy
+    risen = above > _UPHILL * len(atoms)
     free = atoms.get_forces()  # of constrained atoms: zero
     summary = {
-        "converged": converged,
+        "converged": converged and not risen,
         "optimizer": optimizer,
         "steps": driver.nsteps,
         "initial_energy_eV": initial_energy,
         "energy_eV": float(results["energy"]),
+        "above_start_eV": above if risen else None,
         "max_force_eV_per_A": float(np.linalg.norm(free, axis=-1).max(initial=0.0)),
         "fmax_eV_per_A": fmax,
         "compilations": calculator.compilations,
@@ -153,13 +160,21 @@ def _check(force: float, limit: float, step: int) -> None:
 
 
 def _append(path: Path, atoms: "Atoms") -> None:
-    from ase.io import write
     from ase.io.trajectory import Trajectory
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    from equiform.data.formats.extxyz import structure_text
 
     with explained(f"cannot write {path}", ADVICE):
         if path.suffix == ".traj":
             file: Any = Trajectory(str(path), "a")
             with file:
                 file.write(atoms)
-        else:
-            write(path, atoms, format="extxyz", append=True)
+            return
+        results: Any = getattr(atoms.calc, "results", {})
+        labels: dict[str, Any] = {"energy": float(results["energy"])}
+        if "stress" in results:
+            labels["stress"] = voigt_6_to_full_3x3_stress(results["stress"])
+        text, _ = structure_text(atoms, {"forces": results["forces"]}, labels, keep_labels=False)
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(text)

@@ -101,7 +101,8 @@ class TrainingConfig(BaseModel):
         evaluation_batch_size: The same for validation; None means `batch_size`.
         epochs: Passes over the training set.
         max_steps: Optimizer steps.
-        max_minutes: Wall time, compilation and validation included. The speed is measured after compilation,
+        max_minutes: Wall time, compilation and validation included, but at least half of it is trained. The speed is
+        measured after compilation,
             then the number of steps is fixed and stored, so that resuming reproduces the run.
         learning_rate: Peak of the schedule.
         schedule: The learning rate changes with every "step" or with every "epoch" (as the published recipes

@@ -19,6 +19,8 @@ MOST_VALIDATIONS = 100
 TRIAL_SHARE = 0.04
 TRIAL_SECONDS = 20.0
 TRIAL_STEPS = 3
+TRAINING_SHARE = 0.5
+"""Share of a time budget that is trained for however long compilation took."""
 
 
 class Duration(NamedTuple):

@@ -75,20 +75,29 @@ def per_atom(errors: Errors, graph: Graph) -> Errors:
     return Errors(errors.difference / _rows(divisor, errors.difference.ndim), errors.valid)
 
 
-def term(errors: Errors, config: LossConfig) -> Mean:
-    """One term of the loss, without its weight."""
+def term(errors: Errors, config: LossConfig, weights: Float[Array, "rows"] | None = None) -> Mean:
+    """One term of the loss, without the weight of the term.
+
+    Args:
+        errors: Of the target.
+        config: The kind of error.
+        weights: By how much each row counts. The mean stays one over the number of entries, so that a weight of 2 for all is
+            twice the loss.
+    """
     difference, rows = errors.difference, errors.valid.sum()
     components = difference[0].size
     if config.kind == "l2norm":
         squared = (difference**2).reshape(difference.shape[0], -1).sum(axis=1)
         # Where the error is exactly zero the derivative of the root is infinite; the gradient there is 0.
         length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+        length = length if weights is None else length * weights
         return Mean(length.sum(), rows.astype(difference.dtype))
     size = jnp.abs(difference)
     if config.kind == "mse":
         size = difference**2
     elif config.kind == "huber":
         size = jnp.where(size < config.delta, 0.5 * size**2, config.delta * (size - 0.5 * config.delta))
+    size = size if weights is None else size * _rows(weights, size.ndim)
     return Mean(size.sum(), (rows * components).astype(difference.dtype))
 
 
@@ -103,8 +112,17 @@ def loss_terms(outputs: Mapping[str, Array], graph: Graph, terms: Mapping[str, L
             continue
         if isinstance(config, EnergyLoss) and config.per_atom:
             errors = per_atom(errors, graph)
-        result[name] = term(errors, config)
+        result[name] = term(errors, config, _weights(name, errors, graph))
     return result
+
+
+def _weights(name: str, errors: Errors, graph: Graph) -> Array | None:
+    """The weights that the data give the graphs for a target, a row each for its errors; None without any."""
+    field = f"{name}_weight"
+    if field not in graph.graph_fields:
+        return None
+    weights = jnp.asarray(graph.graph_fields[field], errors.difference.dtype)
+    return weights if len(errors.valid) == len(graph.graph_mask) and name in graph.graph_fields else weights[graph.graph_index]
 
 
 def mean(value: Mean) -> Float[Array, ""]:

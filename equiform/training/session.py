@@ -21,7 +21,7 @@ from equiform.training import parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
 from equiform.training.config import LossConfig, TrainingConfig
-from equiform.training.duration import Duration, duration, measure, steps_within
+from equiform.training.duration import TRAINING_SHARE, Duration, duration, measure, steps_within
 from equiform.training.evaluate import Validator, labelled
 from equiform.training.metrics import MetricsLog
 from equiform.training.optimizer import learning_rate
@@ -268,6 +268,14 @@ class Session:
         say("measuring the speed ...")
         speed = measure(self.step, self.state, self.train, config, self.validator)
         left = 60 * config.max_minutes - (time.perf_counter() - self.started)
+        least = TRAINING_SHARE * 60 * config.max_minutes
+        if left < least:
+            say(
+                f"compiling and measuring took {time.perf_counter() - self.started:.3g} s of the {config.max_minutes:g} "
+                f"minutes of "
+                f"training.max_minutes: training gets {least:.3g} s all the same, so that the run takes longer"
+            )
+            left = least
         possible = int(parallel.agreed(float(steps_within(left, speed, config, len(plan)))))
         fixed = duration(config, len(plan), possible)
         say(

@@ -30,7 +30,7 @@ def test_evaluate_says_that_energies_are_not_ev(trained, tmp_path):
     ase.io.write(tmp_path / "hartree.xyz", [water], format="extxyz")
     result = Result("evaluate", trained[0], tmp_path / "hartree.xyz", "--json")
     assert result.status == 0 and set(json.loads(result.out)) == {"energy_per_atom", "forces", "stress"}
-    assert "is the energy in Hartree" in result.err and "convert the file" in result.err
+    assert "is the energy in Hartree" in result.err and "data.energy_unit=Hartree" in result.err
 
 
 def test_evaluate_names_its_own_options(trained, data, tmp_path):

@@ -4,9 +4,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from equiform.data.pipeline.check import usable_structures
-from equiform.data.pipeline.dataset import dataset_from_labels
-
 SYMBOLS = "C2H6O"
 # Reference energies of nothing in particular, eV.
 E0 = {1: -13.6, 6: -1029.0, 8: -2041.0}
@@ -63,10 +60,3 @@ def isolated_atoms(energies=E0):
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
         result.append(atoms)
     return result
-
-
-def build_dataset(structures, keys, cutoff, reference_energies, *, skip_invalid=False, warnings=None, progress=None):
-    """Read labels and check structures, as preparing files does, and make a data set of them."""
-    warnings = [] if warnings is None else warnings
-    usable, labels = usable_structures(structures, keys, name="data", skip_invalid=skip_invalid, warnings=warnings)
-    return dataset_from_labels(usable, labels, cutoff, reference_energies, progress=progress)

@@ -3,6 +3,7 @@
 import ase
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.io import read
 
 from equiform.errors import UserError
@@ -21,13 +22,23 @@ def test_a_pair_relaxes_to_the_minimum_of_its_potential(predictor, optimizer):
     assert start.get_distance(0, 1) == 1.5
 
 
-def test_a_relaxed_cell_has_no_stress(crystal, predictor):
-    small = crystal[[4, 5, 6, 7]]
-    small.set_cell(crystal.cell.array / 2)
-    result = relax(predictor(cutoff=2.2), small, optimizer="LBFGS", cell=True, fmax=1e-3)
-    assert result.converged
+def test_a_relaxed_cell_has_no_stress(predictor):
+    small = bulk("C", "fcc", a=1.32)
+    small.set_cell(small.cell.array @ [[1, 0, 0], [0.02, 1, 0], [0, 0.01, 1]], scale_atoms=True)
+    result = relax(predictor(cutoff=1.6), small, optimizer="LBFGS", cell=True, fmax=1e-3)
+    assert result.converged and result.summary["energy_eV"] < result.summary["initial_energy_eV"]
     assert np.abs(result.atoms.get_stress()).max() < 1e-3
     assert result.summary["volume_A3"] != pytest.approx(small.get_volume(), rel=1e-3)
+
+
+def test_a_cell_that_flew_apart_is_not_relaxed(predictor):
+    # Without forces or stress at its end, but above its start: six times the volume, no atom with a neighbour. The energy has a
+    # negative curvature where it starts, with which BFGS goes uphill.
+    small = bulk("C", "fcc", a=1.75)
+    small.set_cell(small.cell.array @ [[1, 0, 0], [0.02, 1, 0], [0, 0.01, 1]], scale_atoms=True)
+    result = relax(predictor(cutoff=2.2), small, optimizer="LBFGS", cell=True, fmax=1e-3)
+    assert not result.converged and result.summary["above_start_eV"] == pytest.approx(2.013, abs=1e-3)
+    assert result.summary["max_force_eV_per_A"] < 1e-3
 
 
 @pytest.mark.parametrize("suffix", [".traj", ".extxyz"])

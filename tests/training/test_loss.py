@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.graph import Capacity, Graph, batch
+from equiform.graph import Capacity, Graph, batch, make_graph
 from equiform.training.config import EnergyLoss, LossConfig, LossKind
 from equiform.training.loss import loss_terms, mean, target_errors, term
 from tests.training.toys import molecule
@@ -140,3 +140,24 @@ def test_l2norm_of_a_scalar_is_its_absolute_value() -> None:
     assert errors is not None
     one, other = term(errors, LossConfig(kind="l1")), term(errors, LossConfig(kind="l2norm"))
     np.testing.assert_allclose(mean(one), mean(other), rtol=1e-14)
+
+
+def test_weights_of_structures_multiply_their_errors():
+    graph = batch(
+        [
+            make_graph(
+                np.zeros((2, 3)), [1, 1], node_fields={"forces": np.ones((2, 3))},
+                graph_fields={"energy": 1.0, "energy_weight": energy, "forces_weight": forces},
+            )
+            for energy, forces in ((2.0, 1.0), (0.5, 3.0))
+        ],
+        Capacity(6, 1, 3),
+    )  # fmt: skip
+    outputs = {"energy": jnp.array([4.0, 2.0, 7.0]), "forces": jnp.zeros((6, 3))}
+    for kind, energy, forces in (("l1", 3 * 2 + 1 * 0.5, 6 * 1 + 6 * 3), ("mse", 9 * 2 + 1 * 0.5, 6 * 1 + 6 * 3)):
+        terms = {"energy": EnergyLoss(kind=kind, per_atom=False), "forces": LossConfig(kind=kind)}
+        found = loss_terms(outputs, graph, terms)
+        assert float(found["energy"].total) == pytest.approx(energy) and float(found["energy"].count) == 2
+        assert float(found["forces"].total) == pytest.approx(forces) and float(found["forces"].count) == 12
+    found = loss_terms(outputs, graph, {"forces": LossConfig(kind="l2norm")})["forces"]
+    assert float(found.total) == pytest.approx(np.sqrt(3) * 2 * (1 + 3))

@@ -4,12 +4,16 @@ ASE's own writer keeps eight decimals, which is less than a float64 prediction h
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equiform.data.formats.comment import format_entries
+from equiform.data.formats.stated import is_unit
+from equiform.data.formats.words import meaning, weight_of
 from equiform.errors import UserError
 from equiform.runtime.files import explained
 
@@ -18,19 +22,26 @@ if TYPE_CHECKING:
 
     from equiform.deploy.predictor import Prediction
 
-OURS = {
-    "energy",
-    "free_energy",
-    "forces",
-    "stress",
-    "virial",
-    "virials",
-    "magmom",
-    "magmoms",
-    "charges",
-    "dipole",
-}
-"""Keys that mean computed properties; those of the input do not go into a file of predictions."""
+OURS = frozenset(
+    {
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "virial",
+        "virials",
+        "magmom",
+        "magmoms",
+        "charges",
+        "dipole",
+        "energies",
+        "stresses",
+    }
+)
+"""Names that mean computed properties; those of the input do not go into a file of predictions."""
+
+UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3"}
+"""What every file that we write says its units are."""
 
 
 def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = (".extxyz", ".xyz")) -> None:
@@ -68,29 +79,127 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path}: no permission to write there; choose another place")
 
 
-def write_predictions(path: Path, structures: "Sequence[Atoms]", predictions: "Sequence[Prediction]") -> None:
+def write_predictions(
+    path: Path, structures: "Sequence[Atoms]", predictions: "Sequence[Prediction]", *, keep_labels: bool = True
+) -> list[str]:
     """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
 
-    The file appears whole or not at all. What the input said about a structure (its `info`, its tags) is kept, except
-    earlier energies, forces and stresses.
+    The file appears whole or not at all. What the input said about a structure is kept (its `info`, constraints, masses, tags,
+    charges, momenta, further columns), except earlier energies, forces and stresses.
+
+    Args:
+        path: The file.
+        structures: In Å.
+        predictions: One for each.
+        keep_labels: Keep reference labels (`REF_energy`), which hold only where the atoms are where they were.
+
+    Returns:
+        Names of what the format has no place for.
 
     Raises:
         UserError: The disk refuses.
     """
-    write_frames(path, [_frame(atoms, prediction) for atoms, prediction in zip(structures, predictions, strict=True)])
+    lost: dict[str, None] = {}
+    frames = []
+    for atoms, prediction in zip(structures, predictions, strict=True):
+        labels: dict[str, Any] = {"energy": float(prediction.energy)}
+        if prediction.stress is not None:
+            labels["stress"] = np.asarray(prediction.stress, float)
+        text, missing = structure_text(atoms, {"forces": prediction.forces}, labels, keep_labels=keep_labels)
+        frames.append(text)
+        lost.update(dict.fromkeys(missing))
+    write_frames(path, frames)
+    return list(lost)
 
 
-def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: Sequence[float]) -> None:
+def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: Sequence[float], unit: str) -> list[str]:
     """Write structures with one predicted number each, such as a polarizability, under its name.
 
+    Returns:
+        Names of what the format has no place for.
+
     Raises:
         UserError: The disk refuses.
     """
+    lost: dict[str, None] = {}
     frames = []
     for atoms, value in zip(structures, values, strict=True):
-        lines = [str(len(atoms)), " ".join([*_header(atoms, "", {name}), f"{name}={float(value)!r}"])]
-        frames.append("\n".join([*lines, *_rows(atoms, atoms.positions)]) + "\n")
+        text, missing = structure_text(atoms, {}, {name: float(value), f"{name}_unit": unit})
+        frames.append(text)
+        lost.update(dict.fromkeys(missing))
     write_frames(path, frames)
+    return list(lost)
+
+
+def structure_text(
+    atoms: "Atoms", columns: Mapping[str, np.ndarray], labels: Mapping[str, Any], *, keep_labels: bool = True
+) -> tuple[str, list[str]]:
+    """One structure as extended XYZ, every digit of it.
+
+    Args:
+        atoms: The structure, in Å.
+        columns: Further columns per atom, such as forces.
+        labels: Further entries of the comment line, such as the energy; they replace those of the structure.
+        keep_labels: Keep reference labels that the structure carries (`REF_energy`): they hold for its positions only.
+
+    Returns:
+        The text, and the names of what the format has no place for.
+    """
+    lost: list[str] = []
+    table: dict[str, np.ndarray] = {"pos": atoms.arrays["positions"]}
+    for name, array in {**kept_arrays(atoms, keep_labels), **columns}.items():
+        if name not in columns and name in labels:
+            continue
+        if not re.fullmatch(r"[^\s:=\"'{}\[\]]+", name) or not _has_text(array):
+            lost.append(name)
+        else:
+            table[name] = np.asarray(array).reshape(len(atoms), -1) if np.ndim(array) > 2 else np.asarray(array)
+    mask, unwritten = _free(atoms)
+    lost += unwritten
+    if mask is not None:
+        table["move_mask"] = mask
+    properties = ["species:S:1"] + [
+        f"{name}:{letter_of(array)}:{array.shape[1] if array.ndim > 1 else 1}" for name, array in table.items()
+    ]
+    header = [f"Properties={':'.join(properties)}"]
+    if atoms.cell.array.any():
+        header.insert(0, f'Lattice="{_numbers(atoms.cell.array)}"')
+    entries, missing = format_entries(kept_info(atoms, keep_labels, set(labels)))
+    lost += missing
+    own = {name: value for name, value in labels.items() if name != "stress"}
+    header += [*entries, *format_entries(own)[0]]
+    if "stress" in labels:
+        header.append(f'stress="{_numbers(labels["stress"])}"')
+    stated = {f"{kind}_unit": unit for kind, unit in UNITS.items() if kind != "stress" or "stress" in labels}
+    header += format_entries({name: unit for name, unit in stated.items() if name not in labels})[0]
+    header.append(f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"')
+    cells = [[f"{symbol:<2}" for symbol in atoms.symbols]]
+    for array in table.values():
+        text = np.atleast_2d(array.T).tolist()
+        cells += [[cell_text(value) for value in column] for column in text]
+    rows = [" ".join(row) for row in zip(*cells)]
+    return "\n".join([str(len(atoms)), " ".join(header), *rows]) + "\n", lost
+
+
+def kept_info(atoms: "Atoms", keep_labels: bool, taken: Collection[str] = ()) -> dict[str, Any]:
+    """The metadata of a structure that go along with it: not what was computed, nor statements of units, which are written
+    anew."""
+    return {
+        str(name): value
+        for name, value in atoms.info.items()
+        if str(name) not in OURS and str(name) not in taken and not is_unit(str(name), value)
+        if keep_labels or (meaning(str(name)) is None and weight_of(str(name)) is None)
+    }
+
+
+def kept_arrays(atoms: "Atoms", keep_labels: bool) -> dict[str, np.ndarray]:
+    """The columns of a structure that go along with it, besides elements and positions."""
+    return {
+        str(name): array
+        for name, array in atoms.arrays.items()
+        if name not in ("numbers", "positions", "move_mask") and str(name) not in OURS
+        if keep_labels or meaning(str(name)) is None
+    }
 
 
 def write_frames(path: Path, frames: Sequence[str]) -> None:
@@ -111,36 +220,43 @@ def write_frames(path: Path, frames: Sequence[str]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _frame(atoms: "Atoms", prediction: "Prediction") -> str:
-    values = [f"energy={float(prediction.energy)!r}"]
-    if prediction.stress is not None:
-        values.append(f'stress="{_numbers(prediction.stress)}"')
-    lines = [str(len(atoms)), " ".join([*_header(atoms, ":forces:R:3", set()), *values])]
-    return "\n".join([*lines, *_rows(atoms, np.concatenate([atoms.positions, prediction.forces], axis=1))]) + "\n"
+def _free(atoms: "Atoms") -> tuple[np.ndarray | None, list[str]]:
+    """Which atoms, or which of their coordinates, may move, and the constraints that do not say that."""
+    from ase.constraints import FixAtoms, FixCartesian
+
+    free, lost = np.ones((len(atoms), 3), bool), []
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.get_indices()] = False
+        elif isinstance(constraint, FixCartesian):
+            free[constraint.get_indices()] &= ~np.broadcast_to(
+                np.asarray(constraint.mask, bool), (len(constraint.get_indices()), 3)
+            )
+        else:
+            lost.append(f"the constraint {type(constraint).__name__}")
+    if free.all():
+        return None, lost
+    whole = (free.all(axis=1) | ~free.any(axis=1)).all()
+    return (free[:, 0] if whole else free), lost
 
 
-def _header(atoms: "Atoms", columns: str, taken: set[str]) -> list[str]:
-    """Lattice, periodicity, columns, and what the input said; the predictions follow."""
-    from ase.io.extxyz import key_val_dict_to_str
-
-    header = [f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"']
-    if atoms.cell.array.any():
-        header.insert(0, f'Lattice="{_numbers(atoms.cell.array)}"')
-    header.append(f"Properties=species:S:1:pos:R:3{columns}" + (":tags:I:1" if atoms.has("tags") else ""))
-    kept = {key: value for key, value in atoms.info.items() if key not in OURS | taken and _plain(value)}
-    return [*header, key_val_dict_to_str(kept)] if kept else header
+def _has_text(array: np.ndarray) -> bool:
+    if array.dtype.kind in "US":
+        return array.ndim < 3 and all(re.fullmatch(r"\S+", str(text)) for text in array.ravel())
+    return array.dtype.kind in "biuf"
 
 
-def _rows(atoms: "Atoms", numbers: np.ndarray) -> list[str]:
-    tags = [f" {tag}" for tag in atoms.get_tags()] if atoms.has("tags") else [""] * len(atoms)
-    return [f"{symbol:<2} {' '.join(map(repr, row))}{tag}" for symbol, row, tag in zip(atoms.symbols, numbers.tolist(), tags)]
+def letter_of(array: np.ndarray) -> str:
+    """The type of a column in `Properties`."""
+    return {"b": "L", "i": "I", "u": "I", "f": "R"}.get(array.dtype.kind, "S")
+
+
+def cell_text(value: Any) -> str:
+    """An entry of a column, every digit of it."""
+    return (
+        ("T" if value else "F") if isinstance(value, bool) else repr(value) if isinstance(value, (int, float)) else str(value)
+    )
 
 
 def _numbers(values: np.ndarray) -> str:
     return " ".join(repr(float(value)) for value in np.ravel(values))
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (str, bool, int, float, np.number, np.bool_)) or (
-        isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size <= 9
-    )

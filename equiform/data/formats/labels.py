@@ -1,43 +1,48 @@
-"""Labels: where the energies, forces and stresses are in a stranger's file, and what they mean."""
+"""Labels: under which names the energies, forces and stresses of a stranger's file are.
+
+What a name means is decided in `words`, what a value is in eV and Å in `values`.
+"""
 
 import difflib
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from equiform.data.config import DataConfig
-from equiform.data.formats import units
+from equiform.data.formats.stated import number_with_unit
+from equiform.data.formats.words import ASKS, meaning, resembles, weight_of
 from equiform.errors import UserError
-from equiform.neighbors import Labels
 
 if TYPE_CHECKING:
     import ase
 
-# In order of preference: a name that says "reference" beats a plain one, which may be some calculator's output.
-_PREFIXES = ("ref", "dft", "", "total", "tot", "potential", "pot", "qm", "scf", "free")
-# Quantities that carry "energy" in their name and are not the energy that forces derive from.
-_NOT_THE_ENERGY = re.compile(
-    "peratom|formation|atomi[sz]ation|kinetic|unit|error|std|var|interaction|adsorption|correction|dispersion"
-    "|zeropoint|gap|fermi|binding|cohesive|hull|excitation|reaction|solvation|strain|key"
-)
+PER_ATOM_RANK = 10
+"""An energy of the structure goes before one per atom."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units that somebody named, as texts; None where nobody did."""
+
+    energy: str | None = None
+    length: str | None = None
+    forces: str | None = None
+    stress: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """Where the labels are and their factors to eV, eV/Å and eV/Å³.
+    """Where the labels are, and what was said about their units.
 
     Attributes:
         energy: Name of the energy; None if there is none.
         forces: Name of the forces.
         stress: Name of the stress or virial.
-        energy_factor: eV per unit of the file.
-        forces_factor: eV/Å per unit; negative if the file holds gradients.
-        stress_factor: eV/Å³ per unit (eV per unit for a virial).
-        length_factor: Å per unit of positions and cells.
-        virial: Whether `stress` names a virial, −volume · stress.
+        energy_per: Whether the energies are of the structure or per atom; as their name says if None.
+        given: Units that the user gave; they go before everything else.
+        remembered: Units that were given when the model was trained; for files that state none.
         notes: What was found, for the user.
         warnings: What the user ought to check.
     """
@@ -45,17 +50,34 @@ class LabelKeys:
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
-    energy_factor: float = 1.0
-    forces_factor: float = 1.0
-    stress_factor: float = 1.0
-    length_factor: float = 1.0
-    virial: bool = False
+    energy_per: str | None = None
+    given: Units = Units()
+    remembered: Units = Units()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def virial(self) -> bool:
+        """Whether `stress` names a virial, −volume · stress."""
+        found = None if self.stress is None else meaning(self.stress)
+        return found is not None and found.kind == "virial"
 
-def find_labels(structures: "Sequence[ase.Atoms]", config: DataConfig | None = None) -> LabelKeys:
-    """Find the names and units of the labels.
+    @property
+    def gradient(self) -> bool:
+        """Whether `forces` names the gradient, −forces."""
+        found = None if self.forces is None else meaning(self.forces)
+        return found is not None and found.gradient
+
+
+def units_of(config: DataConfig) -> Units:
+    """The units that the configuration names."""
+    return Units(config.energy_unit, config.length_unit, config.forces_unit, config.stress_unit)
+
+
+def find_labels(
+    structures: "Sequence[ase.Atoms]", config: DataConfig | None = None, *, remembered: Units = Units()
+) -> LabelKeys:
+    """Find the names of the labels.
 
     Names given in the configuration win; else calculator results, `info` and `arrays` are searched, names
     such as `REF_energy` before plain `energy`, `free_energy` last.
@@ -64,72 +86,53 @@ def find_labels(structures: "Sequence[ase.Atoms]", config: DataConfig | None = N
         UserError: A given name is not in the file, neither energies nor forces were found, or several names
             could be meant and none is usual.
     """
-    config = config or DataConfig(train="")
-    found: dict[str, dict[str, int]] = {"energy": {}, "forces": {}, "stress": {}}
-    for atoms in structures:
-        for name, value in named_values(atoms).items():
-            for kind, accepts in _ACCEPTS.items():
-                if accepts(value, len(atoms)):
-                    found[kind][name] = found[kind].get(name, 0) + 1
-    _check_shapes(structures, found, config)
+    config, remembered = config or DataConfig(train=""), remembered or Units()
+    found, bare = _candidates(structures, config)
     notes, warnings, names = [], [], {}
-    for kind, given in (
-        ("energy", config.energy_key),
-        ("forces", config.forces_key),
-        ("stress", config.stress_key),
-    ):
+    for kind, given in (("energy", config.energy_key), ("forces", config.forces_key), ("stress", config.stress_key)):
         if given is not None:
             names[kind] = _given(kind, given, found[kind], structures)
         else:
             names[kind] = _choose(kind, found[kind], warnings)
-        if names[kind] is not None:
-            count = found[kind][names[kind]]
-            notes.append(f"{kind}: {names[kind]!r} in {count} of {len(structures)} structures")
-    if names["energy"] is None and names["forces"] is None:
-        seen = sorted(set(found["energy"]) | set(found["forces"])) or ["none that could be"]
-        raise UserError(
-            f"no energies or forces found in {len(structures)} structures; names in the file that have the "
-            "shape of "
-            f"one: {', '.join(seen[:12])}; name them with data.energy_key=… and data.forces_key=…"
-        )
-    if names["forces"] is None:
-        others = f"; data.forces_key=… if they are {' or '.join(sorted(found['forces'])[:6])}" if found["forces"] else ""
-        warnings.append(f"no forces found: a potential trained on energies alone needs far more structures{others}")
-    if names["energy"] is None:
-        others = f"; data.energy_key=… if they are {' or '.join(sorted(found['energy'])[:6])}" if found["energy"] else ""
-        warnings.append(f"no energies found: the energy is learnt from forces only, up to a constant{others}")
-    factors = _factors(structures, config, names["stress"], notes, warnings)
-    forces_name = _plain(names["forces"] or "")
-    if "grad" in forces_name:
-        factors["forces_factor"] *= -1
-        notes.append(f"{names['forces']!r} is read as the gradient, −forces")
-    return LabelKeys(**names, **factors, notes=tuple(notes), warnings=tuple(warnings))
-
-
-def read_labels(atoms: "ase.Atoms", keys: LabelKeys) -> Labels:
-    """The labels of one structure in eV, eV/Å and eV/Å³; None where the structure lacks one.
-
-    Raises:
-        UserError: A label has the wrong shape.
-    """
-    values = named_values(atoms)
-    energy = forces = stress = None
-    if keys.energy in values:
-        energy = _numbers(values[keys.energy], keys.energy).reshape(-1)
-        if energy.size != 1:
-            raise UserError(f"energy {keys.energy!r} has {energy.size} values, not one")
-        energy = float(energy[0]) * keys.energy_factor
-    if keys.forces in values:
-        forces = _numbers(values[keys.forces], keys.forces)
-        if forces.size != 3 * len(atoms):
-            raise UserError(f"forces {keys.forces!r} have shape {forces.shape}, not ({len(atoms)}, 3)")
-        forces = forces.reshape(-1, 3) * keys.forces_factor
-    if keys.stress in values and atoms.pbc.any():
-        stress = _matrix(_numbers(values[keys.stress], keys.stress), keys.stress) * keys.stress_factor
-        if keys.virial:
-            volume = abs(float(np.linalg.det(atoms.cell.array)))
-            stress = -stress / volume if volume > 0 else None
-    return Labels(energy, forces, stress)
+        name = names[kind]
+        if name is not None:
+            count = found[kind][name]
+            notes.append(f"{kind}: {name!r} in {count - bare.get(name, 0)} of {len(structures)} structures")
+            if kind == "stress" and (without := bare.get(name, 0)):
+                warnings.append(_stress_without_period(name, without, structures, config))
+        unused = [other for other in found[kind] if other != name and meaning(other) is None and resembles(other, kind)]
+        if unused:
+            notes.append(f"not used as {kind}: {', '.join(map(repr, unused[:4]))} (data.{kind}_key={unused[0]} would use it)")
+    _require(structures, found, names)
+    for kind, what in (("forces", "a potential trained on energies alone needs far more structures"),
+                       ("energy", "the energy is learnt from forces only, up to a constant")):  # fmt: skip
+        if names[kind] is None:
+            others = f"; data.{kind}_key=… if they are {' or '.join(sorted(found[kind])[:6])}" if found[kind] else ""
+            warnings.append(f"no {'forces' if kind == 'forces' else 'energies'} found: {what}{others}")
+    weights = sorted({name for atoms in structures[:1000] for name in named_values(atoms) if weight_of(name)})
+    if weights:
+        does = "used in the loss (data.weights=false: not)" if config.weights else "not used (data.weights=true uses them)"
+        notes.append(f"weights: {', '.join(map(repr, weights))}, {does}")
+    keys = LabelKeys(**names, energy_per=config.energy_per, given=units_of(config), remembered=remembered)
+    if keys.gradient:
+        notes.append(f"{keys.forces!r} is read as the gradient, −forces")
+    if (
+        keys.energy is not None
+        and config.energy_per is None
+        and (energy := meaning(keys.energy)) is not None
+        and energy.per_atom
+    ):
+        notes.append(f"{keys.energy!r} is read as energy per atom (data.energy_per=structure: it is of the structure)")
+    if keys.virial and config.stress_unit is not None:
+        warnings.append(f"{keys.stress!r} is a virial, an energy: data.stress_unit={config.stress_unit} is not used for it")
+    return LabelKeys(
+        **names,
+        energy_per=keys.energy_per,
+        given=keys.given,
+        remembered=remembered,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
 
 
 def named_values(atoms: "ase.Atoms") -> dict[str, Any]:
@@ -148,66 +151,56 @@ def named_values(atoms: "ase.Atoms") -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _rank(kind: str, name: str) -> int | None:
-    """Place in the order of preference; None for a name that is not a usual one."""
-    plain = _plain(name)
-    stems = {
-        "energy": ("energy", "energies"),
-        "forces": ("forces", "force"),
-        "stress": ("stress", "virial", "virials"),
-    }
-    if kind == "energy" and name in ("energies",):  # ASE's per-atom energies
-        return None
-    for stem_place, stem in enumerate(stems[kind]):
-        for place, prefix in enumerate(_PREFIXES):
-            if plain in (prefix + stem, stem + prefix):
-                return 10 * stem_place + place if kind == "stress" else place
-    if kind == "forces" and plain in {prefix + stem for prefix in _PREFIXES for stem in ("gradient", "gradients", "grad")}:
-        return 30
-    if kind == "energy" and plain in ("epot", "etot", "toten", "e", "pe", "ene"):
-        return 30
-    if kind == "energy" and "energy" in plain and not _NOT_THE_ENERGY.search(plain):
-        return 50
-    if kind == "forces" and "force" in plain and not any(w in plain for w in ("constant", "unit", "error", "key")):
-        return 50
-    if kind == "stress" and re.search("stress|virial", plain) and not re.search("unit|error|key|stresses", plain):
-        return 50
-    return None
-
-
-def _check_shapes(structures: "Sequence[ase.Atoms]", found: dict[str, dict[str, int]], config: DataConfig) -> None:
-    """A usual name with an unusable value would go unseen, and training would silently do without it."""
+def _candidates(structures: "Sequence[ase.Atoms]", config: DataConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """How many structures have a value of the right shape under each name; of the stresses also, how many cannot use it."""
+    found: dict[str, dict[str, int]] = {"energy": {}, "forces": {}, "stress": {}}
+    bare: dict[str, int] = {}
     for number, atoms in enumerate(structures):
         for name, value in named_values(atoms).items():
             for kind, accepts in _ACCEPTS.items():
-                rank = _rank(kind, name)
-                usual = rank is not None and rank < 30 and getattr(config, f"{kind}_key") in (None, name)
-                if usual and not accepts(value, len(atoms)):
-                    needed = {"energy": "one number", "forces": f"({len(atoms)}, 3) numbers"}.get(kind, "6 or 3 × 3 numbers")
-                    what = f"shape {np.shape(value)}" if not isinstance(value, str) else repr(value[:40])
-                    raise UserError(
-                        f"structure {number} ({atoms.get_chemical_formula()}): {name!r} should be {needed} and is {what}"
-                    )
+                if accepts(value, len(atoms)):
+                    found[kind][name] = found[kind].get(name, 0) + 1
+                    if kind == "stress" and not atoms.pbc.any():
+                        bare[name] = bare.get(name, 0) + 1
+                else:
+                    _check_shape(number, atoms, name, value, kind, config)
+    return found, bare
+
+
+def _check_shape(number: int, atoms: "ase.Atoms", name: str, value: Any, kind: str, config: DataConfig) -> None:
+    """A usual name with an unusable value would go unseen, and training would silently do without it."""
+    found = meaning(name)
+    if found is None or found.rank >= 30 or _kind(found.kind) != kind or getattr(config, f"{kind}_key") not in (None, name):
+        return
+    needed = {"energy": "one number", "forces": f"({len(atoms)}, 3) numbers"}.get(kind, "6 or 3 × 3 numbers")
+    what = f"shape {np.shape(value)}" if not isinstance(value, str) else repr(value[:40])
+    raise UserError(f"structure {number} ({atoms.get_chemical_formula()}): {name!r} should be {needed} and is {what}")
 
 
 def _choose(kind: str, counts: dict[str, int], warnings: list[str]) -> str | None:
-    ranked = sorted((rank, name) for name in counts if (rank := _rank(kind, name)) is not None)
+    ranked = []
+    for name in counts:
+        found = meaning(name)
+        if found is not None and _kind(found.kind) == kind:
+            ranked.append((found.rank + PER_ATOM_RANK * found.per_atom, name))
     # A name that few structures carry does not win over one that most do.
     most = max((counts[name] for _, name in ranked), default=0)
-    ranked = [(rank, name) for rank, name in ranked if counts[name] >= most / 2]
+    ranked = sorted((rank, name) for rank, name in ranked if counts[name] >= most / 2)
     if not ranked:
         return None
     rank, name = ranked[0]
+    if rank >= ASKS and len([other for other, _ in ranked if other == rank]) > 1:
+        names = ", ".join(other for _, other in ranked)
+        raise UserError(f"several names could be the {kind}: {names}; choose with data.{kind}_key=…")
     others = [other for _, other in ranked[1:]]
-    if rank == 50 and others:
-        raise UserError(f"several names could be the {kind}: {', '.join([name, *others])}; choose with data.{kind}_key=…")
     if others and not (name == "energy" and others == ["free_energy"]):
-        warnings.append(f"{kind}: {name!r} is used; the file also has {', '.join(map(repr, others))}")
+        uses = f"data.{kind}_key={others[0]} would use that"
+        warnings.append(f"{kind}: {name!r} is used; the file also has {', '.join(map(repr, others))} ({uses})")
     return name
+
+
+def _kind(kind: str) -> str:
+    return "stress" if kind == "virial" else kind
 
 
 def _given(kind: str, name: str, counts: dict[str, int], structures: "Sequence[ase.Atoms]") -> str:
@@ -221,81 +214,38 @@ def _given(kind: str, name: str, counts: dict[str, int], structures: "Sequence[a
     raise UserError(f"data.{kind}_key={name}: not in the file, which has {', '.join(everything) or 'none'}{hint}")
 
 
-def _numbers(value: Any, name: str | None) -> np.ndarray:
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise UserError(f"{name!r} is not a number or an array of numbers: {str(value)[:60]!r}") from None
+def _require(structures: "Sequence[ase.Atoms]", found: dict[str, dict[str, int]], names: dict[str, str | None]) -> None:
+    if names["energy"] is None and names["forces"] is None:
+        seen = sorted(set(found["energy"]) | set(found["forces"])) or ["none that could be"]
+        raise UserError(
+            f"no energies or forces found in {len(structures)} structures; names in the file that have the shape of "
+            f"one: {', '.join(seen[:12])}; name them with data.energy_key=… and data.forces_key=…"
+        )
+
+
+def _stress_without_period(name: str, count: int, structures: "Sequence[ase.Atoms]", config: DataConfig) -> str:
+    celled = sum(name in named_values(atoms) and not atoms.pbc.any() and atoms.cell.rank == 3 for atoms in structures)
+    remedy = f"; {celled} of them have a cell: if they repeat, set data.pbc=true" if celled else ""
+    return f"{name!r} is not used in {count} of {len(structures)} structures: they are not periodic, and have no stress{remedy}"
 
 
 def _is_numeric(value: Any) -> bool:
-    return not isinstance(value, (str, bool, dict)) and np.asarray(value).dtype.kind in "fiu"
+    if isinstance(value, str):
+        return number_with_unit(value) is not None and not value.strip().lstrip("+-").isdigit()
+    return not isinstance(value, (bool, np.bool_, dict)) and np.asarray(value).dtype.kind in "fiu"
 
 
 def _accepts_forces(value: Any, num_atoms: int) -> bool:
     if not isinstance(value, (np.ndarray, list, tuple)):
         return False
-    shape = np.shape(np.asarray(value, dtype=object))
+    shape = np.shape(value) if isinstance(value, np.ndarray) else np.shape(np.asarray(value, dtype=object))
     return shape == (num_atoms, 3) and _is_numeric(value)
 
 
-_ACCEPTS = {
+_ACCEPTS: dict[str, Callable[[Any, int], bool]] = {
     "energy": lambda value, _: _is_numeric(value) and np.size(value) == 1,
     "forces": _accepts_forces,
-    "stress": lambda value, _: _is_numeric(value) and np.shape(value) in ((6,), (9,), (3, 3)),
+    "stress": lambda value, _: (
+        not isinstance(value, (str, dict)) and np.shape(value) in ((6,), (9,), (3, 3)) and _is_numeric(value)
+    ),
 }
-
-
-def _matrix(stress: np.ndarray, name: str | None) -> np.ndarray:
-    """3 × 3 from Voigt order xx yy zz yz xz xy, nine numbers, or a matrix; symmetrised."""
-    if stress.shape == (6,):
-        xx, yy, zz, yz, xz, xy = stress
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    if stress.size != 9:
-        raise UserError(f"stress {name!r} has shape {stress.shape}; 6, 9 or 3 × 3 numbers are needed")
-    stress = stress.reshape(3, 3)
-    return 0.5 * (stress + stress.T)
-
-
-def _factors(
-    structures: "Sequence[ase.Atoms]",
-    config: DataConfig,
-    stress: str | None,
-    notes: list[str],
-    warnings: list[str],
-) -> dict[str, Any]:
-    """Factors to eV, eV/Å, eV/Å³ and Å: as configured, else as the file says, else these units."""
-    said: dict[str, set[str]] = {}
-    for atoms in structures:
-        for name, value in atoms.info.items():
-            if isinstance(value, str) and (match := re.fullmatch(r"(energy|forces?|stress|length)_?units?", name.lower())):
-                said.setdefault(match[1].rstrip("s") if match[1] != "stress" else "stress", set()).add(value)
-
-    def unit(kind: str, configured: str | None, convert: Any) -> float | None:
-        if configured is not None:
-            return convert(configured)
-        texts = said.get(kind, set())
-        if len(texts) > 1:
-            raise UserError(f"the file mixes units of {kind}: {', '.join(sorted(texts))}; convert it to one unit first")
-        for text in texts:
-            try:
-                factor = convert(text)
-            except UserError as error:
-                warnings.append(f"the file names a unit for {kind} that is not understood and is ignored: {error}")
-                return None
-            notes.append(f"unit of {kind}: {text} (as the file says)")
-            return factor
-        return None
-
-    energy = unit("energy", config.energy_unit, units.energy_factor) or 1.0
-    length = unit("length", config.length_unit, units.length_factor) or 1.0
-    forces = unit("force", config.forces_unit, units.forces_factor) or energy / length
-    virial = stress is not None and "virial" in _plain(stress)
-    stress_factor = energy if virial else unit("stress", config.stress_unit, units.stress_factor) or energy / length**3
-    return {
-        "energy_factor": energy,
-        "forces_factor": forces,
-        "stress_factor": stress_factor,
-        "length_factor": length,
-        "virial": virial,
-    }

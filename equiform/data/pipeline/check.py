@@ -1,11 +1,10 @@
 """Which structures cannot be trained on, and why."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equiform.data.formats.labels import LabelKeys, read_labels
+from equiform.data.formats.reading import Reading
 from equiform.edges import shortest_edge
 from equiform.errors import UserError
 from equiform.neighbors import OVERLAP, Labels, neighbor_list
@@ -28,7 +27,7 @@ def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
         if value is not None and not np.isfinite(value).all():
             return f"its {name} {'are' if name == 'forces' else 'is'} NaN or infinite"
     try:
-        # 2 Å because a list as short as 0.1 Å needs a grid of very many cells.
+        # 2 Å because a list as short as 0.1 Å needs a grid of very many cells; what is near is looked at below.
         senders, receivers, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0)
     except UserError as error:
         return str(error)
@@ -41,19 +40,11 @@ def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
     return None
 
 
-def usable_structures(
-    structures: "Sequence[ase.Atoms]",
-    keys: LabelKeys,
-    *,
-    name: str,
-    skip_invalid: bool,
-    warnings: list[str],
-) -> "tuple[list[ase.Atoms], list[Labels]]":
-    """The structures that can be used, in Å, and their labels.
+def usable(reading: Reading, *, name: str, skip_invalid: bool, warnings: list[str]) -> Reading:
+    """The structures that can be used, with their labels.
 
     Args:
-        structures: As read.
-        keys: Where the labels are.
+        reading: As read.
         name: What the structures are called in messages, such as the file name.
         skip_invalid: Leave out the others, with a warning, instead of raising.
         warnings: Collects the warnings.
@@ -61,27 +52,19 @@ def usable_structures(
     Raises:
         UserError: A structure cannot be used and is not to be skipped, or none is left.
     """
-    kept, labels, problems = [], [], []
-    for number, atoms in enumerate(structures):
-        try:
-            label = read_labels(atoms, keys)
-            if keys.length_factor != 1:
-                atoms = atoms.copy()
-                atoms.set_cell(atoms.cell.array * keys.length_factor, scale_atoms=False)
-                atoms.positions *= keys.length_factor
-            problem = problem_with(atoms, label)
-        except UserError as error:
-            problem = str(error)
+    kept, problems = [], []
+    for number, (atoms, label) in enumerate(zip(reading.structures, reading.labels)):
+        problem = problem_with(atoms, label)
         if problem is None:
-            kept.append(atoms)
-            labels.append(label)
+            kept.append(number)
         else:
-            problems.append(f"structure {number} ({atoms.get_chemical_formula()}): {problem}")
+            problems.append(f"{reading.names[number]} ({atoms.get_chemical_formula()}): {problem}")
+    total = len(reading)
     if problems and not skip_invalid:
-        more = f" ({len(problems) - 1} more of {len(structures)} cannot be used)" if len(problems) > 1 else ""
+        more = f" ({len(problems) - 1} more of {total} cannot be used)" if len(problems) > 1 else ""
         raise UserError(f"{name}, {problems[0]}{more}; mend it, or leave such out with data.skip_invalid=true")
     if problems:
-        warnings.append(f"{name}: {len(problems)} of {len(structures)} structures are left out; the first: {problems[0]}")
+        warnings.append(f"{name}: {len(problems)} of {total} structures are left out; the first: {problems[0]}")
     if not kept:
-        raise UserError(f"{name}: none of {len(structures)} structures can be used; the first: {problems[0]}")
-    return kept, labels
+        raise UserError(f"{name}: none of {total} structures can be used; the first: {problems[0]}")
+    return reading if len(kept) == total else reading.take(kept)

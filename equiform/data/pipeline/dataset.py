@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from jaxtyping import Float, Int
 
+from equiform.data.formats.values import Weights
 from equiform.data.pipeline.source import GraphSource
 from equiform.errors import UserError
 from equiform.fields import Axis, Field, declarations, find_field
@@ -168,6 +169,7 @@ def dataset_from_labels(
     cutoff: float,
     reference_energies: Mapping[int, float],
     *,
+    weights: Sequence[Weights] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Subtract reference energies from labels in eV, and build neighbour lists of structures in Å.
@@ -179,17 +181,23 @@ def dataset_from_labels(
         labels: Their labels, total energies.
         cutoff: Å.
         reference_energies: eV by atomic number; an empty mapping subtracts nothing.
+        weights: By how much each counts in the loss: `graph_fields` named `energy_weight` and so on, where any is not 1.
         progress: Called with (structures done, structures in all).
 
     Raises:
         UserError: An element has no reference energy.
     """
     graphs = []
+    weighted = [kind for kind in Weights._fields if weights and any(getattr(weight, kind) != 1 for weight in weights)]
     tags = all(atoms.has("tags") for atoms in structures)
     for number, (atoms, label) in enumerate(zip(structures, labels, strict=True)):
         if label.energy is not None:
             label = label._replace(energy=interaction_energy(atoms, label.energy, reference_energies))
-        graphs.append(graph_from_atoms(atoms, cutoff, labels=label, tags=tags))
+        graph = graph_from_atoms(atoms, cutoff, labels=label, tags=tags)
+        if weights is not None and weighted:
+            own = {f"{kind}_weight": np.array([getattr(weights[number], kind)]) for kind in weighted}
+            graph = graph.replace(graph_fields=graph.graph_fields | own)
+        graphs.append(graph)
         if progress is not None:
             progress(number + 1, len(structures))
     return Dataset(graphs, cutoff)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equiform.data.formats.labels import LabelKeys
-from equiform.data.pipeline import plausibility
-from equiform.data.pipeline.check import usable_structures
+from equiform.data.formats.reading import Reading
+from equiform.data.pipeline import belonging, plausibility
+from equiform.data.pipeline.check import usable
 from equiform.data.pipeline.reference_energies import ReferenceEnergies, find_reference_energies, is_isolated_atom
 from equiform.neighbors import Labels, neighbor_list
 
@@ -42,35 +42,34 @@ class DataReport:
         return replace(self, facts=facts, warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
 
 
-def inspect(structures: "Sequence[ase.Atoms]", keys: LabelKeys) -> DataReport:
+def inspect(reading: Reading, *, name: str = "data") -> DataReport:
     """Report on structures as read from a file; those that cannot be used are counted and left out.
 
     Raises:
         UserError: No structure can be used.
     """
-    warnings = list(keys.warnings)
-    usable, labels = usable_structures(structures, keys, name="data", skip_invalid=True, warnings=warnings)
-    alone = [is_isolated_atom(atoms) for atoms in usable]
-    pairs = list(zip(usable, labels))
-    isolated = [pair for pair, single in zip(pairs, alone) if single]
-    rest = [pair for pair, single in zip(pairs, alone) if not single]
-    references = find_reference_energies([a for a, _ in rest], [x for _, x in rest], "auto", isolated)
-    shown = rest or isolated
-    report = inspect_labelled([a for a, _ in shown], [x for _, x in shown], keys, references)
-    notes = [f"{len(isolated)} isolated atoms"] if isolated else []
+    warnings = [*reading.keys.warnings, *reading.warnings]
+    good = usable(reading, name=name, skip_invalid=True, warnings=warnings)
+    alone = np.array([is_isolated_atom(atoms) for atoms in good.structures])
+    isolated, rest = good.take(np.flatnonzero(alone)), good.take(np.flatnonzero(~alone))
+    references = find_reference_energies(rest.structures, rest.labels, "auto", list(zip(isolated.structures, isolated.labels)))
+    report = inspect_labelled(rest if len(rest) else isolated, references)
+    notes = [f"{len(isolated)} isolated atoms"] if len(isolated) else []
     return report.extended(notes=notes, warnings=warnings)
 
 
-def inspect_labelled(
-    structures: "Sequence[ase.Atoms]",
-    labels: Sequence[Labels],
-    keys: LabelKeys,
-    references: ReferenceEnergies,
-) -> DataReport:
-    """Report on usable structures, isolated atoms not among them, with labels in eV, eV/Å and eV/Å³."""
-    facts = [*_what_there_is(structures), *(("labels", note) for note in keys.notes)]
-    distance_facts, warnings = _distances(structures)
-    facts += distance_facts
+def inspect_labelled(reading: Reading, references: ReferenceEnergies, whole: Reading | None = None) -> DataReport:
+    """Report on usable structures, isolated atoms not among them.
+
+    Args:
+        reading: The structures that the facts are of.
+        references: Reference energies.
+        whole: The structures to look through for odd ones, if they are more: those that were split.
+    """
+    structures, labels = reading.structures, reading.labels
+    facts = [*_what_there_is(structures), *(("labels", note) for note in reading.keys.notes)]
+    distances = _distances(reading)
+    facts += distances.facts
     symbols = _symbols()
     if references.values:
         values = ", ".join(f"{symbols[z]} {energy:.6g}" for z, energy in references.values.items())
@@ -88,24 +87,39 @@ def inspect_labelled(
         components = np.concatenate(forces)
         largest = np.linalg.norm(components, axis=1).max()
         facts.append(("forces", f"rms {np.sqrt((components**2).mean()):.3g} eV/Å, largest {largest:.3g} eV/Å"))
-    slope = plausibility.energy_force_slope(structures, labels)
+    slope = belonging.energy_force_slope(structures, labels)
     if slope is not None and abs(slope.correlation) > 0.9:
         facts.append(("energies against forces", f"ΔE = {slope.value:.3f} × work of the forces ({slope.pairs} pairs)"))
-    warnings += [
+    odd = odd_structures(whole or reading, references)
+    warnings = [
         *references.warnings,
         *plausibility.unit_warnings(structures, labels),
         *filter(
             None,
             (
-                plausibility.slope_warning(slope),
+                belonging.slope_warning(slope),
+                belonging.free_energy_warning(structures, labels, reading.free_energies, slope, reading.names),
                 plausibility.reference_warning(per_atom[known], references.source, references.values),
             ),
         ),
         *_incomplete(labels),
-        *_outliers(per_atom, labels),
-        *_duplicates(structures, labels),
+        *odd,
     ]
     return DataReport(tuple(facts), tuple(warnings))
+
+
+def odd_structures(reading: Reading, references: ReferenceEnergies) -> list[str]:
+    """What looks wrong about single structures, with their numbers."""
+    if not len(reading):
+        return []
+    per_atom = _interaction_per_atom(reading.structures, reading.labels, references.values)
+    frame = belonging.frame_warning(reading.structures, reading.labels, reading.names)
+    return [
+        *_distances(reading).warnings,
+        *([frame] if frame else []),
+        *_outliers(per_atom, reading),
+        *_duplicates(reading),
+    ]
 
 
 def leaked(train: "Sequence[ase.Atoms]", others: "Mapping[str, Sequence[ase.Atoms]]") -> list[str]:
@@ -143,11 +157,11 @@ def _what_there_is(structures: "Sequence[ase.Atoms]") -> list[tuple[str, str]]:
     ]
 
 
-def _distances(structures: "Sequence[ase.Atoms]") -> tuple[list[tuple[str, str]], list[str]]:
+def _distances(reading: Reading) -> DataReport:
     """Shortest distance of each pair of elements; atoms suspiciously near; the unit of length."""
     from ase.data import covalent_radii
 
-    symbols = _symbols()
+    structures, symbols = reading.structures, _symbols()
     shortest: dict[tuple[int, int], float] = {}
     ratios, near = [], []
     sample = np.unique(np.linspace(0, len(structures) - 1, min(len(structures), _SAMPLE)).astype(int))
@@ -181,8 +195,10 @@ def _distances(structures: "Sequence[ase.Atoms]") -> tuple[list[tuple[str, str]]
             warnings.append(unit)
     if near:
         k, length, a, b = min(near, key=lambda item: item[1])
-        warnings.append(f"atoms overlap in {len(near)} structures: the worst is {a}–{b} at {length:.2f} Å in structure {k}")
-    return facts, warnings
+        warnings.append(
+            f"atoms overlap in {len(near)} structures: the worst is {a}–{b} at {length:.2f} Å in {reading.names[k]}"
+        )
+    return DataReport(tuple(facts), tuple(warnings))
 
 
 def _interaction_per_atom(
@@ -208,8 +224,8 @@ def _incomplete(labels: Sequence[Labels]) -> list[str]:
     return warnings
 
 
-def _outliers(per_atom: np.ndarray, labels: Sequence[Labels]) -> list[str]:
-    warnings = []
+def _outliers(per_atom: np.ndarray, reading: Reading) -> list[str]:
+    labels, names, warnings = reading.labels, reading.names, []
     known = per_atom[np.isfinite(per_atom)]
     if len(known) >= 10:
         low, middle, high = np.percentile(known, [25, 50, 75])
@@ -217,7 +233,7 @@ def _outliers(per_atom: np.ndarray, labels: Sequence[Labels]) -> list[str]:
         if len(far):
             worst = far[np.argmax(np.abs(per_atom[far] - middle))]
             warnings.append(
-                f"{len(far)} energies are far from the rest: structure {worst} has {per_atom[worst]:.4g} "
+                f"{len(far)} energies are far from the rest: {names[worst]} has {per_atom[worst]:.4g} "
                 "eV/atom, the "
                 f"median is {middle:.4g} (half lie within {high - low:.2g})"
             )
@@ -227,11 +243,12 @@ def _outliers(per_atom: np.ndarray, labels: Sequence[Labels]) -> list[str]:
         far = np.flatnonzero(largest > max(50.0, 10 * float(np.median(known))))
         if len(far):
             worst = far[np.argmax(largest[far])]
-            warnings.append(f"{len(far)} structures have extreme forces: up to {largest[worst]:.4g} eV/Å in structure {worst}")
+            warnings.append(f"{len(far)} structures have extreme forces: up to {largest[worst]:.4g} eV/Å in {names[worst]}")
     return warnings
 
 
-def _duplicates(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> list[str]:
+def _duplicates(reading: Reading) -> list[str]:
+    structures, labels, names = reading.structures, reading.labels, reading.names
     first: dict[bytes, int] = {}
     repeats, contradictory = [], []
     for k, atoms in enumerate(structures):
@@ -245,11 +262,11 @@ def _duplicates(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> 
     warnings = []
     if repeats:
         i, j = repeats[0]
-        warnings.append(f"{len(repeats)} structures repeat an earlier one (structure {j} is structure {i})")
+        warnings.append(f"{len(repeats)} structures repeat an earlier one ({names[j]} is {names[i]})")
     if contradictory:
         i, j, gap = contradictory[0]
         warnings.append(
-            f"{len(contradictory)} repeated structures have different energies (structures {i} and {j}: {gap:.3g} eV)"
+            f"{len(contradictory)} repeated structures have different energies ({names[i]} and {names[j]}: {gap:.3g} eV)"
         )
     return warnings
 

@@ -4,12 +4,12 @@ Each test returns a line for the user or None, and is made to stay silent unless
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from equiform.data.formats.units import HARTREE, KCAL_MOL, energy_factor, forces_factor
+from equiform.data.formats.units import HARTREE, KCAL_MOL
 from equiform.neighbors import Labels
 
 if TYPE_CHECKING:
@@ -24,46 +24,6 @@ _ATOMS_HARTREE = np.concatenate(
         [-162.255, -200.053, -242.346, -289.359, -341.259, -398.110, -460.148, -527.540],
     )
 )
-# What people mix up: the units of energy and of forces as stored.
-_MIXTURES = (
-    ("Hartree", "eV/Å"),
-    ("Hartree", "Hartree/Bohr"),
-    ("eV", "Hartree/Bohr"),
-    ("eV", "Hartree/Å"),
-    ("kcal/mol", "eV/Å"),
-    ("eV", "kcal/mol/Å"),
-    ("kJ/mol", "eV/Å"),
-    ("eV", "kJ/mol/Å"),
-    ("kcal/mol", "Hartree/Bohr"),
-    ("Hartree", "kcal/mol/Å"),
-    ("Rydberg", "eV/Å"),
-    ("eV", "Rydberg/Bohr"),
-    ("meV", "eV/Å"),
-)
-
-
-_CLEAR = 0.9  # the correlation from which a slope means something
-
-
-class Slope(NamedTuple):
-    """How energy differences compare with the work of the forces between like structures.
-
-    Attributes:
-        value: Least-squares ΔE / work; 1 where energies and forces agree in unit and sign.
-        correlation: Of the two, −1 to 1.
-        pairs: How many pairs of structures.
-        distance: Median over the pairs of the largest displacement of an atom, Å.
-    """
-
-    value: float
-    correlation: float
-    pairs: int
-    distance: float
-
-    @property
-    def tolerance(self) -> float:
-        """By what factor the value may differ from 1 in sound data: anharmonicity counts between frames far apart."""
-        return 1.4 if self.distance < 0.4 else 3.0
 
 
 def unit_warnings(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> list[str]:
@@ -108,57 +68,6 @@ def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labe
             "data.energy_unit=Hartree"
         )
     return None
-
-
-def energy_force_slope(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> Slope | None:
-    """Regress ΔE on −½ (F_i + F_j) · (x_i − x_j) over the nearest pairs of the same atoms, molecules superposed.
-
-    The trapezoid is exact for a harmonic potential, so that frames a few tenths of an Å apart do. None where there
-    are fewer than ten pairs.
-    """
-    families: dict[bytes, list[int]] = {}
-    for k, (atoms, label) in enumerate(zip(structures, labels)):
-        if label.energy is not None and label.forces is not None and len(atoms) > 1:
-            cell = atoms.cell.array.round(6).tobytes() if atoms.pbc.any() else b""
-            families.setdefault(atoms.numbers.tobytes() + cell + atoms.pbc.tobytes(), []).append(k)
-    found = [np.zeros((3, 0))]
-    for members in sorted(families.values(), key=len, reverse=True)[:20]:
-        pairs = _pairs(len(members), len(structures[members[0]]))
-        if len(pairs):
-            first = structures[members[0]]
-            cell = first.cell.array * first.pbc[:, None] if first.pbc.any() else None
-            positions = np.stack([structures[k].positions for k in members])
-            forces = np.stack([np.asarray(labels[k].forces) for k in members])
-            energies = np.array([labels[k].energy for k in members], float)
-            found.append(_work_and_change(positions, forces, energies, cell, pairs))
-    work, change, distance = np.concatenate(found, axis=1)
-    if len(work) < 10:
-        return None
-    near = np.argsort(distance)[: max(20, len(work) // 50)]
-    work, change, distance = work[near], change[near], distance[near]
-    scale = np.sqrt((work**2).sum() * (change**2).sum())
-    if scale == 0:
-        return None
-    product = float((work * change).sum())
-    return Slope(product / float((work**2).sum()), product / float(scale), len(near), float(np.median(distance)))
-
-
-def slope_warning(slope: Slope | None) -> str | None:
-    """What a slope other than 1 says, if the correlation is good enough to say it."""
-    if slope is None or abs(slope.correlation) < _CLEAR:
-        return None
-    far = slope.tolerance
-    said = f"between like structures the energy changes by {slope.value:.3g} times the work of the forces"
-    if slope.value < 0:
-        return f"{said} (should be 1): the sign is wrong; the forces are probably gradients: store their negative" + (
-            "" if 1 / far < -slope.value < far else ", and the units differ"
-        )
-    if 1 / far < slope.value < far:
-        return None
-    off = {pair: abs(np.log(slope.value * energy_factor(pair[0]) / forces_factor(pair[1]))) for pair in _MIXTURES}
-    energy, forces = min(off, key=lambda pair: off[pair])
-    guess = f", as for energies in {energy} with forces in {forces}" if off[energy, forces] < 0.2 else ""
-    return f"{said} (should be 1){guess}: energies and forces are not in eV and eV/Å; set data.energy_unit and data.forces_unit"
 
 
 def length_unit_warning(ratios: Float[np.ndarray, "atoms"]) -> str | None:
@@ -224,39 +133,6 @@ def reference_warning(
         "(bonds give 1 to 9 eV); were they computed with another method or unit? reference_energies=fit does "
         "without"
     )
-
-
-def _pairs(count: int, num_atoms: int) -> Int[np.ndarray, "pairs 2"]:
-    """Consecutive structures (a trajectory), and all pairs of a sample (scattered structures)."""
-    consecutive = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)[:500]
-    most = int(np.clip(np.sqrt(2e6 / num_atoms), 10, 120))
-    some = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-    return np.unique(np.concatenate([consecutive, some[np.stack(np.triu_indices(len(some), 1), axis=1)]]), axis=0)
-
-
-def _work_and_change(
-    positions: Float[np.ndarray, "frames atoms 3"],
-    forces: Float[np.ndarray, "frames atoms 3"],
-    energies: Float[np.ndarray, "frames"],
-    cell: Float[np.ndarray, "3 3"] | None,
-    pairs: Int[np.ndarray, "pairs 2"],
-) -> Float[np.ndarray, "3 pairs"]:
-    """Work of the forces, change of the energy, and largest displacement; the second frame laid onto the first."""
-    i, j = pairs.T
-    if cell is not None:
-        step = positions[j] - positions[i]
-        step = step - np.round(step @ np.linalg.pinv(cell)) @ cell
-        step = step - step.mean(axis=1, keepdims=True)
-        turned = forces[j]
-    else:
-        centred = positions - positions.mean(axis=1, keepdims=True)
-        u, _, v = np.linalg.svd(np.swapaxes(centred[j], 1, 2) @ centred[i])
-        u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]  # a rotation, never a reflection
-        turn = u @ v
-        step = centred[j] @ turn - centred[i]
-        turned = forces[j] @ turn
-    work = -0.5 * ((forces[i] + turned) * step).sum(axis=(1, 2))
-    return np.stack([work, energies[j] - energies[i], np.linalg.norm(step, axis=2).max(axis=1)])
 
 
 def _formula(atoms: "ase.Atoms") -> str:

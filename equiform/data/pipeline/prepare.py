@@ -1,35 +1,20 @@
 """From files of structures, as a `DataConfig` names them, to data sets ready for training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from equiform.data.config import DataConfig
-from equiform.data.formats.labels import LabelKeys, find_labels, named_values
-from equiform.data.formats.read import read_structures
-from equiform.data.pipeline.check import usable_structures
+from equiform.data.formats.labels import LabelKeys
+from equiform.data.formats.reading import Reading, read_labelled
+from equiform.data.pipeline.check import usable
 from equiform.data.pipeline.dataset import Dataset, dataset_from_labels
-from equiform.data.pipeline.inspect import inspect_labelled, leaked
+from equiform.data.pipeline.inspect import inspect_labelled, leaked, odd_structures
 from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.pipeline.reference_energies import find_reference_energies, is_isolated_atom
 from equiform.data.pipeline.split import split_indices
 from equiform.errors import UserError
-from equiform.neighbors import Labels
-
-if TYPE_CHECKING:
-    import ase
-
-
-class _Part:
-    """Usable structures and their labels."""
-
-    def __init__(self, structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]):
-        self.structures, self.labels = list(structures), list(labels)
-
-    def take(self, indices: Sequence[int] | np.ndarray) -> "_Part":
-        return _Part([self.structures[k] for k in indices], [self.labels[k] for k in indices])
 
 
 def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int, int], None] | None = None) -> PreparedData:
@@ -44,21 +29,22 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
         UserError: Anything about the data that makes training impossible or wrong.
     """
     warnings: list[str] = []
-    whole, keys = _read(config.train, config, None, warnings)
+    whole = _read(config.train, config, None, warnings)
+    keys = whole.keys
     warnings += keys.warnings
     single = np.array([is_isolated_atom(atoms) for atoms in whole.structures])
     isolated, rest = whole.take(np.flatnonzero(single)), whole.take(np.flatnonzero(~single))
-    if not rest.structures:
+    if not len(rest):
         raise UserError(
             f"{_name(config.train)} holds only isolated atoms: there is nothing to learn from them but reference energies"
         )
-    if config.max_structures is not None and config.max_structures < len(rest.structures):
-        chosen = np.random.default_rng([config.seed, 0]).permutation(len(rest.structures))
+    if config.max_structures is not None and config.max_structures < len(rest):
+        chosen = np.random.default_rng([config.seed, 0]).permutation(len(rest))
         rest = rest.take(np.sort(chosen[: config.max_structures]))
     train, validation = _split(rest, config, keys, warnings)
     tests = {}
     for name, path in _test_files(config.test).items():
-        tests[name], _ = _read(path, config, keys, warnings)
+        tests[name] = _read(path, config, keys, warnings)
 
     elements = _elements(train)
     references = find_reference_energies(
@@ -69,7 +55,11 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
     )
     for name, part in {"validation": validation, **tests}.items():
         _check_elements(name, part, elements)
-    report = inspect_labelled(train.structures, train.labels, keys, references)
+    others = {"validation": validation, **tests}
+    if not isinstance(config.validation, str):  # of the same structures, which are looked through as one
+        del others["validation"]
+    report = inspect_labelled(train, references, train if isinstance(config.validation, str) else rest)
+    warnings += [f"{name}: {line}" for name, part in others.items() for line in odd_structures(part, references)]
     warnings += leaked(train.structures, {"validation": validation.structures} | {n: p.structures for n, p in tests.items()})
     report = report.extended(
         notes=[
@@ -83,13 +73,15 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
     total = sum(len(part.structures) for part in (train, validation, *tests.values()))
     done = 0
 
-    def build(part: _Part) -> Dataset:
+    def build(part: Reading) -> Dataset:
         nonlocal done
         start = done
         done += len(part.structures)
         tell = progress
         report_progress = None if tell is None else lambda count, _: tell(start + count, total)
-        return dataset_from_labels(part.structures, part.labels, cutoff, references.values, progress=report_progress)
+        return dataset_from_labels(
+            part.structures, part.labels, cutoff, references.values, weights=part.weights, progress=report_progress
+        )
 
     return PreparedData(
         train=build(train),
@@ -102,38 +94,25 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
     )
 
 
-def _read(path: str | list[str], config: DataConfig, keys: LabelKeys | None, warnings: list[str]) -> tuple[_Part, LabelKeys]:
+def _read(path: str | list[str], config: DataConfig, keys: LabelKeys | None, warnings: list[str]) -> Reading:
     """Read and check one input; names found in the training file are preferred in the others."""
-    structures = read_structures(path, skip_invalid=config.skip_invalid, warnings=warnings)
-    if keys is not None:
-        present = {name for atoms in structures for name in named_values(atoms)}
-        wanted = {
-            f"{kind}_key": getattr(keys, kind) for kind in ("energy", "forces", "stress") if getattr(keys, kind) in present
-        }
-        config = config.model_copy(update={"energy_key": None, "forces_key": None, "stress_key": None} | wanted)
-    name = _name(path)
-    try:
-        keys = find_labels(structures, config)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    usable, labels = usable_structures(structures, keys, name=name, skip_invalid=config.skip_invalid, warnings=warnings)
-    return _Part(usable, labels), keys
+    reading = read_labelled(path, config, preferred=keys)
+    warnings += reading.warnings
+    return usable(reading, name=_name(path), skip_invalid=config.skip_invalid, warnings=warnings)
 
 
-def _split(rest: _Part, config: DataConfig, keys: LabelKeys, warnings: list[str]) -> tuple[_Part, _Part]:
+def _split(rest: Reading, config: DataConfig, keys: LabelKeys, warnings: list[str]) -> tuple[Reading, Reading]:
     if isinstance(config.validation, str):
-        return rest, _read(config.validation, config, keys, warnings)[0]
+        return rest, _read(config.validation, config, keys, warnings)
     if not config.validation:
-        return rest, _Part([], [])
-    indices, held = split_indices(len(rest.structures), config.validation, seed=config.seed, keep=_sole_carriers(rest))
+        return rest, rest.take([])
+    indices, held = split_indices(len(rest), config.validation, seed=config.seed, keep=_sole_carriers(rest))
     if not len(held):
-        warnings.append(
-            f"{len(rest.structures)} structures cannot be divided: there is no validation, and overfitting goes unseen"
-        )
+        warnings.append(f"{len(rest)} structures cannot be divided: there is no validation, and overfitting goes unseen")
     return rest.take(indices), rest.take(held)
 
 
-def _sole_carriers(part: _Part) -> list[int]:
+def _sole_carriers(part: Reading) -> list[int]:
     """For every element one structure that has it, if few do: held out, its elements would be unknown to the model."""
     carriers: dict[int, list[int]] = {}
     for k, atoms in enumerate(part.structures):
@@ -142,7 +121,7 @@ def _sole_carriers(part: _Part) -> list[int]:
     return sorted({rows[0] for rows in carriers.values()})
 
 
-def _check_elements(name: str, part: _Part, elements: tuple[int, ...]) -> None:
+def _check_elements(name: str, part: Reading, elements: tuple[int, ...]) -> None:
     unknown = set(_elements(part)) - set(elements)
     if unknown:
         from ase.data import chemical_symbols
@@ -155,7 +134,7 @@ def _check_elements(name: str, part: _Part, elements: tuple[int, ...]) -> None:
         )
 
 
-def _elements(part: _Part) -> tuple[int, ...]:
+def _elements(part: Reading) -> tuple[int, ...]:
     return tuple(sorted({int(z) for atoms in part.structures for z in np.unique(atoms.numbers)}))
 
 

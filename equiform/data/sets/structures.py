@@ -24,14 +24,14 @@ def some_structures(data: str, most: int, folder: Path | None = None) -> "list[A
     """
     from ase import Atoms
 
-    from equiform.data.formats.read import read_structures
+    from equiform.data.formats.reading import read_unlabelled
     from equiform.data.sets.catalogue import SETS, open_store
 
     name, _, part = data.partition(":")
     if name not in SETS or Path(data).exists():
         if folder is not None:
             raise UserError(f"--from goes with a data set ({', '.join(SETS)}), not with {data}")
-        structures = read_structures(data)
+        structures = read_unlabelled(data).structures
         return [structures[k] for k in _spread(len(structures), most)]
     store = open_store(name, part or None, folder)
     chosen = []

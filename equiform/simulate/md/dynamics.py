@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from equiform.data.formats.comment import format_entries
+from equiform.data.formats.extxyz import kept_arrays, kept_info
 from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
 from equiform.simulate.md.integrator import System, initial_state
@@ -21,6 +23,7 @@ from equiform.simulate.md.restart import fingerprint, load_restart
 from equiform.simulate.md.run import Files, MDProgress, MDResult, Run
 from equiform.simulate.md.trajectory import Substance, check_outputs
 from equiform.simulate.md.velocities import (
+    at_rest,
     degrees_of_freedom,
     kinetic_energy,
     maxwell_boltzmann,
@@ -133,6 +136,7 @@ def resume_md(
     restart: str | Path,
     *,
     steps: int | None = None,
+    time: float | None = None,
     trajectory: str | Path | None = None,
     log: str | Path | None = None,
     restart_seconds: float = 10.0,
@@ -146,6 +150,7 @@ def resume_md(
         predictor: The model of that run, with the same dtype.
         restart: The restart file; it is updated.
         steps: A new total number of steps; without it the run's own.
+        time: The same as a total time, ps.
         trajectory: Where the run's trajectory is now, if it was moved.
         log: Where the run's log is now, if it was moved.
         restart_seconds: Time between two restart files, s.
@@ -163,6 +168,8 @@ def resume_md(
         if settings["model"] != fingerprint(predictor.potential):
             raise UserError(f"{restart} was made with another model; give the model that the run was started with")
         config = MDConfig(**settings["config"])
+        if time is not None:
+            steps = round(1000 * time / config.timestep)
         if steps is not None:
             config = config.model_copy(update={"steps": steps})
         written = settings["files"]
@@ -199,19 +206,27 @@ def _prepared(
     fixed = _fixed(atoms)
     if fixed.all():
         raise UserError(f"all {len(atoms)} atoms of {name} are fixed: there is nothing to simulate")
-    free_cluster = not fixed.any()
+    drawn = config.temperature is not None and not config.keep_velocities
+    drift, rotation = not fixed.any(), not fixed.any() and not periodic
+    if not drawn:  # Velocities are taken as they are; of an earlier run they may have neither.
+        drift, rotation = at_rest(atoms.get_velocities(), positions, masses, drift=drift, rotation=rotation)
+    conserved = config.ensemble == "nve"
     freedom = degrees_of_freedom(
-        positions,
-        masses,
-        fixed,
-        drift_removed=free_cluster and config.ensemble == "nve",
-        rotation_removed=free_cluster and config.ensemble == "nve" and not periodic,
+        positions, masses, fixed, drift_removed=drift and conserved, rotation_removed=rotation and conserved
     )
     if not freedom:
         raise UserError(f"{name} has no internal degree of freedom: NVE has nothing to simulate; try NVT")
     velocities = _velocities(atoms, config, fixed, freedom)
     tags = atoms.get_tags() if atoms.has("tags") else None
-    substance = Substance(atoms.numbers, masses, np.array(atoms.cell.array), atoms.pbc.copy(), fixed, tags)
+    columns = {
+        name: column
+        for name, column in kept_arrays(atoms, keep_labels=False).items()
+        if name not in ("tags", "masses", "momenta") and column.dtype.kind in "biuf" and column.ndim < 3
+    }
+    info = {name: value for name, value in kept_info(atoms, False).items() if name not in ("step", "time_fs", "temperature_K")}
+    comment = " ".join(format_entries(info)[0])
+    cell = np.array(atoms.cell.array)
+    substance = Substance(atoms.numbers, masses, cell, atoms.pbc.copy(), fixed, tags, columns, comment)
     return substance, positions, velocities, freedom
 
 
@@ -240,15 +255,15 @@ def _velocities(
 
 
 def _fixed(atoms: "Atoms") -> Bool[np.ndarray, "atoms"]:
-    from ase.constraints import FixAtoms
+    from ase.constraints import FixAtoms, FixCartesian
 
     fixed = np.zeros(len(atoms), bool)
     for constraint in atoms.constraints:
-        if not isinstance(constraint, FixAtoms):
+        whole = isinstance(constraint, FixCartesian) and np.all(constraint.mask)
+        if not (isinstance(constraint, FixAtoms) or whole):
             raise UserError(
-                f"the structure has a constraint {type(constraint).__name__}; of ASE's constraints only "
-                "FixAtoms can "
-                "be kept in molecular dynamics: remove it"
+                f"the structure has a constraint {type(constraint).__name__}; of ASE's constraints only those that fix whole "
+                "atoms (FixAtoms) can be kept in molecular dynamics: remove it"
             )
         fixed[constraint.get_indices()] = True
     return fixed

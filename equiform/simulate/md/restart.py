@@ -57,7 +57,8 @@ def save_restart(path: Path, restart: Restart) -> None:
     }
     arrays: dict[str, Any] = {
         "settings": np.array(json.dumps(settings)),
-        **{f"substance.{name}": value for name, value in vars(substance).items() if value is not None},
+        **{f"substance.{name}": value for name, value in vars(substance).items() if value is not None and name != "columns"},
+        **{f"column.{name}": column for name, column in substance.columns.items()},
         "positions": np.stack(state.positions),
         "velocities": np.stack(state.velocities),
         "reference": np.stack(restart.reference),
@@ -98,7 +99,10 @@ def load_restart(path: Path) -> Restart:
 
 def _restored(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Restart:
     prefix = "substance."
-    substance = Substance(**{k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+    common: dict[str, Any] = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    common["comment"] = str(common.get("comment", ""))
+    common["columns"] = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
+    substance = Substance(**common)
     positions, velocities = (TwoFloat(*map(jnp.asarray, arrays[name])) for name in ("positions", "velocities"))
     last = None
     if settings["last"] is not None:

@@ -8,14 +8,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from equiform.data.formats.comment import parse_comment
+from equiform.data.formats.extxyz import UNITS, cell_text, letter_of
 from equiform.errors import UserError
 from equiform.runtime.files import explained
 
@@ -57,7 +59,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Substance:
-    """What all frames of a run have in common."""
+    """What all frames of a run have in common.
+
+    Attributes:
+        numbers: Atomic numbers.
+        masses: In amu.
+        cell: Å.
+        pbc: Where it repeats.
+        fixed: Atoms that do not move.
+        tags: ASE's tags.
+        columns: What else the initial structure had for each atom (initial charges), which goes along with the frames.
+        comment: What else it had as metadata, as text of extended XYZ.
+    """
 
     numbers: Int[np.ndarray, "atoms"]
     masses: Float[np.ndarray, "atoms"]
@@ -65,6 +78,8 @@ class Substance:
     pbc: Bool[np.ndarray, "3"]
     fixed: Bool[np.ndarray, "atoms"]
     tags: Int[np.ndarray, "atoms"] | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    comment: str = ""
 
     def atoms(self, frame: Frame) -> "Atoms":
         """The frame as ASE structure with momenta, energy, forces, and its fixed atoms."""
@@ -82,7 +97,10 @@ class Substance:
             momenta=frame.velocities * self.masses[:, None],
             constraint=FixAtoms(mask=self.fixed) if self.fixed.any() else None,
         )
+        for name, column in self.columns.items():
+            atoms.set_array(name, column)
         row = frame.row
+        atoms.info.update(parse_comment(self.comment))
         atoms.info.update(step=row.step, time_fs=row.time_fs, temperature_K=row.temperature_K)
         atoms.calc = SinglePointCalculator(
             atoms, energy=row.potential_energy_eV, free_energy=row.potential_energy_eV, forces=frame.forces
@@ -136,12 +154,20 @@ class ExtxyzWriter(_TextFile):
         if substance.tags is not None:
             properties += ":tags:I:1"
             constant = [f"{text} {tag}" for text, tag in zip(constant, substance.tags)]
+        for name, column in substance.columns.items():
+            rows = np.atleast_2d(np.asarray(column).T).T
+            properties += f":{name}:{letter_of(rows)}:{rows.shape[1]}"
+            texts = [" ".join(map(cell_text, row)) for row in rows.tolist()]
+            constant = [f"{text} {added}" for text, added in zip(constant, texts)]
+        constant = [text.replace("%", "%%") for text in constant]
         self._template = "".join(
             f"{chemical_symbols[number]:<2s}{' %16.9f' * 9}{text}\n" for number, text in zip(substance.numbers, constant)
         )
         lattice = " ".join(f"{x:.10g}" for x in substance.cell.ravel())
         self._header = f'Lattice="{lattice}" ' if substance.cell.any() else ""
-        self._header += f'Properties={properties} pbc="{" ".join("T" if p else "F" for p in substance.pbc)}"'
+        units = " ".join(f"{kind}_unit={UNITS[kind]}" for kind in ("energy", "length", "forces"))
+        self._header += f'Properties={properties} pbc="{" ".join("T" if p else "F" for p in substance.pbc)}" {units}'
+        self._header += f" {substance.comment}" if substance.comment else ""
         self._masses = substance.masses[:, None]
 
     def write_frame(self, frame: Frame) -> None:

@@ -7,6 +7,8 @@ import ase.units
 import numpy as np
 from jaxtyping import Bool, Float
 
+_AT_REST = 1e-3  # of the sum of the sizes: more than nine decimals and a float32 run leave
+
 
 def maxwell_boltzmann(masses: Float[np.ndarray, "atoms"], temperature: float, *, seed: int) -> Float[np.ndarray, "atoms 3"]:
     """Velocities drawn from the canonical distribution, √(kT/m) ξ with standard normal ξ.
@@ -40,6 +42,30 @@ def without_rotation(
     momentum = (masses[:, None] * np.cross(arms, velocities)).sum(0)
     omega = np.linalg.pinv(_inertia(arms, masses), rcond=1e-8) @ momentum
     return velocities - np.cross(omega, arms)
+
+
+def at_rest(
+    velocities: Float[np.ndarray, "atoms 3"],
+    positions: Float[np.ndarray, "atoms 3"],
+    masses: Float[np.ndarray, "atoms"],
+    *,
+    drift: bool,
+    rotation: bool,
+) -> tuple[bool, bool]:
+    """Whether given velocities have no momentum, and then whether they have no angular momentum either.
+
+    Args:
+        velocities: As given.
+        positions: Å.
+        masses: In amu.
+        drift: Whether the momentum counts at all.
+        rotation: Whether the angular momentum does.
+    """
+    momenta = masses[:, None] * velocities
+    still = drift and bool(np.linalg.norm(momenta.sum(axis=0)) < _AT_REST * np.linalg.norm(momenta, axis=1).sum())
+    arms = positions - masses @ positions / masses.sum()
+    size = (np.linalg.norm(arms, axis=1) * np.linalg.norm(momenta, axis=1)).sum()
+    return still, still and rotation and bool(np.linalg.norm(np.cross(arms, momenta).sum(axis=0)) < _AT_REST * size)
 
 
 def degrees_of_freedom(

@@ -9,8 +9,9 @@ from ase.io import write
 
 from equiform.data.config import DataConfig
 from equiform.data.formats import units
-from equiform.data.formats.labels import find_labels, read_labels
+from equiform.data.formats.labels import find_labels
 from equiform.data.formats.read import read_structures
+from equiform.data.formats.values import factor, read_labels
 from equiform.errors import UserError
 
 
@@ -79,9 +80,7 @@ def test_energy_is_preferred_to_free_energy():
     assert find_labels([water(energy=-1.0, free_energy=-1.1, forces=FORCES)]).energy == "energy"
 
 
-@pytest.mark.parametrize(
-    "name", ["formation_energy", "energy_per_atom", "kinetic_energy", "energy_unit", "energy_error", "zero_point_energy"]
-)
+@pytest.mark.parametrize("name", ["formation_energy", "kinetic_energy", "energy_unit", "energy_error", "zero_point_energy"])
 def test_other_energies_are_not_taken_for_it(name):
     with pytest.raises(UserError, match=f"no energies or forces.*{name}" if "unit" not in name else "no energies"):
         find_labels([water({name: -1.0})])
@@ -208,24 +207,31 @@ def test_spellings_of_a_unit_of_stress(text):
 
 
 def test_unit_in_the_file_is_obeyed_and_the_configuration_overrules_it():
-    atoms = water({"energy": -1.0, "energy_unit": "Hartree", "forces_unit": "Hartree/Bohr"}, {"forces": FORCES})
-    keys = find_labels([atoms])
-    assert read_labels(atoms, keys).energy == pytest.approx(-27.2114, rel=1e-5)
-    assert keys.forces_factor == pytest.approx(51.4221, rel=1e-5)
-    keys = find_labels([atoms], DataConfig(train="x", energy_unit="kcal/mol"))
-    assert keys.energy_factor == pytest.approx(0.0433641, rel=1e-5)
+    atoms = water({"energy": -1.0, "energy_unit": "Hartree", "forces_unit": "Hartree/Bohr"}, {"forces": np.ones((3, 3))})
+    labels = read_labels(atoms, find_labels([atoms]))
+    assert labels.energy == pytest.approx(-27.2114, rel=1e-5)
+    assert labels.forces[0, 0] == pytest.approx(51.4221, rel=1e-5)
+    labels = read_labels(atoms, find_labels([atoms], DataConfig(train="x", energy_unit="kcal/mol")))
+    assert labels.energy == pytest.approx(-0.0433641, rel=1e-5)
 
 
 def test_units_carry_over_to_forces_and_stress():
-    keys = find_labels([crystal(stress=SYMMETRIC)], DataConfig(train="x", energy_unit="Hartree", length_unit="Bohr"))
-    assert keys.forces_factor == pytest.approx(ase_units.Hartree / ase_units.Bohr, rel=1e-7)
-    assert keys.stress_factor == pytest.approx(ase_units.Hartree / ase_units.Bohr**3, rel=1e-7)
+    config = DataConfig(train="x", energy_unit="Hartree", length_unit="Bohr")
+    keys = find_labels([crystal(stress=SYMMETRIC)], config)
+    assert factor("forces", "forces", keys, {}) == pytest.approx(ase_units.Hartree / ase_units.Bohr, rel=1e-7)
+    assert factor("stress", "stress", keys, {}) == pytest.approx(ase_units.Hartree / ase_units.Bohr**3, rel=1e-7)
     keys = find_labels([crystal(virial=SYMMETRIC)], DataConfig(train="x", energy_unit="Hartree"))
-    assert keys.stress_factor == pytest.approx(ase_units.Hartree, rel=1e-7)
+    assert factor("virial", "virial", keys, {}) == pytest.approx(ase_units.Hartree, rel=1e-7)
 
 
-def test_unknown_unit_warns_and_mixed_units_are_an_error():
-    keys = find_labels([water({"energy": -1.0, "energy_unit": "foot-pound"}, {"forces": FORCES})])
-    assert keys.energy_factor == 1.0 and any("foot-pound" in line for line in keys.warnings)
-    with pytest.raises(UserError, match="mixes units"):
-        find_labels([water({"energy": -1.0, "energy_unit": unit}) for unit in ("eV", "Hartree")])
+def test_unknown_unit_is_refused_with_the_setting_that_helps():
+    atoms = water({"energy": -1.0, "energy_unit": "foot-pound"}, {"forces": FORCES})
+    with pytest.raises(UserError, match=r"foot-pound.*data\.energy_unit="):
+        read_labels(atoms, find_labels([atoms]))
+    assert read_labels(atoms, find_labels([atoms], DataConfig(train="x", energy_unit="eV"))).energy == -1.0
+
+
+def test_every_structure_speaks_for_its_own_units():
+    structures = [water({"energy": -1.0, "energy_unit": "Hartree"}), water({"energy": -2.0})]
+    keys = find_labels(structures)
+    assert [read_labels(atoms, keys).energy for atoms in structures] == pytest.approx([-27.211386245988, -2.0])

@@ -8,8 +8,9 @@ import pytest
 from ase.db import connect
 from ase.io import write
 
-from equiform.data.formats.labels import find_labels, read_labels
+from equiform.data.formats.labels import find_labels
 from equiform.data.formats.read import read_structures
+from equiform.data.formats.values import read_labels
 from equiform.errors import UserError
 from tests.data.samples import labelled, molecules
 

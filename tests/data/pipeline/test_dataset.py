@@ -5,11 +5,19 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from equiform.data.formats.labels import find_labels
-from equiform.data.pipeline.dataset import Dataset
+from equiform.data.formats.reading import label_structures
+from equiform.data.pipeline.check import usable
+from equiform.data.pipeline.dataset import Dataset, dataset_from_labels
 from equiform.errors import UserError
 from equiform.graph import Graph
-from tests.data.samples import E0, build_dataset, labelled, molecules
+from tests.data.samples import E0, labelled, molecules
+
+
+def dataset(structures, cutoff, references, *, skip_invalid=False, warnings=None, **more):
+    """What `prepare` makes of structures in memory."""
+    found = [] if warnings is None else warnings
+    reading = usable(label_structures(structures), name="data", skip_invalid=skip_invalid, warnings=found)
+    return dataset_from_labels(reading.structures, reading.labels, cutoff, references, weights=reading.weights, **more)
 
 
 def water(energy=None, forces=None, **keywords):
@@ -20,7 +28,7 @@ def water(energy=None, forces=None, **keywords):
 
 def test_reference_energies_are_subtracted_without_loss():
     structures = labelled(molecules(3, bound=-1e-7))
-    data = build_dataset(structures, find_labels(structures), 4.0, E0)
+    data = dataset(structures, 4.0, E0)
     base = 2 * E0[6] + 6 * E0[1] + E0[8]
     np.testing.assert_allclose(data.energy, [a.calc.results["energy"] - base for a in structures], atol=1e-9)
     # float32 would have lost all of it: eps · 4,000 eV is 5e-4 eV.
@@ -29,7 +37,7 @@ def test_reference_energies_are_subtracted_without_loss():
 
 def test_is_a_sequence_of_graphs_with_sizes():
     structures = labelled(molecules(5))
-    data = build_dataset(structures, find_labels(structures), 2.0, E0)
+    data = dataset(structures, 2.0, E0)
     assert len(data) == 5 and isinstance(data[0], Graph) and isinstance(data[1:3], Dataset)
     assert data.num_atoms.tolist() == [9] * 5
     assert data.num_edges.tolist() == [len(graph.senders) for graph in data]
@@ -39,7 +47,7 @@ def test_is_a_sequence_of_graphs_with_sizes():
 
 def test_statistics_leave_out_missing_labels():
     structures = [water(-1.0, np.full((3, 3), 2.0)), water(-4.0), water(None, np.full((3, 3), -4.0))]
-    data = build_dataset(structures, find_labels(structures), 3.0, {})
+    data = dataset(structures, 3.0, {})
     assert data.energy_rms == pytest.approx(0.5)
     assert data.forces_rms == pytest.approx(np.sqrt((4 + 16) / 2))
     assert data.has_label("energy") and data.has_label("forces") and not data.has_stress
@@ -48,7 +56,7 @@ def test_statistics_leave_out_missing_labels():
 def test_element_without_reference_energy_is_named():
     structures = [water(-1.0)]
     with pytest.raises(UserError, match=r"no reference energy for O; there are those of H"):
-        build_dataset(structures, find_labels(structures), 3.0, {1: -13.6})
+        dataset(structures, 3.0, {1: -13.6})
 
 
 @pytest.mark.parametrize(
@@ -69,29 +77,28 @@ def test_element_without_reference_energy_is_named():
 )
 def test_unusable_structure_is_named_or_left_out(atoms, said):
     structures = [water(-1.0), atoms, water(-2.0)]
-    keys = find_labels(structures)
     with pytest.raises(UserError, match=rf"data, structure 1 \(.*{said}.*skip_invalid"):
-        build_dataset(structures, keys, 3.0, {})
+        dataset(structures, 3.0, {})
     warnings = []
-    data = build_dataset(structures, keys, 3.0, {}, skip_invalid=True, warnings=warnings)
+    data = dataset(structures, 3.0, {}, skip_invalid=True, warnings=warnings)
     assert len(data) == 2 and "1 of 3 structures are left out" in warnings[0]
 
 
 def test_close_but_possible_atoms_are_no_error():
     atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.3]], info={"energy": 1.0})
-    assert len(build_dataset([atoms], find_labels([atoms]), 3.0, {})) == 1
+    assert len(dataset([atoms], 3.0, {})) == 1
 
 
 def test_nothing_usable_is_an_error_also_when_skipping():
     with pytest.raises(UserError, match="none of 1 structures"):
-        build_dataset([water(np.nan)], find_labels([water(-1.0)]), 3.0, {}, skip_invalid=True)
+        dataset([water(np.nan)], 3.0, {}, skip_invalid=True)
 
 
 def test_lengths_in_bohr_are_converted():
     atoms = water(-1.0)
     atoms.positions /= 0.529177210903
     atoms.info["length_unit"] = "Bohr"
-    (graph,) = build_dataset([atoms], find_labels([atoms]), 3.0, {})
+    (graph,) = dataset([atoms], 3.0, {})
     np.testing.assert_allclose(graph.positions, water(-1.0).positions, atol=1e-10)
     assert atoms.positions[1, 0] > 1.4, "the caller's structure was changed"
 
@@ -99,17 +106,16 @@ def test_lengths_in_bohr_are_converted():
 def test_progress_is_reported():
     calls = []
     structures = labelled(molecules(3))
-    build_dataset(structures, find_labels(structures), 3.0, {}, progress=lambda done, of: calls.append((done, of)))
+    dataset(structures, 3.0, {}, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_tags_go_along_if_all_structures_have_them():
     structures = labelled(molecules(3))
-    keys = find_labels(structures)
-    assert all("tags" not in graph.node_fields for graph in build_dataset(structures, keys, 3.0, {}))
+    assert all("tags" not in graph.node_fields for graph in dataset(structures, 3.0, {}))
     for number, atoms in enumerate(structures):
         atoms.set_tags(number)
-    for number, graph in enumerate(build_dataset(structures, keys, 3.0, {})):
+    for number, graph in enumerate(dataset(structures, 3.0, {})):
         assert graph.node_fields["tags"].tolist() == [number] * len(structures[number])
     del structures[1].arrays["tags"]
-    assert all("tags" not in graph.node_fields for graph in build_dataset(structures, keys, 3.0, {}))
+    assert all("tags" not in graph.node_fields for graph in dataset(structures, 3.0, {}))

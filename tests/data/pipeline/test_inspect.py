@@ -6,9 +6,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from equiform.data.formats import units
-from equiform.data.formats.labels import LabelKeys, find_labels
+from equiform.data.formats.reading import label_structures
+from equiform.data.pipeline.belonging import Slope, energy_force_slope, slope_warning
 from equiform.data.pipeline.inspect import inspect, leaked
-from equiform.data.pipeline.plausibility import Slope, energy_force_slope, energy_unit_warning, slope_warning
+from equiform.data.pipeline.plausibility import energy_unit_warning
 from equiform.neighbors import Labels
 from tests.data.samples import isolated_atoms, labelled, molecules
 
@@ -16,12 +17,12 @@ EH, BOHR, KCAL, KJ = units.HARTREE, units.BOHR, units.KCAL_MOL, units.KCAL_MOL /
 
 
 def warnings_of(structures):
-    return inspect(structures, find_labels(structures)).warnings
+    return inspect(label_structures(structures)).warnings
 
 
 def test_facts_are_counted():
     structures = labelled(molecules(20)) + isolated_atoms()
-    text = "\n".join(inspect(structures, find_labels(structures)).lines())
+    text = "\n".join(inspect(label_structures(structures)).lines())
     assert "20 of 1 compositions: C2H6O (20)" in text
     assert "H (120), C (40), O (20)" in text
     assert "9 to 9 per structure" in text and "not periodic (20)" in text
@@ -74,8 +75,8 @@ def test_unit_set_by_the_user_silences_the_warning():
     from equiform.data.config import DataConfig
 
     structures = labelled(molecules(30), energy=1 / EH, forces=BOHR / EH)
-    keys = find_labels(structures, DataConfig(train="x", energy_unit="Hartree", forces_unit="Hartree/Bohr"))
-    assert not any("eV" in line for line in inspect(structures, keys).warnings)
+    config = DataConfig(train="x", energy_unit="Hartree", forces_unit="Hartree/Bohr")
+    assert not any("eV" in line for line in inspect(label_structures(structures, config)).warnings)
 
 
 def test_slope_works_across_periodic_boundaries():
@@ -143,7 +144,7 @@ def test_duplicates_and_contradictions_are_counted():
     again.calc = SinglePointCalculator(again, energy=structures[2].calc.results["energy"] + 3.0)
     found = warnings_of([*structures, again, structures[4]])
     assert any("2 structures repeat an earlier one (structure 10 is structure 2)" in line for line in found)
-    assert any("1 repeated structures have different energies (structures 2 and 10: 3 eV)" in line for line in found)
+    assert any("1 repeated structures have different energies (structure 2 and structure 10: 3 eV)" in line for line in found)
 
 
 def test_outliers_are_named():
@@ -187,8 +188,7 @@ def test_unusable_structures_are_counted_and_not_fatal():
     "structures", [isolated_atoms(), labelled(molecules(1)), [Atoms("H2", positions=np.eye(3)[:2] * 40, info={"energy": 0.0})]]
 )
 def test_few_structures_are_enough_for_a_report(structures):
-    assert inspect(structures, find_labels(structures)).lines()
-    assert inspect(structures, LabelKeys()).lines()
+    assert inspect(label_structures(structures)).lines()
 
 
 def test_structures_shared_between_sets_are_counted():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from equiform.simulate.md.velocities import (
+    at_rest,
     degrees_of_freedom,
     kinetic_energy,
     maxwell_boltzmann,
@@ -66,3 +67,15 @@ def test_fixed_atoms_have_none():
     velocities = np.ones((3, 3))
     assert temperature_of(kinetic_energy(velocities, masses), 9) == pytest.approx(1 / ase.units.kB)
     assert temperature_of(1.0, 0) == 0
+
+
+def test_given_velocities_count_the_degrees_of_freedom_that_they_have():
+    rng = np.random.default_rng(0)
+    positions, masses = rng.normal(size=(3, 3)), np.array([16.0, 1, 1])
+    flying = np.tile([0.01, 0, 0], (3, 1))  # rigid: 3 of 9 degrees of freedom, none of which was removed
+    assert at_rest(flying, positions, masses, drift=True, rotation=True) == (False, False)
+    spinning = np.cross([0, 0, 0.01], positions - masses @ positions / masses.sum())
+    assert at_rest(spinning, positions, masses, drift=True, rotation=True) == (True, False)
+    inner = without_rotation(without_drift(rng.normal(size=(3, 3)), masses), positions, masses)
+    assert at_rest(np.round(inner, 7), positions, masses, drift=True, rotation=True) == (True, True), "of an earlier run"
+    assert at_rest(inner, positions, masses, drift=True, rotation=False) == (True, False), "a crystal cannot turn"

@@ -1,0 +1,47 @@
+"""How commands are told to read files: `data.KEY=VALUE` behind the file's name, as for training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from equiform.cli.app import warn
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(help="How to read the file, as for train: data.length_unit=Bohr.", metavar="KEY=VALUE"),
+]
+Types = Annotated[str | None, typer.Option(help="Elements of the numbered types of LAMMPS and MTP files: C,H,O.")]
+
+
+def how_to_read(path: Path, settings: Sequence[str] | None, types: str | None = None, **more: str | None) -> Any:
+    """The section `data` of settings and options.
+
+    Args:
+        path: The file.
+        settings: `data.KEY=VALUE`.
+        types: Elements of numbered atom types.
+        more: Further keys of the section that options give.
+    """
+    from equiform.recipes.schema import data_settings
+
+    given = {"types": types, **more}
+    options = [f"data.{name}={value}" for name, value in given.items() if value is not None]
+    return data_settings([*(settings or ()), *options], str(path))
+
+
+def read_for(predictor: Any, path: Path, config: Any, index: int | str = ":") -> Any:
+    """Structures to make predictions for, in Å; what is odd about the file is said."""
+    from equiform.data.formats.reading import read_unlabelled, units_in
+
+    reading = read_unlabelled(str(path), config, index=index, remembered=units_in(predictor.metadata))
+    for line in reading.warnings:
+        warn(line)
+    return reading
+
+
+def say_lost(lost: list[str], output: Path) -> None:
+    """Say what of the input the output has no place for."""
+    if lost:
+        warn(f"{output}: extended XYZ has no place for {', '.join(lost)}; it is left out")
