@@ -1,8 +1,8 @@
-"""DEMETAr's N-body tables made again: test error at the best validation epoch and error of equivariance, several seeds per row.
+"""DEMETAr's N-body tables reproduced: test error at the best validation epoch and equivariance error, several seeds per row.
 
 python -m benchmarks.demetar --folder runs/demetar                    run what is missing, both tasks
-python -m benchmarks.demetar --folder runs/demetar --minutes 9        begin no run after nine minutes
-python -m benchmarks.demetar --folder runs/demetar --table            the tables of what is there
+python -m benchmarks.demetar --folder runs/demetar --minutes 9        start no run after nine minutes
+python -m benchmarks.demetar --folder runs/demetar --table            the tables of the finished runs
 """
 
 import argparse
@@ -20,13 +20,13 @@ SEEDS = (1, 2, 3)
 
 
 class Row(NamedTuple):
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        recipe: What the task's recipe is called after its name.
-        changes: What is changed in it.
-        said: The blog's number on its own task, all test errors of a first epoch.
-        tasks: Where it is run.
+        recipe: Suffix of the task's recipe name.
+        changes: Changes to the recipe.
+        said: The blog's value on its own task; all are test errors of the first epoch.
+        tasks: The tasks on which it is run.
     """
 
     recipe: str
@@ -59,24 +59,24 @@ ROWS = {
 
 
 def settings(task: str, name: str, seed: int) -> list[str]:
-    """What `equiform recipe run` is told."""
+    """The arguments of `equiform recipe run`."""
     row = ROWS[name]
     recipe = f"nbody-{task}" if task == "demetar" else f"nbody-{task}-demetar"
     recipe, changes = recipe + row.recipe, list(row.changes)
-    if name == "EGNN" and task == "egnn":  # at the same short schedule as the others
+    if name == "EGNN" and task == "egnn":  # with the same short schedule as the others
         recipe, changes = "nbody-demetar-egnn", ["data.set=nbody-egnn", "benchmark.column=egnn"]
     return [recipe, *changes, f"training.seed={seed}"]
 
 
 def place(folder: Path, task: str, name: str, seed: int) -> Path:
-    """Where a run is."""
+    """The folder of a run."""
     return folder / task / name.replace(" ", "_") / str(seed)
 
 
 def runs(
     folder: Path, tasks: Sequence[str], names: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[tuple[Sequence[str], Path]]:
-    """All runs, seed by seed."""
+    """All runs, ordered by seed."""
     for seed in seeds:
         for task in tasks:
             for name in names:
@@ -106,7 +106,7 @@ def errors_of_equivariance(folder: Path) -> float:
 
 
 def table(folder: Path) -> str:
-    """The tables of the runs that are there, as Markdown."""
+    """The tables of the finished runs, as Markdown."""
     lines = []
     for task in TASKS:
         lines += [
@@ -120,21 +120,21 @@ def table(folder: Path) -> str:
                 continue
             results = [json.loads(path.read_text()) for path in found]
             error = mean_and_spread([result["values"]["displacement"][0] for result in results], ".5f")
-            turned = np.mean([errors_of_equivariance(path.parent) for path in found])
+            equivariance = np.mean([errors_of_equivariance(path.parent) for path in found])
             parameters = results[0]["protocol"].split(", ")[-1].removesuffix(" parameters")
             said = row.said if task == "demetar" else "–"
             seeds = ", ".join(path.parent.name for path in found)
-            lines.append(f"| {name} | {error} | {turned:.1e} | {parameters} | {seeds} | {said} |")
+            lines.append(f"| {name} | {error} | {equivariance:.1e} | {parameters} | {seeds} | {said} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the runs are")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--task", choices=TASKS, action="append", help="one task only")
     parser.add_argument("--row", choices=ROWS, action="append", help="some rows only")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later than this")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run later than this")
     parser.add_argument("--table", action="store_true", help="print the tables")
     given = parser.parse_args()
     if given.table:

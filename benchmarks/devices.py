@@ -1,9 +1,9 @@
-"""A training step shared by several devices: time, speed-up, and that the loss is the same.
+"""Data-parallel training step on several devices: time, speed-up, and a check that the loss is the same.
 
     python -m benchmarks.devices [--preset NAME] [--devices 1 2 8] [--batch 32] [--repeats N] [--markdown]
 
-Processor cores stand for devices, which need not be as many: each row is a process of its own, in which XLA makes so many
-devices (on GPUs: takes so many). On a processor the first row has one device on one core; the others use all cores.
+On a CPU, XLA creates the requested number of virtual devices, which may exceed the number of cores (on GPUs it uses that many
+GPUs); each row is a separate process. On a CPU the first row has one device on one core; the others use all cores.
 """
 
 import argparse
@@ -21,7 +21,7 @@ COLUMNS = ("devices", "cores", "ms per step", "molecules/s", "speed-up", "loss, 
 
 
 def worker(preset: str, devices: int, molecules: int, repeats: int) -> dict[str, Any]:
-    """Time the step on so many devices; the loss is that of the first step."""
+    """Time the step on the given number of devices; the loss is that of the first step."""
     import jax
     import numpy as np
 
@@ -57,7 +57,7 @@ def worker(preset: str, devices: int, molecules: int, repeats: int) -> dict[str,
 
 
 def run(options: argparse.Namespace, devices: int, *, one_core: bool) -> dict[str, Any]:
-    """The worker in a process of its own, as the number of devices is fixed when JAX starts."""
+    """Run the worker in a separate process, as the number of devices is fixed when JAX starts."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-m", "benchmarks.devices", "--preset", options.preset, "--batch", str(options.batch)]
     command += ["--repeats", str(options.repeats), "--worker", str(devices)] + (["--one-core"] if one_core else [])
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, devices: int, *, one_core: bool) -> dict[st
 
 
 def cells(row: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
-    """A row as the table shows it."""
+    """The cells of a table row."""
     difference = abs(row["loss"] / first["loss"] - 1)
     return (
         str(row["devices"]),
@@ -84,14 +84,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 8])
-    parser.add_argument("--batch", type=int, default=32, help="molecules per step, whatever the number of devices")
+    parser.add_argument("--batch", type=int, default=32, help="molecules per step, independent of the number of devices")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--markdown", action="store_true", help="the table for a page")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one-core", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_core and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX makes its threads
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX creates its threads
     if options.worker:
         print(json.dumps(worker(options.preset, options.worker, options.batch, options.repeats)))
         return

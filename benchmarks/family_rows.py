@@ -1,12 +1,12 @@
 """The whole family on QM9 and MD17 at equal budget: the same structures and the same wall time for every model.
 
 python -m benchmarks.family_rows --folder runs/family                    run what is missing, both tasks
-python -m benchmarks.family_rows --folder runs/family --minutes 30       begin no run after half an hour
-python -m benchmarks.family_rows --folder runs/family --table            the tables of what is there
+python -m benchmarks.family_rows --folder runs/family --minutes 30       start no run after half an hour
+python -m benchmarks.family_rows --folder runs/family --table            the tables of the finished runs
 
 Every run is the scaled form of its model's recipe (small model, 4,000 molecules or 950 frames) with the settings of `EQUAL`:
-the length is a wall time with validations, and warm-up and validations follow that length. Models differ most in how long they
-compile, which is nothing in a run of days: every run finds its programs compiled by a run of one step before it.
+the length is a wall time that includes validations, and warm-up and validations scale with it. Models differ most in compile
+time, which is negligible in a run of days: every run uses programs compiled by a one-step run before it.
 """
 
 import argparse
@@ -24,10 +24,10 @@ EQUAL = (
     "training.schedule=step",
     "training.warmup_epochs=null",
     "training.warmup_fraction=0.03",
-    "training.validate_every=null",  # an epoch, but at most a hundred validations
+    "training.validate_every=null",  # every epoch, but at most a hundred validations
     "training.early_stopping=null",
 )
-"""What is the same in all runs: with the size of the data, the whole budget."""
+"""Settings shared by all runs; with the size of the data they define the budget."""
 
 SEEDS = (1,)
 
@@ -37,9 +37,9 @@ class Task(NamedTuple):
 
     Attributes:
         title: Its heading.
-        recipes: A recipe per model.
-        changes: What is changed in all of them, besides `EQUAL`.
-        errors: Test errors by their names in a result, with the heads of their columns.
+        recipes: One recipe per model.
+        changes: Changes to all of them, in addition to `EQUAL`.
+        errors: Names of the test errors in a result, with their column headings.
     """
 
     title: str
@@ -58,7 +58,7 @@ TASKS = {
             "EGNN": "qm9-homo-egnn",
             "DEMETAr, corrected": "qm9-homo-demetar",
         },
-        ["data.split=published"],  # the same molecules for those whose papers divide QM9 otherwise
+        ["data.split=published"],  # the same molecules also for models whose papers split QM9 differently
         {"homo": "ε_HOMO, meV"},
     ),
     "md17": Task(
@@ -77,12 +77,12 @@ TASKS = {
 
 
 def place(folder: Path, task: str, model: str, seed: int) -> Path:
-    """Where a run is."""
+    """The folder of a run."""
     return folder / task / TASKS[task].recipes[model] / str(seed)
 
 
 def settings(task: str, model: str, seed: int) -> list[str]:
-    """What `equiform recipe run` is told."""
+    """The arguments of `equiform recipe run`."""
     chosen = TASKS[task]
     return [chosen.recipes[model], "--scaled", *chosen.changes, *EQUAL, "--seed", str(seed)]
 
@@ -90,7 +90,7 @@ def settings(task: str, model: str, seed: int) -> list[str]:
 def runs(
     folder: Path, tasks: Sequence[str], models: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[tuple[Sequence[str], Path]]:
-    """All runs, seed by seed."""
+    """All runs, ordered by seed."""
     for seed in seeds:
         for task in tasks:
             for model in models:
@@ -98,7 +98,7 @@ def runs(
 
 
 def table(folder: Path) -> str:
-    """The tables of the runs that are there, as Markdown."""
+    """The tables of the finished runs, as Markdown."""
     lines = []
     for name, task in TASKS.items():
         common = " ".join(["--scaled", *task.changes, *EQUAL, "--seed N"])
@@ -122,22 +122,22 @@ def table(folder: Path) -> str:
 
 
 def _seen(result: Result) -> tuple[float, float]:
-    """Structures that a run was trained on, repeats counted, and epochs."""
+    """Number of structures seen in training, counting repeats, and number of epochs."""
     structures, epochs = re.match(r"([\d,]+) / .* structures, (\S+) epochs", result.protocol).groups()  # pyright: ignore[reportOptionalMemberAccess]
     return float(structures.replace(",", "")) * float(epochs), float(epochs)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the runs are")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--task", choices=TASKS, action="append", help="one task only")
     parser.add_argument("--model", choices=TASKS["qm9"].recipes, action="append", help="some models only")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later than this")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run later than this")
     parser.add_argument("--table", action="store_true", help="print the tables")
     given = parser.parse_args()
     if given.table:
         print(table(given.folder))
     else:
-        wanted = runs(given.folder, given.task or list(TASKS), given.model or list(TASKS["qm9"].recipes), given.seeds)
-        make_missing(wanted, given.minutes, compiled_before=True)
+        requested = runs(given.folder, given.task or list(TASKS), given.model or list(TASKS["qm9"].recipes), given.seeds)
+        make_missing(requested, given.minutes, compiled_before=True)

@@ -1,17 +1,17 @@
-"""How fast EGNN and the Equivariant Transformer are here, jitted, and in PyTorch: forward pass and training step.
+"""Speed of our jitted EGNN and Equivariant Transformer against PyTorch: forward pass and training step.
 
-The same sizes, inputs and weights, so the same outputs (the difference is stated); float32, warm, one after the other on one
-machine; the least of five repeats. The time to compile stands beside it. EGNN's PyTorch form is written after its paper, the
+The same sizes, inputs and weights, so the same outputs (the difference is reported); float32, warm, one after the other on one
+machine; minimum of five repeats. Compile times are listed too. EGNN's PyTorch form is written after its paper, the
 transformer's is the pip package torchmd-net.
 
     python -m benchmarks.family_speed                                  ours
-    python -m benchmarks.family_speed --torch PYTHON --json out.json   and PyTorch's, in that environment
+    python -m benchmarks.family_speed --torch PYTHON --json out.json   ours and PyTorch's, in that environment
     python -m benchmarks.family_speed --plot out.json speed.png        the figure
     python -m benchmarks.family_speed --markdown out.json              the table
 
-Cases that are in the file already are left out, so that the measurement can be made in parts (`--minutes`, `--case`). `--cache
-FOLDER` keeps compiled programs, `--warm` only fills it: then a measured part does not wait for compilers. Times to compile are
-those of runs without it.
+Cases already in the file are skipped, so the measurement can be split into parts (`--minutes`, `--case`). `--cache FOLDER`
+caches compiled programs, `--warm` only fills the cache: then a measurement does not wait for compilers. Compile times are those
+of runs without a cache.
 """
 
 import argparse
@@ -38,7 +38,7 @@ NAMES = {"equiform": "Equiform, jitted", "eager": "PyTorch, eager", "compiled": 
 
 
 def inputs(nodes: int, batch: int, model: str) -> dict[str, np.ndarray]:
-    """Random particles, all pairs as edges; for the transformer at the density of atoms, pairs within its cutoff."""
+    """Random particles with all pairs as edges; for the transformer at atomic density, with pairs within its cutoff."""
     rng = np.random.default_rng(nodes)
     side = 2.2 * nodes ** (1 / 3)
     positions = rng.uniform(0, side, (batch, nodes, 3)).astype(np.float32)
@@ -63,7 +63,7 @@ def inputs(nodes: int, batch: int, model: str) -> dict[str, np.ndarray]:
 
 
 def weights(model: str, built: Any) -> dict[str, np.ndarray]:
-    """Our weights by the names they have in PyTorch."""
+    """Our weights by their PyTorch names."""
     found: dict[str, np.ndarray] = {}
 
     def put(name: str, layer: Any) -> None:
@@ -104,7 +104,7 @@ def weights(model: str, built: Any) -> dict[str, np.ndarray]:
 
 
 def ours(model: str, arrays: dict[str, np.ndarray], timed: bool) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Seconds of the jitted forward pass and training step (Adam), and of compiling both; weights and output."""
+    """Time of the jitted forward pass and training step (Adam) in seconds, and compile time of both; weights and output."""
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -162,7 +162,7 @@ def ours(model: str, arrays: dict[str, np.ndarray], timed: bool) -> tuple[dict[s
 
 
 def run(arguments: argparse.Namespace, rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
-    """The cases that are missing, ours and theirs in turn; the file is written after each."""
+    """Measure the missing cases, ours and theirs in turn; the file is written after each."""
     forms = ["eager"] if arguments.quick or arguments.eager else ["eager", "compiled"]
     start = time.monotonic()
     environment = dict(os.environ)
@@ -197,7 +197,7 @@ def run(arguments: argparse.Namespace, rows: list[dict[str, Any]], say: Callable
 def theirs(
     python: str, model: str, arrays: dict[str, np.ndarray], forms: list[str], environment: dict[str, str], timed: bool
 ) -> dict[str, Any]:
-    """The same in PyTorch, in a process of its own."""
+    """The same in PyTorch, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.npz"
         np.savez(path, allow_pickle=False, **arrays)
@@ -212,7 +212,7 @@ def theirs(
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """A case as a line of a table: milliseconds of forward pass / training step."""
+    """A case as a table line: forward pass / training step in milliseconds."""
     cells = [f"{row['model']:<11}{row['nodes']:>4} × {row['batch']:<4}{row['edges']:>7} edges"]
     for form in ("equiform", "eager", "compiled"):
         if (found := row.get(form)) is not None:
@@ -223,7 +223,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def in_words(found: dict[str, Any] | None) -> str:
-    """Milliseconds of forward pass / training step."""
+    """Forward pass / training step in milliseconds."""
     if found is None:
         return "–"
     if "forward" not in found:
@@ -232,7 +232,7 @@ def in_words(found: dict[str, Any] | None) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     head = ["model", "nodes × graphs", "edges", "Equiform, jitted", "PyTorch, eager", "PyTorch, compiled", "difference"]
     lines = [head, ["---"] * 2 + ["---:"] * 5]
     for row in sorted(rows, key=lambda row: (list(SIZES).index(row["model"]), row["nodes"], row["batch"])):
@@ -268,13 +268,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--eager", action="store_true", help="without compiled PyTorch, which compiles for up to a minute a case"
     )
-    parser.add_argument("--json", type=Path, help="where the numbers are written; cases in it are not measured again")
+    parser.add_argument("--json", type=Path, help="file for the results; cases already in it are skipped")
     parser.add_argument("--case", nargs=3, action="append", metavar=("MODEL", "NODES", "GRAPHS"), help="this case only")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no case later than this")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no case later than this")
     parser.add_argument("--cache", type=Path, help="folder for compiled programs of both sides")
     parser.add_argument("--warm", action="store_true", help="compile only")
-    parser.add_argument("--plot", nargs=2, type=Path, metavar=("JSON", "PNG"), help="draw numbers that were written before")
-    parser.add_argument("--markdown", type=Path, metavar="JSON", help="print them as a table")
+    parser.add_argument("--plot", nargs=2, type=Path, metavar=("JSON", "PNG"), help="plot saved results")
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="print saved results as a table")
     arguments = parser.parse_args()
     if arguments.plot:
         plot(json.loads(arguments.plot[0].read_text()), arguments.plot[1])

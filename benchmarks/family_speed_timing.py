@@ -1,4 +1,4 @@
-"""Timing that both sides of benchmarks.family_speed share; it imports nothing of either."""
+"""Timing shared by both sides of benchmarks.family_speed; it imports nothing from either."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ REPEATS, SECONDS = 5, 1.5
 
 
 def best(call: Callable[[], Any]) -> float:
-    """Seconds of a call: the least of some repeats, each of several calls."""
+    """Time of a call in seconds: the minimum over repeats of several calls each."""
     call()
     start = time.perf_counter()
     call()

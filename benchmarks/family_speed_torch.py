@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from family_speed_timing import best  # beside this file, which is run as a script
+from family_speed_timing import best  # in the same folder; this file is run as a script
 from torch import nn
 
 
@@ -98,7 +98,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         output = model(*inputs).numpy()
     difference = float(np.abs(output - arrays["output"]).max() / np.abs(arrays["output"]).max())
     if not difference < 1e-3:
-        raise SystemExit(f"outputs differ by {difference:.1e} of the largest: this would not compare the same function")
+        raise SystemExit(f"relative output difference {difference:.1e}: this would not compare the same function")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     number = sum(p.numel() for p in model.parameters())
     result: dict[str, Any] = {"parameters": number, "difference": difference, "torch": torch.__version__}
@@ -122,7 +122,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             result[form] = {"compile": ready}
             if case["timed"]:
                 result[form] |= {"forward": best(forward), "step": best(step)}
-        except Exception as error:  # What cannot be compiled is told, not hidden.
+        except Exception as error:  # A failed compilation is reported, not hidden.
             result[form] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
     return result
 

@@ -1,4 +1,4 @@
-"""Many runs of recipes in one folder: those that are missing are made, one after the other."""
+"""Many recipe runs in one folder: the missing ones are executed one after the other."""
 
 import subprocess
 import sys
@@ -16,13 +16,13 @@ def finished(folder: Path) -> bool:
 
 
 def make_missing(runs: Iterable[tuple[Sequence[str], Path]], minutes: float, *, compiled_before: bool = False) -> None:
-    """Make the runs that have no result, and go on with those that were interrupted.
+    """Execute the runs that have no result, and resume interrupted ones.
 
     Args:
-        runs: For each run, what `equiform recipe run` is told (without `-o`), and its folder.
-        minutes: Begin no run later than this.
-        compiled_before: First do a step of each run elsewhere, so that it finds its programs in the cache: for runs that are as
-            long as a wall time.
+        runs: For each run, the arguments of `equiform recipe run` (without `-o`), and its folder.
+        minutes: Start no run later than this.
+        compiled_before: First run one step of each run elsewhere, so that its programs are in the cache: for runs whose
+            length is a wall time.
     """
     start, failed = time.monotonic(), []
     for settings, folder in runs:
@@ -57,6 +57,6 @@ def _equiform(*arguments: str) -> None:
 
 
 def mean_and_spread(values: Sequence[float], form: str) -> str:
-    """The mean over seeds, and their standard deviation if there are several."""
+    """The mean over seeds, and the standard deviation if there are several."""
     spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
     return f"{np.mean(values):{form}}{spread}"

@@ -54,7 +54,7 @@ def config_of(folder: Path, product: str = "aligned") -> EquiformerConfig:
 
 
 def model_of(folder: Path, product: str, dtype: Any, *, key: Any) -> Equiformer:
-    """The stored model with its weights, in a given precision."""
+    """The stored model with its weights, in the given precision."""
     model, state = Equiformer(config_of(folder, product), key=key), state_of(folder)
     shapes = official_shapes(model)
     if shapes != {name: array.shape for name, array in state.items()}:
@@ -72,7 +72,7 @@ def state_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def formula_weights(name: str, shape: list[int], mean: float, std: float) -> np.ndarray:
-    """Reproducible weights that depend on the name only, float32."""
+    """Reproducible weights that depend only on the name, float32."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return (mean + std * rng.standard_normal(shape)).astype(np.float32)
 
@@ -97,12 +97,12 @@ def graph_of(inputs: Any) -> Graph:
 
 
 def relative_error(got: Any, expected: np.ndarray) -> float:
-    """Largest deviation over the largest expected magnitude."""
+    """Maximum deviation relative to the maximum expected magnitude."""
     return float(np.abs(np.asarray(got) - expected).max() / np.abs(expected).max())
 
 
 def stage_errors(stages: Any, result: dict[str, Any], expected: Any) -> dict[str, float]:
-    """Relative error of everything that is stored for a case: features after each block, attention, outputs.
+    """Relative errors of everything stored for a case: features after each block, attention, outputs.
 
     Args:
         stages: `Equiformer.stages` of the input.

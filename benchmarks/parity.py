@@ -1,8 +1,8 @@
-"""Compare Equiform with the stored outputs of the official code: case × stage × largest relative error, float64.
+"""Compare Equiform with the stored outputs of the official code: maximum relative error by case and stage, float64.
 
     python -m benchmarks.parity [CASE ...] [--product aligned|plain] [--no-gradients]
 
-The references are not part of the product; they are looked for in `shared/parity` beside or above the clone, or in
+The references are not part of the product; they are searched for in `shared/parity` next to or above the clone, or in
 $EQUIFORM_PARITY.
 """
 
@@ -28,7 +28,7 @@ LIMIT = 1e-9
 
 
 def find_references() -> Path | None:
-    """The folder of references, if there is one."""
+    """The folder of the references, if there is one."""
     given = os.environ.get("EQUIFORM_PARITY")
     root = Path(__file__).resolve().parents[1]
     places = [Path(given)] if given else [root / "shared" / "parity", root.parent / "shared" / "parity"]
@@ -50,7 +50,7 @@ def compare(folder: Path, inputs_name: str, product: str, *, gradients: bool) ->
 
 
 def gradient_error(potential: Potential, graph: Any, stored: Any) -> float:
-    """Largest error of a parameter's gradient of Σ weight · output, relative to that parameter's largest element."""
+    """Maximum error of the parameter gradients of Σ weight · output, each relative to its maximum element."""
 
     def loss(potential: Potential) -> jax.Array:
         result = potential(graph)
@@ -74,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="compare with the official code's stored outputs")
     parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL))}; by default all")
     parser.add_argument("--product", choices=("aligned", "plain"), default="aligned")
-    parser.add_argument("--no-gradients", action="store_true", help="leave the parameter gradients out (faster)")
+    parser.add_argument("--no-gradients", action="store_true", help="skip the parameter gradients (faster)")
     options = parser.parse_args(arguments)
     root = find_references()
     if root is None:
         print(
-            "the official reference outputs (shared/parity) are not here; set EQUIFORM_PARITY to their folder", file=sys.stderr
+            "the official reference outputs (shared/parity) are missing; set EQUIFORM_PARITY to their folder", file=sys.stderr
         )
         return 1
     jax.config.update("jax_enable_x64", True)

@@ -1,8 +1,8 @@
 """The published form of Equiformer as a worker of benchmarks/reference.py. `python peer_equiformer.py TASK.npz ANSWERS`.
 
-Beside the task lies model.npz: the configuration, the precision, and all parameters under their published names. Edges are
-found once, here, and are not timed. A third program, "outputs", writes the energies and forces of the model as it was given
-to outputs.npz beside the task.
+The task's folder contains model.npz: the configuration, the precision, and all parameters under their published names. Edges
+are computed once, here, and are not timed. A third program, "outputs", writes the energies and forces of the model with the
+given parameters to outputs.npz in the same folder.
 """
 
 import copy
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # before e3nn loads its constants, which it wrote itself
+os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # before e3nn loads its own constants
 
 import e3nn
 import numpy as np
@@ -24,7 +24,7 @@ from published_equiformer import PublishedEquiformer
 
 
 def edges_of(molecules: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Senders and receivers: all ordered pairs of a molecule nearer than the cutoff, receiver by receiver."""
+    """Senders and receivers: all ordered pairs of a molecule within the cutoff, sorted by receiver."""
     edges, start = [np.zeros((2, 0), np.int64)], 0
     for _, positions in molecules:
         distances = np.linalg.norm(positions[:, None] - positions[None], axis=2)
@@ -36,13 +36,13 @@ def edges_of(molecules: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def build(config: dict[str, Any], state: dict[str, np.ndarray]) -> PublishedEquiformer:
-    """The model with the given parameters, every one of them named and shaped as published."""
+    """The model with the given parameters, all with their published names and shapes."""
     model = PublishedEquiformer(config)
     ours = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     given = {name: array.shape for name, array in state.items()}
     if ours != given:
         odd = sorted(name for name in ours.keys() | given.keys() if ours.get(name) != given.get(name))
-        raise SystemExit(f"{len(odd)} parameters do not fit: {', '.join(odd[:3])}")
+        raise SystemExit(f"{len(odd)} parameters do not match: {', '.join(odd[:3])}")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.tensor(state[name]))
@@ -50,7 +50,7 @@ def build(config: dict[str, Any], state: dict[str, np.ndarray]) -> PublishedEqui
 
 
 def runner(task: Task, config: dict[str, Any], edges: np.ndarray) -> Callable[[PublishedEquiformer, bool], Outputs]:
-    """Energies, and forces if asked for, of a model on the task's molecules."""
+    """Energies, and forces if requested, of a model on the task's molecules."""
     numbers, positions = (np.concatenate(arrays) for arrays in zip(*task.molecules, strict=True))
     of_element = {element: kind for kind, element in enumerate(config["elements"])}
     types = torch.tensor([of_element[int(number)] for number in numbers])
@@ -63,7 +63,7 @@ def runner(task: Task, config: dict[str, Any], edges: np.ndarray) -> Callable[[P
         energy = model(types, positions, pairs, index, len(task.molecules))
         if not forces:
             return energy, None
-        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=model.training)  # to train, once more
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=model.training)  # differentiated again to train
         return energy, -gradient
 
     return run
@@ -76,7 +76,7 @@ def main() -> None:
     with np.load(folder / "model.npz") as archive:
         state = {name: archive[name] for name in archive.files}
     config = json.loads(str(state.pop("config")))
-    torch.set_default_dtype(getattr(torch, str(state.pop("dtype"))))  # e3nn's constants are made in it too
+    torch.set_default_dtype(getattr(torch, str(state.pop("dtype"))))  # e3nn's constants are created in it too
     torch.manual_seed(0)
     edges = edges_of(task.molecules)
     model = build(config, state)

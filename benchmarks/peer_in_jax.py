@@ -1,4 +1,4 @@
-"""The two programs of a peer in JAX, for the workers of benchmarks/peers.py: one loss and optimiser for all of them."""
+"""The two programs of a JAX peer, for the workers of benchmarks/peers.py, with the same loss and optimiser for all."""
 
 import os
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from peer_protocol import CLIP_NORM, FORCE_WEIGHT, LEARNING_RATE
 
 
 def keep_programs(cache: Path | None) -> None:
-    """Look for compiled programs in a folder, and leave them there; to be called before anything is compiled.
+    """Use a folder as compilation cache; call it before anything is compiled.
 
-    A program is divided for the threads that there are when it is compiled, which JAX's own key does not say.
+    A program is partitioned for the number of threads at compile time, which JAX's own cache key does not include.
     """
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache / f"jax-{threads()}-threads"))
@@ -24,10 +24,10 @@ def keep_programs(cache: Path | None) -> None:
 def jax_programs(
     predict: Callable[[Any, Any], tuple[jax.Array, jax.Array | None]], parameters: Any, graph: Any
 ) -> dict[str, Callable[[], float]]:
-    """Inference and training step, each one compiled program.
+    """Inference and training step, one compiled program each.
 
     Args:
-        predict: Energies of the molecules and forces (or none) from parameters and graph.
+        predict: Energies of the molecules and forces (or None) from parameters and graph.
         parameters: A tree of arrays.
         graph: The batch, on the device.
     """
@@ -59,10 +59,10 @@ def jax_programs(
 
 
 def size(parameters: Any) -> int:
-    """Numbers in a tree of arrays."""
+    """Number of elements in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(parameters))
 
 
 def threads() -> int:
-    """Cores that XLA uses on a processor: all that it may."""
+    """Number of CPU cores that XLA uses: all in its affinity mask."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""The two programs of a peer in PyTorch, for the workers of benchmarks/peers.py: one loss and optimiser for all of them."""
+"""The two programs of a PyTorch peer, for the workers of benchmarks/peers.py, with the same loss and optimiser for all."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,9 +16,9 @@ def torch_programs(
     """Inference and training step.
 
     Args:
-        evaluate: The model as it is used, its parameters frozen.
-        train: The model as it is trained.
-        parameters: Of the latter.
+        evaluate: The model for inference, its parameters frozen.
+        train: The model for training.
+        parameters: Parameters of the latter.
         forces: Whether there are forces.
     """
     weights = list(parameters)
@@ -44,5 +44,5 @@ def torch_programs(
 
 
 def size(model: torch.nn.Module) -> int:
-    """Trainable numbers of a model."""
+    """Number of trainable parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,6 +1,6 @@
 """mace-torch as a worker of benchmarks/peers.py: MACE as `mace_run_train` builds it, 2 layers of 128 channels, L = 1, order 3.
 
-Trained as there, eagerly, its blocks being TorchScript; evaluated in the TorchScript form that `mace_run_train` writes beside
+Trained as there, eagerly, with its TorchScript blocks; evaluated in the TorchScript form that `mace_run_train` writes with
 every model. `python peer_mace.py TASK.npz ANSWERS`.
 """
 
@@ -8,7 +8,7 @@ import copy
 import os
 import warnings
 
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # as MACE's own commands do, for the constants of e3nn
+os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # as in MACE's own commands, for the constants of e3nn
 
 import mace
 import numpy as np
@@ -24,7 +24,7 @@ CHANNELS, LAYERS, DEGREE, CORRELATION = 128, 2, 1, 3
 
 
 def batch_of(task: Task) -> Batch:
-    """The molecules with MACE's own neighbour list."""
+    """The molecules with MACE's neighbour list."""
     table = tools.AtomicNumberTable(task.elements)
     graphs = []
     for numbers, positions in task.molecules:

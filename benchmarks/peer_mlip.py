@@ -1,7 +1,7 @@
 """mlip as a worker of benchmarks/peers.py: its ViSNet with the defaults, or its MACE with 2 layers of 128 channels, L = 1.
 
-Both programs are jitted whole, as its training and simulation do. `python peer_mlip.py TASK.npz ANSWERS`; the name of the peer
-in the task, mlip-visnet or mlip-mace, says which.
+Both programs are jitted as a whole, as in its training and simulation. `python peer_mlip.py TASK.npz ANSWERS`; the name of the
+peer in the task, mlip-visnet or mlip-mace, selects the model.
 """
 
 from importlib.metadata import version
@@ -22,11 +22,11 @@ NETWORKS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "mlip-visnet": (Visnet, {}, "ViSNet 256×4, L = 2"),
     "mlip-mace": (Mace, {"num_channels": 128, "num_layers": 2, "node_symmetry": 1}, "MACE 128×2, L = 1"),
 }
-"""Network, options that are not its defaults, and the size in words."""
+"""Network, non-default options, and a description of the size."""
 
 
 def batch_of(task: Task) -> tuple[Graph, int]:
-    """The molecules with mlip's own neighbour list, the least padding that it allows (one atom, one graph), and the edges."""
+    """The molecules with mlip's neighbour list and its minimum padding (one atom, one graph), and the number of edges."""
     graphs = []
     for numbers, positions in task.molecules:
         molecule = ChemicalSystem(atomic_numbers=numbers, positions=positions.astype(np.float64))

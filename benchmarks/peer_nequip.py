@@ -1,7 +1,7 @@
 """nequip as a worker of benchmarks/peers.py: its preset M (4 layers, degree 2) for float32, run eagerly.
 
-That is what its documentation asks for on processors: it advises against compiling the model for training there, and warns of
-compiling it for inference. `python peer_nequip.py TASK.npz ANSWERS`.
+This follows its documentation for CPUs, which advises against compiling the model for training and warns about compiling it
+for inference. `python peer_nequip.py TASK.npz ANSWERS`.
 """
 
 import copy
@@ -22,7 +22,7 @@ PRESET = "M"
 
 
 def batch_of(task: Task) -> AtomicDataDict.Type:
-    """The molecules with NequIP's own neighbour list; positions are float64 there, the model is float32."""
+    """The molecules with NequIP's neighbour list; its positions are float64, the model is float32."""
     symbols = [chemical_symbols[number] for number in task.elements]
     frames = []
     for numbers, positions in task.molecules:

@@ -1,6 +1,6 @@
 """nequix as a worker of benchmarks/peers.py: the sizes of its published model nequix-mp-1, at degree 2.
 
-Both programs are jitted whole, as its calculator and its training do. `python peer_nequix.py TASK.npz ANSWERS`.
+Both programs are jitted as a whole, as in its calculator and its training. `python peer_nequix.py TASK.npz ANSWERS`.
 """
 
 from importlib.metadata import version
@@ -20,7 +20,7 @@ LAYERS, IRREPS = 4, "128x0e + 64x1o + 32x2e"
 
 
 def batch_of(task: Task) -> jraph.GraphsTuple:
-    """The molecules with nequix's own neighbour list; no padding is needed for one batch."""
+    """The molecules with nequix's neighbour list; no padding is needed for a single batch."""
     indices = atomic_numbers_to_indices(task.elements)
     molecules = [ase.Atoms(numbers=numbers, positions=positions) for numbers, positions in task.molecules]
     return jraph.batch_np([dict_to_graphstuple(preprocess_graph(atoms, indices, CUTOFF, False)) for atoms in molecules])

@@ -1,4 +1,4 @@
-"""The peers of benchmarks/peers.py, and the process of their own in which each is run."""
+"""The peers of benchmarks/peers.py, and the separate process in which each is run."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from equiform.graph import Graph
 
 @dataclass(frozen=True)
 class PeerKind:
-    """A package that may be measured.
+    """A package that can be measured.
 
     Attributes:
-        worker: The file beside this one that runs it.
-        install: What its environment is made of: the arguments of one call of pip after another.
+        worker: The file in this folder that runs it.
+        install: Its environment: arguments of successive pip calls.
     """
 
     worker: str
     install: tuple[str, ...]
 
     def recipe(self) -> str:
-        """How to make the environment."""
+        """The commands that create the environment."""
         return "; ".join(["python -m venv PEER", *(f"PEER/bin/pip install {packages}" for packages in self.install)])
 
 
@@ -42,19 +42,19 @@ PEERS = {
         "peer_nequix.py",
         (
             "jax==0.10.1 e3nn-jax equinox jraph matscipy optax ase h5py pyyaml tqdm cloudpickle",
-            "--no-deps nequix==0.4.5",  # it asks for the CUDA form of JAX
+            "--no-deps nequix==0.4.5",  # it requires JAX with CUDA
         ),
     ),
 }
-"""By the names they have on the command line."""
+"""Peers by their names on the command line."""
 
 
 class PeerFailed(Exception):
-    """A peer's process ended, or gave no finite number; the message says what its last words were."""
+    """A peer's process exited or returned a non-finite number; the message contains its last output."""
 
 
 class Peer:
-    """A peer's process; asked by lines, and idle between them."""
+    """A peer's process, driven by lines on its standard input and idle in between."""
 
     def __init__(self, name: str, python: Path, *, worker: Path, task: Path, log: Path):
         """Start it.
@@ -64,7 +64,7 @@ class Peer:
             python: Python of its environment.
             worker: The file to run.
             task: The molecules, see `write_task`.
-            log: Where everything goes that it and its libraries print.
+            log: File for everything that it and its libraries print.
         """
         self.name, self._log = name, log
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
@@ -85,7 +85,7 @@ class Peer:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it says about itself; the first time, this waits until it is ready.
+        """Its description of itself; the first call waits until it is ready.
 
         Raises:
             PeerFailed: It could not start.
@@ -95,13 +95,13 @@ class Peer:
         return self._about
 
     def time(self, program: str) -> float:
-        """Seconds of one run of "inference" or "step".
+        """Time of one run of "inference" or "step", s.
 
         Raises:
-            PeerFailed: It ended, or what it computed is not finite.
+            PeerFailed: It exited, or its result is not finite.
         """
         assert self.about and self._process.stdin is not None
-        with suppress(BrokenPipeError):  # its last words follow
+        with suppress(BrokenPipeError):  # its last output is reported below
             self._process.stdin.write(program + "\n")
             self._process.stdin.flush()
         answer = self._read()
@@ -110,7 +110,7 @@ class Peer:
         return float(answer["seconds"])
 
     def close(self) -> None:
-        """Let it end; one that does not is killed."""
+        """Close its input and wait; kill it if it does not exit."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -131,7 +131,7 @@ class Peer:
 
 
 def write_task(path: Path, name: str, *, forces: bool, molecules: list[Graph], cache: Path | None) -> Path:
-    """The file that tells a worker what to run (`benchmarks/peer_protocol.py` reads it)."""
+    """Write the task file of a worker (read by `benchmarks/peer_protocol.py`)."""
     index = np.repeat(np.arange(len(molecules)), [len(graph.species) for graph in molecules])
     np.savez(
         path,
@@ -147,7 +147,7 @@ def write_task(path: Path, name: str, *, forces: bool, molecules: list[Graph], c
 
 
 def start(pythons: dict[str, Path], *, forces: bool, molecules: list[Graph], cache: Path | None, folder: Path) -> list[Peer]:
-    """All peers that have an environment, starting side by side."""
+    """All peers that have an environment, starting concurrently."""
     peers = []
     for name, python in pythons.items():
         task = write_task(folder / f"{name}.npz", name, forces=forces, molecules=molecules, cache=cache)
@@ -157,5 +157,5 @@ def start(pythons: dict[str, Path], *, forces: bool, molecules: list[Graph], cac
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """For tasks and logs, while the processes run."""
+    """A temporary folder for tasks and logs while the processes run."""
     return tempfile.TemporaryDirectory(prefix="equiform-peers-")

@@ -1,9 +1,9 @@
-"""What every worker of benchmarks/peers.py shares: its task, and the lines of JSON that it answers.
+"""The protocol of the workers of benchmarks/peers.py: the task, and the replies as lines of JSON.
 
-A worker is run as `python peer_NAME.py TASK.npz ANSWERS`, by the python that has the peer. TASK holds the molecules, ANSWERS is
-the number of an open pipe: what libraries print goes elsewhere. The worker first says what it is, then for every line
-"inference" or "step" on its input runs that program once and says how long it took. Needs numpy only; nothing of Equiform is
-imported.
+A worker is run as `python peer_NAME.py TASK.npz ANSWERS`, by the Python of the peer's environment. TASK contains the molecules,
+ANSWERS is the number of an open pipe, separate from what libraries print. The worker first describes itself; then for each line
+"inference" or "step" on its input it runs that program once and replies with the time. Needs only numpy and imports nothing of
+Equiform.
 """
 
 import json
@@ -19,22 +19,22 @@ from typing import Any, TextIO
 import numpy as np
 
 CUTOFF = 5.0
-"""Å, of every model."""
+"""Cutoff of every model, Å."""
 LEARNING_RATE, CLIP_NORM, FORCE_WEIGHT = 1e-4, 10.0, 10.0
-"""Of every training step: AdamW, the gradient's norm clipped, loss mean |energy| + weight × mean |force|."""
+"""Settings of every training step: AdamW, gradient norm clipping, loss = mean |energy| + weight × mean |force|."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to run.
+    """The task of a worker.
 
     Attributes:
         peer: The peer's name on the command line.
-        forces: Whether the programs have forces; else energies only.
+        forces: Whether the programs compute forces, or only energies.
         molecules: Atomic numbers and positions (Å) of every molecule.
-        cache: Folder for compiled programs, if they are to be kept.
-        folder: Where the task's file lies, and others that belong to it.
-        answers: Where answers go.
+        cache: Folder for compiled programs; None: no cache.
+        folder: Folder of the task file and its companions.
+        answers: Stream for the replies.
     """
 
     peer: str
@@ -46,7 +46,7 @@ class Task:
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers, each once, in order."""
+        """The distinct atomic numbers, ascending."""
         return sorted(set(np.concatenate([numbers for numbers, _ in self.molecules]).tolist()))
 
     @property
@@ -55,7 +55,7 @@ class Task:
 
 
 def read_task() -> Task:
-    """The task that the command line names."""
+    """The task given on the command line."""
     path, descriptor = sys.argv[1:]
     with np.load(path) as arrays:
         numbers, positions, index = arrays["z"], arrays["pos"], arrays["batch"]
@@ -66,13 +66,13 @@ def read_task() -> Task:
 
 
 def serve(task: Task, about: dict[str, Any], programs: dict[str, Callable[[], Any]]) -> None:
-    """Answer until the input ends.
+    """Reply to requests until the input ends.
 
     Args:
         task: The task.
-        about: `code` (name, version, size), `parameters`, `edges` (that the model uses), `threads`, `warm_up` (calls until it
-            is as fast as it gets), `left_out` (why a program is missing).
-        programs: By name; each runs to its end and returns a number that depends on all that it computed.
+        about: `code` (name, version, size), `parameters`, `edges` (used by the model), `threads`, `warm_up` (calls until it
+            reaches full speed), `left_out` (why a program is missing).
+        programs: Programs by name; each runs to completion and returns a number that depends on everything it computed.
     """
     _say(task, {"left_out": {}, **about, "programs": list(programs)})
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""What benchmarks/peers.py shows: its rows as a table for the terminal or for a page, and as bars."""
+"""Output of benchmarks/peers.py: its rows as a terminal table, as Markdown, and as a bar chart."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ class PeerRow:
     """One program of one code.
 
     Attributes:
-        inputs: Where the molecules are from.
-        edges: Edges that this code used.
+        inputs: Source of the molecules.
+        edges: Number of edges that this code used.
         code: Its name, version and size.
-        parameters: Numbers that it trains.
-        program: What was timed.
-        seconds: Of every round.
-        reference_seconds: Of our Equiformer's same program, in the same rounds.
+        parameters: Number of trainable parameters.
+        program: The timed program.
+        seconds: Time of every round.
+        reference_seconds: Time of the same program of our Equiformer, in the same rounds.
     """
 
     inputs: str
@@ -38,12 +38,12 @@ class PeerRow:
 
     @property
     def milliseconds(self) -> float:
-        """Median of the rounds."""
+        """Median over the rounds."""
         return 1e3 * float(np.median(self.seconds))
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of this code's time in our Equiformer's of the same round: drift cancels."""
+        """Median over the rounds of this code's time divided by our Equiformer's in the same round, so that drift cancels."""
         return float(np.median(np.asarray(self.seconds) / np.asarray(self.reference_seconds)))
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _cells(row: PeerRow) -> tuple[str, ...]:
 
 
 def terminal_table(rows: Sequence[PeerRow]) -> Table:
-    """The table for the terminal."""
+    """The terminal table."""
     table = Table(*TITLES)
     for column in (1, 3, 5, 6):
         table.columns[column].justify = "right"
@@ -66,13 +66,13 @@ def terminal_table(rows: Sequence[PeerRow]) -> Table:
 
 
 def markdown_table(rows: Sequence[PeerRow]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     lines = [TITLES, ("---", "---:", "---", "---:", "---", "---:", "---:"), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plot(rows: Sequence[PeerRow], path: Path) -> Path:
-    """Bars of milliseconds, one panel per program; ours are blue."""
+    """Bar chart of times in milliseconds, one panel per program; ours are blue."""
     from matplotlib.figure import Figure
 
     groups = {

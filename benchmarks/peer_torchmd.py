@@ -1,6 +1,6 @@
 """TorchMD-NET's equivariant transformer as a worker of benchmarks/peers.py: the sizes of its examples ET-QM9 and ET-MD17.
 
-Its neighbour list is part of the model, and so of the time. `python peer_torchmd.py TASK.npz ANSWERS`.
+Its neighbour list is part of the model and so of the measured time. `python peer_torchmd.py TASK.npz ANSWERS`.
 """
 
 import copy
@@ -17,7 +17,7 @@ SIZES = {
     False: {"embedding_dimension": 256, "num_layers": 8, "num_rbf": 64},
     True: {"embedding_dimension": 128, "num_layers": 6, "num_rbf": 32},
 }
-"""Of the published examples: for energies, and with forces."""
+"""Sizes of the published examples: for energies only, and with forces."""
 COMMON = {
     "model": "equivariant-transformer",
     "num_heads": 8,
@@ -54,7 +54,7 @@ def main() -> None:
         energy, force = model(z, positions.clone(), index)
         return energy, force if task.forces else None
 
-    pairs, _, _ = model.representation_model.distance(positions, index, None)  # with loops, and rows of −1 that pad
+    pairs, _, _ = model.representation_model.distance(positions, index, None)  # includes self-loops, and rows of −1 as padding
     about = {
         "code": f"TorchMD-NET {torchmdnet.__version__} ET {sizes['embedding_dimension']}×{sizes['num_layers']}",
         "parameters": size(model),

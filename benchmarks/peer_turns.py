@@ -1,4 +1,4 @@
-"""Codes that take turns in one run: what benchmarks/peers.py and benchmarks/reference.py share."""
+"""Interleaved timing of several codes in one run, shared by benchmarks/peers.py and benchmarks/reference.py."""
 
 import os
 import time
@@ -23,20 +23,20 @@ from equiform.tasks.energy import Potential
 
 PROGRAMS = ("inference", "step")
 PAUSE = 0.2
-"""Seconds before each run: the threads of the one before have gone to sleep."""
+"""Pause before each run, s: lets the threads of the previous one go to sleep."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """Something that is timed: a peer, or a model of ours.
+    """A timed code: a peer, or a model of ours.
 
     Attributes:
         name: Name, version and size.
-        parameters: Numbers that it trains.
-        edges: Edges that it uses.
-        warm_up: Calls until it is as fast as it gets.
-        programs: Those it has.
-        run: Seconds of one run of a program.
+        parameters: Number of trainable parameters.
+        edges: Number of edges that it uses.
+        warm_up: Number of calls until it reaches full speed.
+        programs: Its programs.
+        run: Runs a program once and returns the time in seconds.
     """
 
     name: str
@@ -57,9 +57,9 @@ def our_code(name: str, molecules: list[Graph], *, forces: bool, potential: Pote
 
     Args:
         name: The preset.
-        molecules: What it computes.
-        forces: Whether its programs have forces.
-        potential: The preset with certain weights; None draws some.
+        molecules: The inputs.
+        forces: Whether its programs compute forces.
+        potential: The preset with given weights; None: random ones.
     """
     graph = to_device(with_labels(batch(molecules)))
     potential = potential or random_potential(name, molecules)
@@ -92,7 +92,7 @@ def our_code(name: str, molecules: list[Graph], *, forces: bool, potential: Pote
 
 
 def take_turns(codes: Sequence[Code], program: str, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of every round by the code's name, after each has warmed up; a code that fails is left out, and that is said."""
+    """Times of every round in seconds, by the code's name, after warm-up; a code that fails is dropped with a message."""
     seconds: dict[str, list[float]] = {code.name: [] for code in codes if program in code.programs}
     for number in range(-max(code.warm_up for code in codes), rounds):
         for code in codes:
@@ -113,21 +113,21 @@ def take_turns(codes: Sequence[Code], program: str, rounds: int, say: Callable[[
 
 
 def speaker() -> Callable[[str], None]:
-    """What progress is said with: grey lines beside the table, which alone goes to the standard output."""
+    """Prints progress as grey lines on standard error; only the table goes to standard output."""
     console = Console(highlight=False, width=170, stderr=True)
     return lambda line: console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def check_rounds(rounds: int) -> None:
-    """Refuse a measurement without rounds."""
+    """Reject a measurement without rounds."""
     if rounds < 1:
         raise UserError(f"--rounds must be at least 1, not {rounds}; --warm measures nothing")
 
 
 def set_up(cache: Path | None, say: Callable[[str], None]) -> None:
-    """JAX on processors, keeping compiled programs in a folder if one is given; fewer cores than there are is said."""
+    """Configure JAX for CPUs, with a compilation cache if a folder is given; notes if the process is pinned to fewer cores."""
     jax.config.update("jax_platforms", "cpu")
-    cores = len(os.sched_getaffinity(0))  # programs are divided for these when they are compiled
+    cores = len(os.sched_getaffinity(0))  # programs are partitioned for these at compile time
     if cores < (os.cpu_count() or 1):
         say(f"this process and its peers may use {cores} of {os.cpu_count()} cores: they were pinned (taskset)")
     if cache is not None:

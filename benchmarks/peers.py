@@ -1,11 +1,11 @@
-"""Equiform beside other codes: the same molecules, the same precision, taking turns in one run on all cores of the processor.
+"""Equiform against other codes: the same molecules, the same precision, interleaved in one run on all CPU cores.
 
     python -m benchmarks.peers --peer torchmd=PEER/bin/python --peer mace=PEER/bin/python ...
 
-Each peer is the python of an environment that has it, run in a process of its own (benchmarks/peer_*.py); without one, or if
-it does not start, it is left out, and how to make its environment is printed. Beside them run our Equiformer and our
-implementation of TorchMD-NET's model. Rounds alternate, so a machine that drifts drifts for all; one process works at a time.
-`--cache FOLDER` keeps compiled programs, and `--warm` only fills it: then a measurement does not wait for compilers.
+Each peer is given by the Python of an environment that has it, and runs in a separate process (benchmarks/peer_*.py); without
+one, or if it does not start, it is skipped, and the commands that create its environment are printed. Our Equiformer and our
+implementation of TorchMD-NET's model run alongside. Rounds alternate, so that machine drift affects all; only one process works
+at a time. `--cache FOLDER` caches compiled programs, and `--warm` only fills it: then no measurement waits for compilers.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from equiform.benchmark.machine import describe
 from equiform.errors import UserError
 
 FORMS = {"qm9": ("qm9", "qm9-l2-nonlinear", "torchmd-et-qm9"), "md17": ("aspirin", "md17-l2", "torchmd-et-md17")}
-"""Molecules, our Equiformer (to which all times are compared), and our other preset; qm9 has energies, md17 forces too."""
+"""Molecules, our Equiformer (the reference of all times), and our other preset; qm9 has energies, md17 also forces."""
 EDGE_TOLERANCE = 0.005
-"""A peer whose edges differ by more does other work; pairs at the very cutoff may fall on either side of it."""
+"""A peer whose number of edges differs by more does different work; pairs at the cutoff may fall on either side of it."""
 
 
 def peer_codes(peers: Sequence[Peer], edges: int, say: Callable[[str], None]) -> list[Code]:
-    """The peers that start and use our edges; why another one is left out is said."""
+    """The peers that start and use our edges; prints why any other is skipped."""
     codes = []
     for peer in peers:
         try:
@@ -52,7 +52,7 @@ def peer_codes(peers: Sequence[Peer], edges: int, say: Callable[[str], None]) ->
 def compare(
     form: str, pythons: dict[str, Path], inputs: Path | None, rounds: int, cache: Path | None, say: Callable[[str], None]
 ) -> list[PeerRow]:
-    """Rows of one form, our Equiformer first; with no rounds, every program is run until it is warm."""
+    """Rows of one form, our Equiformer first; with zero rounds, every program is only warmed up."""
     kind, reference, other = FORMS[form]
     molecules, source = molecules_of(kind, inputs)
     forces = form == "md17"
@@ -76,7 +76,7 @@ def compare(
 
 
 def environments(given: Sequence[str], say: Callable[[str], None]) -> dict[str, Path]:
-    """Pythons by peer from NAME=PYTHON; how to make the others' environments is said.
+    """Python interpreters by peer from NAME=PYTHON; prints how to create the environments of the others.
 
     Raises:
         UserError: A name is unknown, or there is no such file.
@@ -87,7 +87,7 @@ def environments(given: Sequence[str], say: Callable[[str], None]) -> dict[str, 
         if name not in PEERS or not python:
             raise UserError(f"--peer {entry}: give NAME=PYTHON with a name of {', '.join(PEERS)}")
         if not Path(python).is_file():
-            raise UserError(f"--peer {entry}: there is no file {python}; name the python of the peer's environment")
+            raise UserError(f"--peer {entry}: there is no file {python}; give the Python of the peer's environment")
         pythons[name] = Path(python).absolute()
     for name, kind in PEERS.items():
         if name not in pythons:
@@ -101,10 +101,10 @@ def main() -> None:
     parser.add_argument("--form", nargs="+", choices=list(FORMS), default=list(FORMS))
     parser.add_argument("--inputs", type=Path, help="folder with the published inputs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep compiled programs there")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="folder for compiled programs")
     parser.add_argument("--warm", action="store_true", help="only fill the cache")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", action="store_true", help="print the table for a page")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
     say = speaker()

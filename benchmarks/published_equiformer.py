@@ -1,13 +1,13 @@
-"""Equiformer as its authors publish it, in PyTorch and e3nn 0.4.4, for benchmarks/peer_equiformer.py.
+"""Equiformer as published by its authors, in PyTorch and e3nn 0.4.4, for benchmarks/peer_equiformer.py.
 
 The same function, parameter names and operations in the same order: depth-wise products by `e3nn.o3.TensorProduct` with weights
-per edge, every linear map on edges another TensorProduct with a constant 1, messages gathered by index and added up at their
-targets, one radial network per layer, layers one after the other, forces by automatic differentiation. e3nn compiles its
-products to TorchScript. None of Equiform's shortcuts is taken. Written anew, only for what the timed presets have: non-linear
-messages, MLP attention, Gaussian or exponential-normal basis.
+per edge, every linear map on edges another TensorProduct with a constant 1, messages gathered by index and summed at their
+receivers, one radial network per layer, sequential layers, forces by automatic differentiation. e3nn compiles its products to
+TorchScript. None of Equiform's optimisations is used. Reimplemented, only for what the timed presets use: non-linear messages,
+MLP attention, Gaussian or exponential-normal basis.
 
 Source: Liao and Smidt, arXiv:2206.11990, and its code (atomicarchitects/equiformer, commit 64cb786). Differs: edges are given;
-PyTorch's own index operations stand for those of torch_scatter and torch_geometric.
+PyTorch's own index operations replace those of torch_scatter and torch_geometric.
 """
 
 import math
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 
 class FirstProduct(nn.Module):
-    """Depth-wise product with weights per edge, then linear and gated."""
+    """Depth-wise product with weights per edge, then linear and gate."""
 
     def __init__(self, irreps: o3.Irreps, irreps_sh: o3.Irreps, widths: list[int]):
         super().__init__()
@@ -44,7 +44,7 @@ class FirstProduct(nn.Module):
 
 
 class SecondProduct(nn.Module):
-    """Depth-wise product with the same weights for all edges, then linear to the values of all heads."""
+    """Depth-wise product with weights shared by all edges, then linear to the values of all heads."""
 
     def __init__(self, irreps: o3.Irreps, irreps_sh: o3.Irreps, values: o3.Irreps):
         super().__init__()
@@ -56,7 +56,7 @@ class SecondProduct(nn.Module):
 
 
 class Attention(nn.Module):
-    """Graph attention with non-linear messages, its weights from a small network on the message's scalars."""
+    """Graph attention with non-linear messages; weights from a small network on the message's scalars."""
 
     def __init__(self, irreps: o3.Irreps, irreps_sh: o3.Irreps, head: o3.Irreps, heads: int, widths: list[int], dropout: float):
         super().__init__()
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, gated, linear."""
+    """Linear, gate, linear."""
 
     def __init__(self, irreps: o3.Irreps, hidden: o3.Irreps, out: o3.Irreps):
         super().__init__()
@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward network, each on normalised features and added to what they were given."""
+    """Attention and feed-forward network, each with pre-normalisation and a residual connection."""
 
     def __init__(self, attention: Attention, irreps: o3.Irreps, hidden: o3.Irreps, out: o3.Irreps):
         super().__init__()
@@ -126,7 +126,7 @@ class AtomEmbedding(nn.Module):
 
 
 class DegreeEmbedding(nn.Module):
-    """What the neighbours' places add to an atom, whatever they are."""
+    """Edge-degree embedding: depends on the neighbours' positions but not on their types."""
 
     def __init__(self, irreps: o3.Irreps, irreps_sh: o3.Irreps, widths: list[int], degree: float):
         super().__init__()
@@ -145,7 +145,7 @@ class PublishedEquiformer(nn.Module):
     """The whole model.
 
     Args:
-        config: Fields of Equiform's `EquiformerConfig`, as JSON has them.
+        config: Fields of Equiform's `EquiformerConfig`, as in JSON.
     """
 
     def __init__(self, config: dict[str, Any]):
@@ -168,7 +168,7 @@ class PublishedEquiformer(nn.Module):
         self.head = nn.Sequential(Linear(feature, feature), normalize2mom(nn.SiLU()), Linear(feature, SCALAR))
 
     def forward(self, types: Tensor, positions: Tensor, edges: Tensor, molecule: Tensor, num_molecules: int) -> Tensor:
-        """Energies, molecule by molecule."""
+        """Energy of each molecule."""
         vectors = positions.index_select(0, edges[0]) - positions.index_select(0, edges[1])
         geometry = (edges, self.harmonics(vectors), self.rbf(vectors.norm(dim=1)))
         features = self.atom_embed(types)

@@ -1,6 +1,6 @@
-"""What the published Equiformer is made of, in PyTorch and e3nn 0.4.4; benchmarks/published_equiformer.py puts it together.
+"""Building blocks of the published Equiformer, in PyTorch and e3nn 0.4.4; benchmarks/published_equiformer.py assembles them.
 
-Features are rows, irrep after irrep, channels outside and components inside, as in e3nn. `Linear` and the depth-wise product
+Features are rows of concatenated irreps, channels before components, as in e3nn. `Linear` and the depth-wise product
 are one class, as published: a TensorProduct that e3nn compiles to TorchScript.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 SCALAR = o3.Irreps("1x0e")
 SLOPE = 0.2
-"""Of the smooth leaky ReLU in front of the attention weights."""
+"""Negative slope of the smooth leaky ReLU before the attention weights."""
 
 
 class Product(nn.Module):
-    """A tensor product whose paths are not divided by the number of their inputs, with a bias on its scalars if asked for."""
+    """A tensor product without normalisation by the number of inputs per path, optionally with a bias on its scalars."""
 
     def __init__(self, left: o3.Irreps, right: o3.Irreps, out: o3.Irreps, paths: list[tuple], *, trained: bool, biased: bool):
         super().__init__()
@@ -37,7 +37,7 @@ class Product(nn.Module):
 
 
 class Linear(Product):
-    """A linear map of each irrep: the product with a constant 1 in which every input meets every output."""
+    """A linear map of each irrep: the fully connected product with a constant 1."""
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, *, biased: bool = True):
         paths = [(i, 0, k, "uvw", True) for i, a in enumerate(irreps_in) for k, c in enumerate(irreps_out) if a.ir == c.ir]
@@ -47,14 +47,14 @@ class Linear(Product):
         return super().forward(features, torch.ones_like(features[:, :1]))
 
 
-def depth_wise(irreps: o3.Irreps, irreps_sh: o3.Irreps, wanted: o3.Irreps, *, trained: bool) -> Product:
-    """Each channel times the spherical harmonics, kept where the result is a scalar or wanted; outputs sorted, even first."""
+def depth_wise(irreps: o3.Irreps, irreps_sh: o3.Irreps, requested: o3.Irreps, *, trained: bool) -> Product:
+    """Each channel times the spherical harmonics, keeping scalar and requested outputs; outputs sorted, even first."""
     paths = [
         (i, j, mul, irrep)
         for i, (mul, left) in enumerate(irreps)
         for j, (_, right) in enumerate(irreps_sh)
         for irrep in left * right
-        if irrep in wanted or irrep == SCALAR[0].ir
+        if irrep in requested or irrep == SCALAR[0].ir
     ]
     order = sorted(range(len(paths)), key=lambda path: (paths[path][3].l, -paths[path][3].p, path))
     out = o3.Irreps([paths[path][2:] for path in order])
@@ -63,7 +63,7 @@ def depth_wise(irreps: o3.Irreps, irreps_sh: o3.Irreps, wanted: o3.Irreps, *, tr
 
 
 class Gate(nn.Module):
-    """SiLU of the scalars, and everything else times the sigmoid of a scalar of its own."""
+    """SiLU on the scalars; every other irrep times the sigmoid of its own scalar."""
 
     def __init__(self, irreps: o3.Irreps):
         super().__init__()
@@ -81,7 +81,7 @@ class Gate(nn.Module):
 
 
 class Radial(nn.Module):
-    """The network that gives a product its weights for every edge."""
+    """The radial network that computes the weights of a product for every edge."""
 
     def __init__(self, widths: list[int]):
         super().__init__()
@@ -96,7 +96,7 @@ class Radial(nn.Module):
 
 
 class Norm(nn.Module):
-    """Layer norm of each irrep by itself; only scalars have a mean and a bias."""
+    """Layer norm per irrep; only scalars have a mean and a bias."""
 
     def __init__(self, irreps: o3.Irreps):
         super().__init__()
@@ -121,7 +121,7 @@ class Norm(nn.Module):
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians with learned places and widths, π truncated as published."""
+    """Gaussians with learned centres and widths, π truncated as published."""
 
     def __init__(self, size: int, cutoff: float):
         super().__init__()
@@ -136,7 +136,7 @@ class GaussianBasis(nn.Module):
 
 
 class ExponentialBasis(nn.Module):
-    """Exponential-normal functions under a cosine cutoff; nothing is learned."""
+    """Exponential-normal functions with a cosine cutoff; not learned."""
 
     def __init__(self, size: int, cutoff: float):
         super().__init__()
@@ -151,12 +151,12 @@ class ExponentialBasis(nn.Module):
 
 
 def added_up(values: Tensor, index: Tensor, size: int) -> Tensor:
-    """Sum of the rows that have the same index."""
+    """Sum of the rows with the same index."""
     return values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
 
 
 def softmax(logits: Tensor, index: Tensor, size: int) -> Tensor:
-    """Softmax over the rows that have the same index, column by column."""
+    """Softmax over the rows with the same index, per column."""
     where = index[:, None].expand_as(logits)
     largest = logits.new_zeros(size, logits.shape[1]).scatter_reduce(0, where, logits.detach(), "amax", include_self=False)
     exponentials = (logits - largest.index_select(0, index)).exp()
@@ -164,5 +164,5 @@ def softmax(logits: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 def smooth_leaky_relu(values: Tensor) -> Tensor:
-    """A leaky ReLU without its corner."""
+    """A smooth leaky ReLU."""
     return (1 + SLOPE) / 2 * values + (1 - SLOPE) / 2 * values * (2 * torch.sigmoid(values) - 1)

@@ -1,13 +1,13 @@
-"""Equiform against the published form of Equiformer: the same function, weights and molecules, taking turns in one run.
+"""Equiform against the published form of Equiformer: the same function, weights and molecules, interleaved in one run.
 
     python -m benchmarks.reference --peer PEER/bin/python                      all cases
     python -m benchmarks.reference --peer PEER/bin/python --case qm9           some
     python -m benchmarks.reference --peer PEER/bin/python --check FOLDER       is it the published function?
 
-The published form (benchmarks/published_equiformer.py, PyTorch and e3nn) runs in a process of its own, by the python of an
-environment that has it. Before anything is timed, its energies and forces must agree with ours. `--check` compares it, in
-float64, with stored outputs of the authors' own code. Rounds alternate, so a machine that drifts drifts for both; one process
-works at a time. `--cache FOLDER` keeps our compiled programs, and `--warm` only fills it.
+The published form (benchmarks/published_equiformer.py, PyTorch and e3nn) runs in a separate process, by the Python of its
+environment. Before anything is timed, its energies and forces must agree with ours. `--check` compares it, in float64, with
+stored outputs of the authors' own code. Rounds alternate, so that machine drift affects both; only one process works at a time.
+`--cache FOLDER` caches our compiled programs, and `--warm` only fills the cache.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from equiform.tasks.energy import Potential
 
 
 class Case(NamedTuple):
-    """What is compared: a batch of molecules (`equiform.benchmark.inputs.PUBLISHED`), a preset, and whether it gives forces."""
+    """A comparison: a batch of molecules (`equiform.benchmark.inputs.PUBLISHED`), a preset, and whether it has forces."""
 
     molecules: str
     preset: str
@@ -50,25 +50,25 @@ CASES = {
     "md17-l3": Case("aspirin", "md17-l3", True),
 }
 CHECKED = ("qm9_small_nonlinear", "md17_small_l2", "md17_small_l3", *FULL)
-"""Stored models of the kinds that the published form here has."""
+"""Stored models of the kinds that this published form implements."""
 AGREEMENT, EXACTNESS = 1e-4, 1e-9
-"""Largest relative difference of outputs: of the two codes in float32, of the published form and what is stored in float64."""
+"""Maximum relative output differences: between the two codes in float32, and from the stored outputs in float64."""
 PUBLISHED = PeerKind("peer_equiformer.py", (f"{TORCH} e3nn==0.4.4",))
 
 
 class Published(NamedTuple):
-    """The published form, running.
+    """A running instance of the published form.
 
     Attributes:
         peer: Its process.
-        folder: Where its files are.
+        folder: Folder of its files.
     """
 
     peer: Peer
     folder: Path
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Energies of the molecules and forces on all atoms."""
+        """Energies of the molecules, and forces on all atoms."""
         self.peer.time("outputs")
         with np.load(self.folder / "outputs.npz") as arrays:
             return {name: arrays[name] for name in ("energy", "forces")}
@@ -81,15 +81,15 @@ def published(
     """Start the published form with given weights.
 
     Args:
-        python: Of an environment that has PyTorch and e3nn.
-        config: What it computes.
+        python: Python of an environment that has PyTorch and e3nn.
+        config: The model configuration.
         state: Its parameters under their published names.
-        molecules: What it computes that of.
+        molecules: The input molecules.
         dtype: Its precision, "float32" or "float64".
-        forces: Whether its programs have forces; its outputs always do.
+        forces: Whether its programs compute forces; its outputs always include them.
 
     Raises:
-        UserError: It did not start, or ended.
+        UserError: It did not start, or exited.
     """
     with temporary_folder() as name:
         folder = Path(name)
@@ -106,7 +106,7 @@ def published(
 
 
 def weights(model: Equiformer, seed: int = 0) -> dict[str, np.ndarray]:
-    """The model's parameters by official name; those that start as zeros or ones are moved, so that each has an effect."""
+    """The model's parameters by official name; those initialised to zeros or ones are perturbed, so that each has an effect."""
     rng = np.random.default_rng(seed)
     state = official_state(model)
     moved = {name: array + 0.1 * rng.standard_normal(array.shape) * (np.ptp(array) == 0) for name, array in state.items()}
@@ -114,13 +114,13 @@ def weights(model: Equiformer, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def our_outputs(potential: Potential, molecules: list[Graph]) -> dict[str, np.ndarray]:
-    """Energies and forces, as the published form gives them."""
+    """Energies and forces, in the layout of the published form."""
     result = eqx.filter_jit(lambda potential, graph: potential(graph))(potential, to_device(batch(molecules)))
     return {name: np.asarray(result[name]) for name in ("energy", "forces")}
 
 
 def agreement(theirs: dict[str, np.ndarray], ours: dict[str, np.ndarray], names: Sequence[str]) -> float:
-    """Largest relative difference of the outputs.
+    """Maximum relative difference of the outputs.
 
     Raises:
         UserError: It is too large for two codes that compute the same in float32.
@@ -133,7 +133,7 @@ def agreement(theirs: dict[str, np.ndarray], ours: dict[str, np.ndarray], names:
 
 
 def compare(name: str, python: Path, inputs: Path | None, rounds: int, say: Callable[[str], None]) -> list[Row]:
-    """Rows of one case; with no rounds, our programs are compiled and nothing else is done."""
+    """Rows of one case; with zero rounds, our programs are only compiled."""
     kind, preset, forces = CASES[name]
     molecules, source = molecules_of(kind, inputs)
     potential = random_potential(preset, molecules)
@@ -165,7 +165,7 @@ def their_code(name: str, peer: Peer, ours: Code, say: Callable[[str], None]) ->
     """The published form, once it is ready.
 
     Raises:
-        UserError: It has other parameters or edges than ours.
+        UserError: Its number of parameters or edges differs from ours.
         PeerFailed: It could not start.
     """
     about = peer.about
@@ -177,7 +177,7 @@ def their_code(name: str, peer: Peer, ours: Code, say: Callable[[str], None]) ->
 
 
 def check(python: Path, root: Path, say: Callable[[str], None]) -> float:
-    """Largest relative error of the published form, in float64, against the stored outputs of the authors' code.
+    """Maximum relative error of the published form, in float64, against the stored outputs of the authors' code.
 
     Raises:
         UserError: Nothing is stored there, or the error is too large.
@@ -208,15 +208,15 @@ def check(python: Path, root: Path, say: Callable[[str], None]) -> float:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True, metavar="PYTHON", help="python of the environment with PyTorch and e3nn")
+    parser.add_argument("--peer", required=True, metavar="PYTHON", help="Python of the environment with PyTorch and e3nn")
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--inputs", type=Path, help="folder with the published inputs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep our compiled programs there")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="folder for our compiled programs")
     parser.add_argument("--warm", action="store_true", help="only fill the cache")
-    parser.add_argument("--check", type=Path, metavar="FOLDER", help="compare with stored outputs there; time nothing")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="compare with stored outputs in this folder; no timing")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", action="store_true", help="print the table for a page")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return parser
 
 
@@ -226,7 +226,7 @@ def main(given: Sequence[str] | None = None) -> None:
     try:
         check_rounds(options.rounds)
         if not Path(options.peer).is_file():
-            raise UserError(f"--peer {options.peer}: there is no such file. To make the environment: {PUBLISHED.recipe()}")
+            raise UserError(f"--peer {options.peer}: there is no such file. To create the environment: {PUBLISHED.recipe()}")
         python = Path(options.peer).absolute()
         if options.check is not None:
             print(f"largest relative error: {check(python, options.check, say):.1e} (limit {EXACTNESS:.0e})")

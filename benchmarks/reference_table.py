@@ -1,4 +1,4 @@
-"""What benchmarks/reference.py shows: its rows as a table for the terminal or for a page."""
+"""Output of benchmarks/reference.py: its rows as a terminal table or as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 AIMS = {"energy": 10.0, "energy step": 8.0, "energy + forces": 9.0, "energy + forces step": 6.0}
-"""How many times faster than the published form we mean to be, by program."""
+"""Target speed-up over the published form, by program."""
 TITLES = (
     "case",
     "inputs",
@@ -29,13 +29,13 @@ class Row:
 
     Attributes:
         case: The case.
-        inputs: Where the molecules are from.
-        edges: Edges of the batch.
-        parameters: Numbers that both train.
-        program: What was timed.
-        published_seconds: The published form's, of every round.
-        our_seconds: Equiform's, in the same rounds.
-        difference: Largest relative difference of their energies and forces.
+        inputs: Source of the molecules.
+        edges: Number of edges in the batch.
+        parameters: Number of trainable parameters of both.
+        program: The timed program.
+        published_seconds: Time of the published form in every round.
+        our_seconds: Time of Equiform in the same rounds.
+        difference: Maximum relative difference of their energies and forces.
     """
 
     case: str
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of the published form's time in ours of the same round: drift cancels."""
+        """Median over the rounds of the published form's time divided by ours in the same round, so that drift cancels."""
         return float(np.median(np.asarray(self.published_seconds) / np.asarray(self.our_seconds)))
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def terminal_table(rows: Sequence[Row]) -> Table:
-    """The table for the terminal; a ratio below its aim is red."""
+    """The terminal table; a ratio below its target is red."""
     table = Table(*TITLES)
     for column in NUMBERS:
         table.columns[column].justify = "right"
@@ -76,6 +76,6 @@ def terminal_table(rows: Sequence[Row]) -> Table:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     rule = tuple("---:" if column in NUMBERS else "---" for column in range(len(TITLES)))
     return "\n".join(f"| {' | '.join(line)} |" for line in (TITLES, rule, *map(_cells, rows)))

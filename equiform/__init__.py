@@ -18,7 +18,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public entry points on first use, so that `import equiform` stays quick."""
+    """Import the public entry points on first use, so that `import equiform` stays fast."""
     if name in _LAZY:
         from importlib import import_module
 

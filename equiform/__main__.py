@@ -1,4 +1,4 @@
-"""The command `equiform`: first memory in large pages, then the command line."""
+"""The command `equiform`: enables huge pages, then runs the command line."""
 
 import os
 import sys
@@ -18,10 +18,10 @@ def main() -> None:
 
 
 def restart_with_large_pages() -> None:
-    """Start this program again with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, if that can help and is not set.
+    """Re-execute this process with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, where that helps and is not set yet.
 
-    Every call of a compiled program gets memory that the kernel hands out page by page: in pages of 2 MiB instead of 4 KiB
-    a training step on a processor takes about a tenth less time. The C library reads the setting only when a program starts.
+    Every call of a compiled program allocates fresh memory, which the kernel maps page by page: with pages of 2 MiB instead
+    of 4 KiB a training step on a CPU takes about a tenth less time. glibc reads the setting only when a process starts.
     """
     environment = with_large_pages(os.environ, _MODE.read_text() if _MODE.is_file() else "", _c_library())
     if environment is not None:
@@ -29,11 +29,11 @@ def restart_with_large_pages() -> None:
 
 
 def with_large_pages(environment: Mapping[str, str], mode: str, c_library: str) -> dict[str, str] | None:
-    """The environment with the setting; None where it is set already or would change nothing.
+    """The environment with the setting added; None if it is already set or would have no effect.
 
     Args:
-        environment: As it is.
-        mode: What the kernel says of large pages: `always [madvise] never`, the one in force in brackets.
+        environment: The current environment.
+        mode: The kernel's huge-page modes, `always [madvise] never`, the active one in brackets.
         c_library: Its name and version, such as `glibc 2.36`.
     """
     name, _, version = c_library.partition(" ")

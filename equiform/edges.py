@@ -1,11 +1,11 @@
-"""Edge geometry: vectors, distances, directions, who is a neighbour, and how neighbours fade. Made once per call.
+"""Edge geometry: vectors, distances, directions, cutoff and envelope. Computed once per call.
 
-This is the only place where a distance is compared with a cutoff. The convention of the library is d < cutoff; published
-functions that were fitted with another one are among `Cutoff`, by name.
+This is the only place where a distance is compared with a cutoff. The convention of the library is d < cutoff; the other
+conventions, of published models, are listed in `Cutoff`.
 
     edge vector r = x_sender + shift · cell − x_receiver, Å;   d = |r|,   direction r / d,   weight = φ(d / cutoff) or 1
 
-Every derivative of these is finite: an edge of zero length has direction zero, and no gradient.
+All derivatives are finite: a zero-length edge has zero direction and zero gradient.
 """
 
 from math import pi
@@ -20,10 +20,10 @@ from jaxtyping import Array, Bool, Float, Int
 from equiform.graph import AnyArray, Graph, with_padding_edges
 
 Cutoff = Literal["smooth", "cosine", "sharp", "sharp-inclusive"]
-"""How edges end at the cutoff.
+"""Treatment of edges at the cutoff.
 
-- `smooth`: d < cutoff, under `polynomial_envelope`. The library's own form.
-- `cosine`: d < cutoff, under `cosine_envelope`. TorchMD-NET's.
+- `smooth`: d < cutoff, with `polynomial_envelope`. The library's own form.
+- `cosine`: d < cutoff, with `cosine_envelope`. TorchMD-NET's.
 - `sharp`: d < cutoff, without an envelope. DEMETAr's.
 - `sharp-inclusive`: d ≤ cutoff, without an envelope. The published Equiformer, EGNN and SE(3)-Transformer, for parity.
 """
@@ -33,15 +33,15 @@ class Edges(eqx.Module):
     """The edges of a batch as every layer sees them.
 
     Attributes:
-        senders: Node that an edge starts from.
-        receivers: Node that it ends at; ascending.
+        senders: Source node of each edge.
+        receivers: Target node of each edge; ascending.
         vectors: From receiver to sender, Å; zero for padding.
-        directions: Unit vectors; zero where the length is.
+        directions: Unit vectors; zero for zero-length edges.
         distance: Length, Å.
-        inside: False for padding and for edges that reach the cutoff.
-        envelope: Smooth factor that vanishes at the cutoff and is zero where not `inside`; None for a sharp cutoff.
+        inside: False for padding and outside the cutoff.
+        envelope: Smooth factor that vanishes at the cutoff, zero where not `inside`; None for a sharp cutoff.
         num_atoms: Number of nodes.
-        chunk: Edges computed at a time, a divisor of their number; None: all at once.
+        chunk: Edges per chunk, a divisor of the number of edges; None: not chunked.
     """
 
     senders: Int[Array, " edges"]
@@ -56,11 +56,11 @@ class Edges(eqx.Module):
 
     @property
     def weight(self) -> Float[Array, " edges"]:
-        """The share of an edge in sums: its envelope, or 1 inside and 0 outside."""
+        """The weight of each edge in sums: its envelope, or 1 inside and 0 outside."""
         return self.inside.astype(self.distance.dtype) if self.envelope is None else self.envelope
 
     def sum_at_receivers(self, values: Float[Array, "edges *sizes"]) -> Float[Array, "atoms *sizes"]:
-        """Sum what arrives at each node."""
+        """Sum edge values at their receivers."""
         return jax.ops.segment_sum(values, self.receivers, self.num_atoms, indices_are_sorted=True)
 
 
@@ -70,9 +70,9 @@ def make_edges(graph: Graph, cutoff: float, kind: Cutoff, *, zero_length: bool, 
     Args:
         graph: The batch.
         cutoff: Å.
-        kind: How edges end there.
-        zero_length: Whether an edge between nodes at one place is inside; models of directions leave it out.
-        chunk: Edges computed at a time at most; 0: all at once. Padding edges make the last chunk whole.
+        kind: Treatment of edges at the cutoff.
+        zero_length: Whether zero-length edges count as inside; models that use directions exclude them.
+        chunk: Maximum number of edges per chunk; 0: not chunked. The last chunk is filled up with padding edges.
     """
     graph, size = _padded_to_chunks(graph, chunk)
     mask = jnp.asarray(graph.edge_mask)
@@ -99,7 +99,7 @@ def make_edges(graph: Graph, cutoff: float, kind: Cutoff, *, zero_length: bool, 
 
 
 def within(length: Any, cutoff: float, *, inclusive: bool = False) -> Any:
-    """Whether a distance is inside a cutoff (host or device, or both squared): d < cutoff, or d ≤ cutoff."""
+    """Whether distances are inside a cutoff (d < cutoff, or d ≤ cutoff); host or device arrays, or both sides squared."""
     return length <= cutoff if inclusive else length < cutoff
 
 
@@ -138,11 +138,11 @@ def shortest_edge(vectors: Float[AnyArray, "edges 3"]) -> tuple[int, float]:
 
 
 def forces_from_edges(slopes: Float[Array, "edges 3"], graph: Graph) -> Float[Array, "atoms 3"]:
-    """Forces F_i = Σ_{e → i} g_e − Σ_{e from i} g_e, eV/Å, of an energy that depends on positions only through edges.
+    """Forces F_i = Σ_{e → i} g_e − Σ_{e from i} g_e, eV/Å, of an energy that depends on positions only through edge vectors.
 
     Args:
         slopes: g = ∂E/∂r of each edge, eV/Å; zero for padding.
-        graph: Which atoms the edges are of.
+        graph: The edges.
     """
     atoms = graph.species.shape[0]
     received = jax.ops.segment_sum(slopes, jnp.asarray(graph.receivers), atoms, indices_are_sorted=True)
@@ -150,7 +150,7 @@ def forces_from_edges(slopes: Float[Array, "edges 3"], graph: Graph) -> Float[Ar
 
 
 def virial_from_edges(slopes: Float[Array, "edges 3"], graph: Graph) -> Float[Array, "graphs 3 3"]:
-    """∂E/∂ε of a symmetric strain, Σ_e r_e ⊗ g_e made symmetric, eV; per atom first, so that few rows meet in one place.
+    """∂E/∂ε of a symmetric strain, the symmetrised Σ_e r_e ⊗ g_e, eV; summed per atom first to limit scatter collisions.
 
     Args:
         slopes: g = ∂E/∂r of each edge, eV/Å; zero for padding.
@@ -165,7 +165,7 @@ def virial_from_edges(slopes: Float[Array, "edges 3"], graph: Graph) -> Float[Ar
 def motion_of_edges(
     motion: Float[Array, "atoms 3"], strain: Float[Array, "graphs 3 3"], graph: Graph
 ) -> Float[Array, "edges 3"]:
-    """How edge vectors change as atoms move and space is strained, to first order: ẋ_sender − ẋ_receiver + r · ε̇.
+    """First-order change of the edge vectors under atomic motion and strain: ẋ_sender − ẋ_receiver + r · ε̇.
 
     Args:
         motion: Change of positions, Å.
@@ -178,10 +178,10 @@ def motion_of_edges(
 
 
 def _padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
-    """The graph with as many padding edges as make whole chunks, and how many edges a chunk has; None: all at once."""
+    """The graph padded to whole chunks, and the number of edges per chunk; None: not chunked."""
     num_edges = graph.senders.shape[0]
     if not size or num_edges <= size:
         return graph, None
     num_chunks = -(-num_edges // size)
-    size = -(-num_edges // num_chunks)  # the least padding
+    size = -(-num_edges // num_chunks)  # minimises the padding
     return with_padding_edges(graph, num_chunks * size - num_edges), size

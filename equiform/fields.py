@@ -1,11 +1,11 @@
-"""Fields: what each named array of a structure is, the axis it belongs to, its unit, and how it transforms.
+"""Fields: the axis, unit and representation of each named array of a structure.
 
-A field is declared once. Whatever has to rotate, reflect or report an array asks its declaration; nothing concludes "a
-vector" from three columns. Rotations act about the origin, by a matrix R of O(3) (det R = −1: a reflection):
+A field is declared once. Code that rotates, reflects or reports an array looks up its declaration; three columns do not make
+a vector. Rotations act about the origin, by a matrix R of O(3) (det R = −1: a reflection):
 
     invariant     x                     pseudoscalar    det(R) x
     polar         R x                   axial           det(R) R x
-    tensor        R x Rᵀ                spin            x (a vector in a space of its own, which no rotation of space turns)
+    tensor        R x Rᵀ                spin            x (a vector in spin space, unaffected by spatial rotations)
     multivector   Λ(1 ⊕ R) x, grade by grade, of G(3,0,1) (16 components, e0 first) or G(3,0,0) (8)
 """
 
@@ -30,9 +30,9 @@ class Field:
 
     Attributes:
         name: Its name in `Graph.node_fields` or `Graph.graph_fields`, in a token set, and among a model's outputs.
-        axis: What it has one row for.
+        axis: The axis of its rows.
         representation: How a row transforms under rotations and reflections of space.
-        unit: Empty for a pure number, and for a readout whose unit the task decides.
+        unit: Empty if dimensionless, or for a readout whose unit the task sets.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Field:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """The last axes of a row; None where any shape will do."""
+        """Trailing shape of a row; None if arbitrary."""
         return {"polar": (3,), "axial": (3,), "spin": (3,), "tensor": (3, 3)}.get(self.representation)
 
 
@@ -63,7 +63,7 @@ DECLARED: Mapping[tuple[Axis, str], Field] = _declared(
     Field("energy_weight", "graphs", "invariant"),
     Field("forces_weight", "graphs", "invariant"),
     Field("stress_weight", "graphs", "invariant"),
-    # what atoms and bodies come with
+    # inputs of atoms and bodies
     Field("tags", "atoms", "invariant"),
     Field("charge", "atoms", "invariant", "e"),
     Field("mass", "atoms", "invariant", "u"),
@@ -71,11 +71,11 @@ DECLARED: Mapping[tuple[Axis, str], Field] = _declared(
     Field("velocity", "atoms", "polar", "Å/fs"),
     Field("magnetic_moment", "atoms", "axial", "μB"),
     Field("spin", "atoms", "spin"),
-    # where they go
+    # predicted motion
     Field("displacement", "atoms", "polar", "Å"),
     Field("velocity_change", "atoms", "polar"),
 )
-"""The fields that Equiform itself reads, writes or predicts; a data set declares its own beside them."""
+"""The fields that Equiform itself reads, writes or predicts; a data set adds its own."""
 
 
 def find_field(name: str, axis: Axis, declared: Mapping[tuple[Axis, str], Field] = DECLARED) -> Field:
@@ -83,32 +83,32 @@ def find_field(name: str, axis: Axis, declared: Mapping[tuple[Axis, str], Field]
 
     Args:
         name: Its name.
-        axis: What it has one row for.
-        declared: Where to look; a data set's own declarations stand before the common ones (`{**DECLARED, **own}`).
+        axis: The axis of its rows.
+        declared: Declarations to search; a data set's own override the common ones (`{**DECLARED, **own}`).
 
     Raises:
-        UserError: Nobody declared it, so nobody knows how it transforms.
+        UserError: The field is not declared, so its representation is unknown.
     """
     if (axis, name) not in declared:
         have = ", ".join(sorted(known for place, known in declared if place == axis))
         raise UserError(
-            f"nobody declared the field {name!r} ({axis}), so nothing can say how it rotates; declare it as a "
+            f"the field {name!r} ({axis}) is not declared, so its representation is unknown; declare it as a "
             f"Field(name, axis, representation) of the data set (declared: {have})"
         )
     return declared[axis, name]
 
 
 def declarations(*fields: Field) -> dict[tuple[Axis, str], Field]:
-    """The common declarations and further ones, which win."""
+    """The common declarations, extended or overridden by further ones."""
     return {**DECLARED, **_declared(*fields)}
 
 
 def transformed(field: Field, values: np.ndarray, matrices: Matrices) -> np.ndarray:
-    """The rows of a field in a structure that was rotated or reflected about the origin.
+    """The rows of a field after rotating or reflecting the structure about the origin.
 
     Args:
         field: The declaration.
-        values: One row per atom, edge, graph or token; further axes in front of the last ones are channels.
+        values: One row per atom, edge, graph or token; axes between the first and the trailing ones are channels.
         matrices: The element of O(3) for each row.
 
     Raises:
@@ -120,15 +120,15 @@ def transformed(field: Field, values: np.ndarray, matrices: Matrices) -> np.ndar
     return _ACTIONS[field.representation](values, np.asarray(matrices)).astype(values.dtype, copy=False)
 
 
-def _kept(values: np.ndarray, matrices: Matrices) -> np.ndarray:
+def _unchanged(values: np.ndarray, matrices: Matrices) -> np.ndarray:
     return values
 
 
-def _flipped(values: np.ndarray, matrices: Matrices) -> np.ndarray:
+def _signed(values: np.ndarray, matrices: Matrices) -> np.ndarray:
     return values * np.linalg.det(matrices).round().reshape(-1, *(1,) * (values.ndim - 1))
 
 
-def _turned(values: np.ndarray, matrices: Matrices) -> np.ndarray:
+def _rotated(values: np.ndarray, matrices: Matrices) -> np.ndarray:
     return np.einsum("aij,a...j->a...i", matrices, values)
 
 
@@ -148,7 +148,7 @@ def multivector_matrices(matrices: Matrices, ideal: int) -> Float[np.ndarray, "r
 
     Args:
         matrices: Elements of O(3).
-        ideal: Number of basis vectors in front that rotations about the origin leave alone: 1 (e0) or 0.
+        ideal: Number of leading basis vectors that rotations about the origin leave fixed: 1 (e0) or 0.
     """
     size = 3 + ideal
     full = np.tile(np.eye(size), (len(matrices), 1, 1))
@@ -163,11 +163,11 @@ def multivector_matrices(matrices: Matrices, ideal: int) -> Float[np.ndarray, "r
 
 
 _ACTIONS: dict[Representation, Callable[[np.ndarray, Matrices], np.ndarray]] = {
-    "invariant": _kept,
-    "spin": _kept,
-    "pseudoscalar": _flipped,
-    "polar": _turned,
-    "axial": lambda values, matrices: _flipped(_turned(values, matrices), matrices),
+    "invariant": _unchanged,
+    "spin": _unchanged,
+    "pseudoscalar": _signed,
+    "polar": _rotated,
+    "axial": lambda values, matrices: _signed(_rotated(values, matrices), matrices),
     "tensor": _tensor,
     "multivector": _multivector,
 }

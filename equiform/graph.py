@@ -1,8 +1,8 @@
-"""Graph: the one data type that flows through everything.
+"""Graph: the one data type that everything else works on.
 
-A graph holds nodes ("atoms", whatever they stand for), directed edges sender → receiver, and a batch index; arrays
+A graph holds nodes ("atoms", whatever they represent), directed edges sender → receiver, and a batch index; arrays
 are NumPy on the host and JAX on the device, the type is the same. Every array has a fixed capacity and a mask, so
-that one compiled program serves a whole data set. Nothing here knows irreps, chemistry or files.
+that one compiled program serves a whole data set. Nothing here depends on irreps, chemistry or files.
 
 Conventions: edge vector = x_sender + shift · cell − x_receiver, in Å; edges are sorted by receiver; NaN in a label
 field means "not given for this structure".
@@ -33,10 +33,10 @@ class Graph(eqx.Module):
 
     Attributes:
         positions: Node positions, Å.
-        species: Node type; the atomic number for atoms, 0 where a model has no use for it.
-        senders: Node that an edge starts from.
-        receivers: Node that an edge ends at; ascending.
-        shifts: How many cell vectors the sender is displaced by, per cell vector.
+        species: Node type; the atomic number for atoms, 0 where it is not used.
+        senders: Source node of each edge.
+        receivers: Target node of each edge; ascending.
+        shifts: Periodic image of the sender: its displacement in units of each cell vector.
         cell: Cell vectors as rows, Å; zero for a graph without a cell.
         graph_index: The graph a node belongs to; ascending.
         atom_mask: False for padding nodes.
@@ -44,8 +44,8 @@ class Graph(eqx.Module):
         graph_mask: False for padding graphs.
         node_fields: Further arrays with one row per node (charges, velocities, spins, tags, force labels).
         graph_fields: Further arrays with one row per graph (energy and stress labels, total charge).
-        vectors: Edge vectors, Å, if they are given instead of being made of positions: by a program that keeps its own
-            neighbours, or to differentiate with respect to them. Moving `positions` does not move them.
+        vectors: Edge vectors, Å, if given instead of computed from positions: by a program with its own neighbour list,
+            or to differentiate with respect to them. Changing `positions` does not change them.
     """
 
     positions: Float[AnyArray, "atoms 3"]
@@ -90,7 +90,7 @@ class Graph(eqx.Module):
         return self.positions[self.senders] + shift - self.positions[self.receivers]
 
     def sum_over_atoms(self, values: Float[AnyArray, "atoms ..."]) -> Float[Array, "graphs ..."]:
-        """Sum node values over each graph, padding left out."""
+        """Sum node values over each graph, excluding padding."""
         mask = jnp.reshape(self.atom_mask, (-1,) + (1,) * (values.ndim - 1))
         return jax.ops.segment_sum(
             jnp.where(mask, values, 0), self.graph_index, self.graph_mask.shape[0], indices_are_sorted=True
@@ -152,7 +152,7 @@ def make_graph(
 
 
 def fully_connected_edges(num_atoms: int, *, self_loops: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Senders and receivers of the graph in which every node sees every other one."""
+    """Senders and receivers of the fully connected graph."""
     receivers, senders = np.divmod(np.arange(num_atoms**2, dtype=np.int32), max(num_atoms, 1))
     keep = (senders != receivers) | self_loops
     return senders[keep], receivers[keep]
@@ -165,7 +165,7 @@ def batch(graphs: Sequence[Graph], capacity: Capacity | None = None) -> Graph:
     graph slot, padding edges at the last atom, both masked.
 
     Raises:
-        ValueError: There is no graph, or the graphs do not fit; the message names the capacity that is needed.
+        ValueError: There are no graphs, or they do not fit; the message names the required capacity.
     """
     if not graphs:
         raise ValueError("cannot batch zero graphs")
@@ -208,12 +208,12 @@ def batch(graphs: Sequence[Graph], capacity: Capacity | None = None) -> Graph:
 
 
 def _padding_species(graphs: Sequence[Graph]) -> int:
-    """A species that the model surely knows: the first one of the batch."""
+    """A species that the model is sure to know: the first one in the batch."""
     return next((int(graph.species[0]) for graph in graphs if len(graph.species)), 0)
 
 
 def with_padding_edges(graph: Graph, count: int) -> Graph:
-    """A graph with so many more masked edges at the end, which is at the last node."""
+    """A graph with `count` masked edges appended, all at the last node."""
 
     def extend(array: AnyArray, fill: Array | int | bool) -> Array:
         return jnp.concatenate([array, jnp.full((count, *array.shape[1:]), fill, array.dtype)])
@@ -229,17 +229,17 @@ def with_padding_edges(graph: Graph, count: int) -> Graph:
 
 
 def padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
-    """The graph with as many padding edges as make whole chunks, and how many edges a chunk has; None: all at once.
+    """The graph padded to whole chunks, and the number of edges per chunk; None: not chunked.
 
     Args:
         graph: The graph.
-        size: Edges per chunk at most; 0: all at once.
+        size: Maximum number of edges per chunk; 0: not chunked.
     """
     num_edges = graph.senders.shape[0]
     if not size or num_edges <= size:
         return graph, None
     num_chunks = -(-num_edges // size)
-    size = -(-num_edges // num_chunks)  # the least padding
+    size = -(-num_edges // num_chunks)  # minimises the padding
     return with_padding_edges(graph, num_chunks * size - num_edges), size
 
 

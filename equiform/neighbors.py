@@ -1,7 +1,7 @@
-"""Neighbour lists: positions and a cell → directed edges, on vesin.
+"""Neighbour lists: positions and a cell → directed edges, computed by vesin.
 
-Every pair closer than the cutoff is an edge in both directions, with every periodic image; an atom is its own
-neighbour through an image, never in place. There is no cap on the number of neighbours.
+Every pair closer than the cutoff is an edge in both directions, for every periodic image; an atom can neighbour its
+own images, never itself. There is no cap on the number of neighbours.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ase
 
 OVERLAP = 0.1
-"""Å. Nuclei nearer than this are a mistake in the input, whatever the elements; no code gives them a meaningful energy."""
+"""Å. Nuclei closer than this are an input error for any elements; no code gives them a meaningful energy."""
 
 # vesin's grid of cells overflows (a division by zero in C) when the atoms spread over some 1e5 cutoffs.
 _LARGEST_SPREAD = 1e3
@@ -26,7 +26,7 @@ _CELLS_PER_ATOM, _FEW = 8, 16  # of the grid that neighbours are searched in; me
 
 
 class Labels(NamedTuple):
-    """What is known about one structure; None for what is not.
+    """Labels of one structure; None where unknown.
 
     Attributes:
         energy: Energy, eV.
@@ -50,11 +50,11 @@ def neighbor_list(
     Args:
         positions: Positions, Å; they may lie outside the cell.
         cell: Cell vectors as rows, Å, of any shape and handedness; None or zero without periodicity.
-        pbc: Along which cell vectors the structure repeats.
+        pbc: Whether the structure is periodic along each cell vector.
         cutoff: Å.
 
     Returns:
-        Senders, receivers and shifts (how many cell vectors the sender is displaced by).
+        Senders, receivers and shifts (periodic image of the sender, in cell vectors).
 
     Raises:
         UserError: The cutoff is not positive, a position or cell vector is not finite, the cell vectors along
@@ -104,14 +104,14 @@ def neighbor_list(
 def graph_from_atoms(atoms: "ase.Atoms", cutoff: float, *, labels: Labels | None = None, tags: bool = False) -> Graph:
     """An ASE structure as a graph on the host.
 
-    The cell is kept where any direction is periodic and zero otherwise.
+    The cell is zero unless some direction is periodic.
 
     Args:
         atoms: The structure.
         cutoff: Å.
-        labels: What to attach as `graph_fields` energy and stress and `node_fields` forces, NaN where it is
-            not known; None attaches no labels.
-        tags: Whether ASE's tags of the atoms go along as `node_fields` tags.
+        labels: Attached as `graph_fields` energy and stress and `node_fields` forces, NaN where unknown; None attaches
+            no labels.
+        tags: Whether to attach ASE's atom tags as `node_fields` tags.
     """
     pbc = np.asarray(atoms.pbc, bool)
     cell = np.array(atoms.cell.array, np.float64) if pbc.any() else None
@@ -158,7 +158,7 @@ def _near_origin(
 
 
 def _complete_cell(cell: Float[np.ndarray, "3 3"], periodic: Bool[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """The cell with unit vectors, orthogonal to the periodic ones, along the directions that do not repeat."""
+    """The cell with unit vectors, orthogonal to the periodic ones, along the non-periodic directions."""
     repeated = cell[periodic]
     lengths = np.linalg.norm(repeated, axis=1)
     # A relative volume of 1e-6 is a cell flatter than any real one; below it images cannot be enumerated.
@@ -171,7 +171,7 @@ def _complete_cell(cell: Float[np.ndarray, "3 3"], periodic: Bool[np.ndarray, "3
         names = ", ".join("abc"[k] for k in np.flatnonzero(periodic))
         raise UserError(
             f"periodic along {names}, but those cell vectors span no volume: {cell.round(6).tolist()} (Å); "
-            "set the cell, or set pbc to false where the structure does not repeat"
+            "set the cell, or set pbc to false where the structure is not periodic"
         )
     box = np.array(cell)
     if not periodic.all():
@@ -186,8 +186,8 @@ def _close_gaps(
     periodic: Bool[np.ndarray, "3"],
     cutoff: float,
 ) -> Float[np.ndarray, "atoms 3"]:
-    """Shorten empty stretches wider than the cutoff along directions that do not repeat: no pair changes."""
-    for axis in box[~periodic]:  # unit vectors, orthogonal to everything that repeats
+    """Shorten gaps wider than the cutoff along non-periodic directions; no pair changes."""
+    for axis in box[~periodic]:  # unit vectors, orthogonal to the periodic directions
         height = points @ axis
         if np.ptp(height) <= _LARGEST_SPREAD * cutoff:
             continue

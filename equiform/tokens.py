@@ -1,8 +1,8 @@
-"""Token sets: rays, query points, bodies, lattice sites. What `Graph` is without a cell and without edges.
+"""Token sets: rays, query points, bodies, lattice sites. Like `Graph`, but without a cell and without edges.
 
-A set holds tokens with named fields, each declared in `equiform.fields`; a batch holds several sets one after the other, with
-a capacity and a mask, so that one compiled program serves a whole data set. Arrays are NumPy on the host and JAX on the
-device. `Paired` holds two token sets for each example: what is known (tokens), and where something is asked (queries).
+A set holds tokens with named fields, each declared in `equiform.fields`; a batch concatenates several sets, with a capacity
+and a mask, so that one compiled program serves a whole data set. Arrays are NumPy on the host and JAX on the device. `Paired`
+holds two token sets for each example: the inputs (tokens), and where predictions are requested (queries).
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,17 +47,17 @@ class Tokens(eqx.Module):
         return TokenCapacity(self.token_mask.shape[0], self.set_mask.shape[0])
 
     def sum_over_tokens(self, values: Float[AnyArray, "tokens ..."]) -> Float[Array, "sets ..."]:
-        """Sum token values over each set, padding left out."""
+        """Sum token values over each set, excluding padding."""
         mask = jnp.reshape(jnp.asarray(self.token_mask), (-1,) + (1,) * (values.ndim - 1))
         return jax.ops.segment_sum(jnp.where(mask, values, 0), self.set_index, self.set_mask.shape[0], indices_are_sorted=True)
 
 
 class Paired(eqx.Module):
-    """Two token sets for each example: set k of the queries is asked about set k of the tokens.
+    """Two token sets for each example: set k of the queries belongs to set k of the tokens.
 
     Attributes:
-        tokens: What is known.
-        queries: Where something is asked, with its labels.
+        tokens: The inputs.
+        queries: Where predictions are requested, with their labels.
     """
 
     tokens: Tokens
@@ -74,7 +74,7 @@ def make_tokens(fields: Mapping[str, Any], *, set_fields: Mapping[str, Any] | No
 
     Args:
         fields: Arrays with one row per token.
-        set_fields: What is known of the set as a whole.
+        set_fields: Values of the set as a whole.
 
     Raises:
         ValueError: There is no field, or the fields have different numbers of rows.
@@ -84,8 +84,8 @@ def make_tokens(fields: Mapping[str, Any], *, set_fields: Mapping[str, Any] | No
         raise ValueError("a token set needs at least one field")
     sizes = {name: len(value) for name, value in rows.items()}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"the fields of a token set have different numbers of rows: {told}")
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"the fields of a token set have different numbers of rows: {listed}")
     count = next(iter(sizes.values()))
     return Tokens(
         fields=rows,
@@ -102,7 +102,7 @@ def batch_tokens(sets: Sequence[Tokens], capacity: TokenCapacity | None = None) 
     Only fields that all sets have are kept. Padding tokens sit at the end, in the last set slot, masked.
 
     Raises:
-        ValueError: There is no set, or the sets do not fit; the message names the capacity that is needed.
+        ValueError: There are no sets, or they do not fit; the message names the required capacity.
     """
     if not sets:
         raise ValueError("cannot batch zero token sets")
@@ -135,7 +135,7 @@ def batch_pairs(pairs: Sequence[Paired], tokens: TokenCapacity | None = None, qu
     """Batch examples: their tokens and their queries, each padded to a capacity with the same number of sets.
 
     Raises:
-        ValueError: As of `batch_tokens`, or the capacities have different numbers of sets.
+        ValueError: See `batch_tokens`, or the capacities have different numbers of sets.
     """
     return Paired(
         batch_tokens([pair.tokens for pair in pairs], tokens), batch_tokens([pair.queries for pair in pairs], queries)
@@ -147,7 +147,7 @@ def side_by_side(tokens: Tokens, slots: int) -> tuple[dict[str, np.ndarray], Boo
 
     Args:
         tokens: The batch.
-        slots: Tokens of a set at most.
+        slots: Maximum number of tokens per set.
 
     Raises:
         ValueError: A set has more tokens than that.
@@ -155,7 +155,7 @@ def side_by_side(tokens: Tokens, slots: int) -> tuple[dict[str, np.ndarray], Boo
     index, mask = np.asarray(tokens.set_index), np.asarray(tokens.token_mask)
     counts = np.bincount(index[mask], minlength=len(tokens.set_mask))
     if counts.max(initial=0) > slots:
-        raise ValueError(f"a set has {counts.max()} tokens, and there are {slots} slots")
+        raise ValueError(f"a set has {counts.max()} tokens, but there are only {slots} slots")
     place = np.arange(len(index)) - np.searchsorted(index, index)
     filled = np.zeros((len(tokens.set_mask), slots), bool)
     filled[index[mask], place[mask]] = True
@@ -168,7 +168,7 @@ def side_by_side(tokens: Tokens, slots: int) -> tuple[dict[str, np.ndarray], Boo
 
 
 def tokens_of(graph: Graph) -> Tokens:
-    """The nodes of a graph as tokens: positions, species and node fields; edges and cells are left behind."""
+    """The nodes of a graph as tokens: positions, species and node fields; edges and cells are dropped."""
     return Tokens(
         fields={"position": graph.positions, "species": graph.species, **graph.node_fields},
         set_fields=dict(graph.graph_fields),
@@ -183,15 +183,15 @@ def rotated_tokens(
     rotations: Float[np.ndarray, "sets 3 3"],
     declared: Mapping[tuple[Axis, str], Field] = DECLARED,
 ) -> Tokens:
-    """A host batch with each of its sets rotated (or reflected) about the origin, every field as it is declared.
+    """A host batch with each set rotated (or reflected) about the origin, every field as declared.
 
     Args:
         tokens: The sets.
-        rotations: An element of O(3) for each.
-        declared: Declarations of the fields; those of a set are on the axis "graphs".
+        rotations: An element of O(3) for each set.
+        declared: Declarations of the fields; set fields are on the axis "graphs".
 
     Raises:
-        UserError: The sets have a field that nobody declared.
+        UserError: A field is not declared.
     """
     of_tokens = rotations[np.asarray(tokens.set_index)]
     fields = {n: transformed(find_field(n, "tokens", declared), np.asarray(v), of_tokens) for n, v in tokens.fields.items()}

@@ -1,4 +1,4 @@
-"""Fields transform as they are declared: representations against their definitions, and what nobody declared is refused."""
+"""Fields transform as they are declared: representations against their definitions, and undeclared fields are refused."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_channels_before_the_components_rotate_one_by_one():
 
 
 def test_three_columns_are_no_vector_until_somebody_says_so():
-    with pytest.raises(UserError, match="nobody declared the field 'columns' \\(atoms\\)"):
+    with pytest.raises(UserError, match="the field 'columns' \\(atoms\\) is not declared"):
         find_field("columns", "atoms")
     own = declarations(Field("columns", "atoms", "invariant"))
     assert find_field("columns", "atoms", own).representation == "invariant"

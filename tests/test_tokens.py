@@ -51,7 +51,7 @@ def test_dense_rows_hold_each_set_and_nothing_else():
     for row, mask, one in zip(dense["moment"], filled, sets):
         np.testing.assert_array_equal(row[mask], one.fields["moment"])
         np.testing.assert_array_equal(row[~mask], 0)
-    with pytest.raises(ValueError, match="a set has 5 tokens, and there are 4 slots"):
+    with pytest.raises(ValueError, match="a set has 5 tokens, but there are only 4 slots"):
         side_by_side(batch_tokens(sets), 4)
 
 
@@ -66,7 +66,7 @@ def test_fields_rotate_as_they_are_declared():
         expected = np.linalg.det(turn) * one.fields["moment"] @ turn.T
         np.testing.assert_allclose(moved.fields["moment"][rows], expected, atol=1e-14)
         np.testing.assert_array_equal(moved.fields["colour"][rows], one.fields["colour"])
-    with pytest.raises(UserError, match="nobody declared the field 'direction' \\(tokens\\)"):
+    with pytest.raises(UserError, match="the field 'direction' \\(tokens\\) is not declared"):
         rotated_tokens(sets[0], turns[:1])
 
 

@@ -1,1 +1,1 @@
-"""How fast Equiform is on this machine: counted operations, measured roofs, cases, scaling curves."""
+"""Benchmarks of Equiform on this machine: operation counts, measured roofline, cases, scaling curves."""

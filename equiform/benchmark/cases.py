@@ -15,9 +15,9 @@ class Case(NamedTuple):
     """A benchmark.
 
     Attributes:
-        about: What it measures, in a line.
-        run: Gives its rows one by one.
-        quick: Whether it is among those that run by default.
+        about: One-line description.
+        run: Yields its rows one by one.
+        quick: Whether it runs by default.
     """
 
     about: str
@@ -79,7 +79,7 @@ CASES: dict[str, Case] = {
 
 
 def choose(names: list[str]) -> list[str]:
-    """Names of cases: those given, the quick ones if none is, all of them for `all`.
+    """Names of cases: those given, the quick ones if none are given, all for `all`.
 
     Raises:
         UserError: There is no such case.

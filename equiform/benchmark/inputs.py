@@ -1,4 +1,4 @@
-"""What is computed in the benchmarks: published inputs where they are at hand, else structures of the same size made here."""
+"""Inputs of the benchmarks: published ones where available, else generated structures of the same size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ HEAVY = (6, 6, 6, 7, 8)
 
 
 class Inputs(NamedTuple):
-    """A batch on the host, and where it is from."""
+    """A batch on the host, and its source."""
 
     graph: Graph
     source: str
 
 
 def molecules_of(name: str, folder: Path | None) -> tuple[list[Graph], str]:
-    """The molecules of a published benchmark batch, or as many of the same sizes made here; and which.
+    """The molecules of a published benchmark batch, or generated ones of the same number and sizes; and their source.
 
     Args:
         name: One of `PUBLISHED`.
-        folder: Where the published files are; None looks in shared/parity beside and above this clone.
+        folder: Folder with the published files; None: shared/parity in this clone or beside it.
 
     Raises:
         UserError: A folder is given, and the file is not in it.
@@ -37,7 +37,7 @@ def molecules_of(name: str, folder: Path | None) -> tuple[list[Graph], str]:
     if path is None:
         sizes = [18, 19, 19, 18, 20, 19, 18, 19] * 4 if name == "qm9" else [21] * 8
         sizes[-1] -= 1 if name == "qm9" else 0
-        return make_molecules(sizes, stretch=1.12 if name == "qm9" else 1.38), "made here"
+        return make_molecules(sizes, stretch=1.12 if name == "qm9" else 1.38), "generated"
     with np.load(path) as arrays:
         index, positions, numbers = arrays["batch"], arrays["pos"], arrays["z"]
     where = [np.flatnonzero(index == k) for k in range(int(index.max()) + 1)]
@@ -53,11 +53,11 @@ def molecule_graph(positions: np.ndarray, numbers: np.ndarray) -> Graph:
 def make_molecules(sizes: Sequence[int], seed: int = 0, *, stretch: float = 1.0) -> list[Graph]:
     """Random molecules about as dense as those of QM9: a tree of heavy atoms 1.45 Å apart, hydrogens 1.1 Å from them.
 
-    They are no real molecules, and need not be: only sizes and distances decide the speed.
+    They are not real molecules and need not be: only sizes and distances affect the speed.
 
     Args:
-        sizes: Atoms of each.
-        seed: Seed.
+        sizes: Number of atoms of each.
+        seed: Random seed.
         stretch: Factor on all distances.
     """
     rng = np.random.default_rng(seed)
@@ -65,11 +65,11 @@ def make_molecules(sizes: Sequence[int], seed: int = 0, *, stretch: float = 1.0)
 
 
 def silicon(num_atoms: int, cutoff: float = CUTOFF) -> Inputs:
-    """A periodic box of silicon, its atoms off their places by 0.05 Å.
+    """A periodic box of silicon, its atoms displaced randomly by 0.05 Å.
 
     Args:
         num_atoms: A multiple of 8.
-        cutoff: Pairs nearer than this are edges, Å.
+        cutoff: Pairs closer than this are edges, Å.
     """
     from ase.build import bulk
 
@@ -95,7 +95,7 @@ def slabs(count: int) -> Inputs:
         add_adsorbate(slab, adsorbate, 2.0, "ontop")
         slab.positions += 0.05 * np.random.default_rng(k).normal(size=(len(slab), 3))
         graphs.append(graph_from_atoms(slab, CUTOFF, tags=True))
-    return Inputs(batch(graphs), f"{count} slabs made here")
+    return Inputs(batch(graphs), f"{count} generated slabs")
 
 
 def qm9_like_sizes(count: int, seed: int = 0) -> np.ndarray:
@@ -109,13 +109,13 @@ def _molecule(size: int, rng: np.random.Generator, stretch: float) -> Graph:
     positions = np.zeros((1, 3))
     while len(positions) < size:
         heavy = len(positions) < num_heavy
-        # Trees that always grow from anywhere are compact, as molecules with rings are.
+        # Trees that grow from random atoms are compact, like molecules with rings.
         at = positions[rng.integers(min(len(positions), num_heavy))]
         direction = rng.normal(size=3)
         trial = at + (1.45 if heavy else 1.1) * direction / np.linalg.norm(direction)
         if np.linalg.norm(positions - trial, axis=1).min() > (1.3 if heavy else 0.95):
             positions = np.concatenate([positions, trial[None]])
-        elif rng.random() < 0.01:  # a core that is closed all around: loosen it
+        elif rng.random() < 0.01:  # a closed core: loosen it
             positions = 1.1 * positions
     return molecule_graph(stretch * positions, np.concatenate([rng.choice(HEAVY, num_heavy), np.ones(size - num_heavy, int)]))
 
@@ -123,7 +123,7 @@ def _molecule(size: int, rng: np.random.Generator, stretch: float) -> Graph:
 def _find(name: str, folder: Path | None) -> Path | None:
     if folder is not None:
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}, which --inputs promises")
+            raise UserError(f"{folder}, given by --inputs, has no {name}")
         return folder / name
     root = Path(__file__).resolve().parents[2]
     places = [root / "shared" / "parity", root.parent / "shared" / "parity"]

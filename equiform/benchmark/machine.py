@@ -1,4 +1,4 @@
-"""What this machine can do: its rate of single-precision matrix products and of memory traffic, measured."""
+"""The roofline of this machine: measured rates of single-precision matrix products and of memory traffic."""
 
 import os
 import platform
@@ -15,16 +15,16 @@ MATRIX_SIZE = 2048
 ARRAY_BYTES = 256 << 20
 """Larger than the caches of today's processors and GPUs."""
 LEAST_SECONDS = 0.15
-"""One timing takes at least so long."""
+"""Minimum duration of one timing."""
 
 
 class Roofs(NamedTuple):
-    """What no program on this machine can exceed.
+    """Rates that no program on this machine can exceed.
 
     Attributes:
         matrix: Floating-point operations per second (a multiply–add is two) of a 2048 × 2048 × 2048 single-precision matrix
             product at JAX's default precision, on all cores that JAX uses.
-        memory: Bytes read and written per second by y ← x + y in place, of arrays larger than the caches, whose pages exist.
+        memory: Bytes read and written per second by y ← x + y in place, for arrays larger than the caches, pages mapped.
     """
 
     matrix: float
@@ -32,7 +32,7 @@ class Roofs(NamedTuple):
 
 
 def measure_roofs(size: int = MATRIX_SIZE, num_bytes: int = ARRAY_BYTES, repeats: int = 3) -> Roofs:
-    """Measure both, each as the best of some repeats."""
+    """Measure both rates, each as the best of several repeats."""
     a = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)) / size, jnp.float32)
 
     def product(state: tuple) -> tuple:
@@ -48,7 +48,7 @@ def measure_roofs(size: int = MATRIX_SIZE, num_bytes: int = ARRAY_BYTES, repeats
 
 
 def describe() -> dict[str, str]:
-    """The processor, the devices, and the versions that decide the speed."""
+    """The processor, the devices, and the versions that affect the speed."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": f"{_processor()}, {usable} cores",
@@ -72,7 +72,7 @@ _add = jax.jit(_in_place_sum, donate_argnums=0)
 
 
 def _best(function: Callable[[tuple], tuple], state: tuple, repeats: int) -> float:
-    """Seconds per call, the best of some timings; each call gets what the one before gave."""
+    """Seconds per call, the best of several timings; each call takes the result of the previous one."""
     state = jax.block_until_ready(function(state))
     calls, best = 1, np.inf
     for _ in range(repeats):

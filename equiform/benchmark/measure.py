@@ -1,4 +1,4 @@
-"""Timing one compiled program: first call, first call of a later start, steady state, memory, compilations."""
+"""Timing one compiled program: first call, first call with a warm cache, steady state, memory, compilations."""
 
 import contextlib
 import tempfile
@@ -14,17 +14,17 @@ from equiform.benchmark.machine import Roofs, measure_roofs
 from equiform.runtime.compilation import compiler_options
 
 MOST_SECONDS = 20.0
-"""Repeats end after so long, even if they are fewer than asked for."""
+"""Time limit for the repeats, even if fewer than requested."""
 
 
 class Timing(NamedTuple):
-    """What was measured of a program.
+    """Measurements of a program.
 
     Attributes:
-        first_s: From the call to the result, nothing being compiled before, s.
-        cached_s: The same when the compiled program is in the persistent cache, s.
-        seconds: Of every later call.
-        memory: Peak by the compiler's account: arguments, temporaries and outputs, bytes.
+        first_s: From the call to the result, with nothing compiled before, s.
+        cached_s: The same with the compiled program in the persistent cache, s.
+        seconds: Duration of each later call, s.
+        memory: Peak according to the compiler: arguments, temporaries and outputs, bytes.
         compilations: Programs compiled in the first and all later calls.
         roofs: The machine's rates, measured just before and after.
     """
@@ -54,14 +54,14 @@ def measure(
 
     Args:
         compile: Compiles the program for some arguments (`compiling`).
-        arguments: What it is called with; arrays that it takes over are copied beforehand.
-        repeats: Later calls that are timed.
-        again: From a result and the arguments to the arguments of the next call, for functions that take over memory.
-        cached: Whether to measure a start with the compiled program in the persistent cache.
+        arguments: Its arguments; donated arrays are copied beforehand.
+        repeats: Number of timed later calls.
+        again: Maps a result and the arguments to the arguments of the next call, for functions with donated arguments.
+        cached: Whether to time a start with the compiled program in the persistent cache.
     """
     with fresh_cache():
         counted = Compilations()
-        kept = jax.tree.map(_copied, arguments) if again and cached else arguments
+        saved = jax.tree.map(_copied, arguments) if again and cached else arguments
         with counted:
             start = time.perf_counter()
             program = compile(*arguments)
@@ -83,19 +83,19 @@ def measure(
             del result, program
             jax.clear_caches()
             start = time.perf_counter()
-            jax.block_until_ready(compile(*kept)(*kept))
+            jax.block_until_ready(compile(*saved)(*saved))
             cached_s = time.perf_counter() - start
     roofs = Roofs(*(0.5 * (a + b) for a, b in zip(before, after)))
     return Timing(first, cached_s, tuple(seconds), memory, counted.count, roofs)
 
 
 def compiling(function: Any) -> Callable[..., Any]:
-    """How a function made by `jax.jit` is compiled for some arguments, as the package compiles models."""
+    """A function that compiles a jitted function for given arguments, as the library compiles models."""
     return lambda *arguments: function.lower(*arguments).compile(compiler_options=compiler_options())
 
 
 def memory_of(program: Any) -> int | None:
-    """Bytes of arguments, temporaries and outputs of a compiled program; None where the device's compiler does not tell."""
+    """Bytes of arguments, temporaries and outputs of a compiled program; None if the compiler does not report them."""
     analysis = program.memory_analysis()
     if analysis is None:
         return None
@@ -105,12 +105,12 @@ def memory_of(program: Any) -> int | None:
 
 @contextlib.contextmanager
 def fresh_cache() -> Iterator[None]:
-    """An empty persistent compilation cache for the time being, and nothing compiled in memory."""
+    """Temporarily use an empty persistent compilation cache, with nothing compiled in memory."""
     from jax.experimental.compilation_cache import compilation_cache
 
     config: Any = jax.config
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_compilation_cache")
-    kept = {name: getattr(config, name) for name in names}
+    saved = {name: getattr(config, name) for name in names}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name, value in zip(names, (folder, 0.0, True)):
             config.update(name, value)
@@ -119,13 +119,13 @@ def fresh_cache() -> Iterator[None]:
         try:
             yield
         finally:
-            for name, value in kept.items():
+            for name, value in saved.items():
                 config.update(name, value)
             compilation_cache.reset_cache()
 
 
 class Compilations:
-    """Counts what XLA compiles inside `with` blocks, programs that came out of the persistent cache too."""
+    """Counts XLA compilations inside `with` blocks, including programs loaded from the persistent cache."""
 
     EVENT = "/jax/core/compile/backend_compile_duration"
 

@@ -1,14 +1,14 @@
-"""How many multiply–adds an Equiformer costs at least, by the shortest exact algorithm that we know.
+"""Minimum number of multiply–adds of an Equiformer, by the shortest exact algorithm that we know.
 
 Counted, per edge: the radial networks, the rotations into and out of the edge frame, the first product with the linear map
 that follows it (per output irrep and |m| only the rows that reach it), the second product folded into its linear map, the
-scalar products of the logits, and the attention-weighted sum; the embedding of the degree without its linear map, which acts
-on atoms. Per atom: the linear maps, the feed-forward networks, the readout. Not counted: activations, normalisations, the
-softmax, the radial basis, the rotation matrices (once for all layers), and the look-up of the species. Of the last layer
-only what its readout depends on is counted.
+dot products of the logits, and the attention-weighted sum; the degree embedding without its linear map, which acts on
+atoms. Per atom: the linear maps, the feed-forward networks, the readout. Not counted: activations, normalisations, the
+softmax, the radial basis, the rotation matrices (once for all layers), and the species embedding. Of the last layer only
+what the readout depends on is counted.
 
-A derivative costs as much again as what is derived, a second pass over the weights once more: the multiples of the energy's
-count are in `MULTIPLES`.
+A derivative with respect to positions costs as much again as the function, one with respect to weights twice as much: the
+multiples of the energy's count are in `MULTIPLES`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from equiform.models.equiformer_attention import AttentionConfig
 from equiform.models.equiformer_gate import gate_input
 
 MULTIPLES = {"energy": 1, "energy step": 3, "energy + forces": 2, "energy + forces step": 6}
-"""Cost in energies: derivatives with respect to positions (as much again), to weights (twice as much), to both."""
+"""Cost in units of one energy: with derivatives with respect to weights (×3), to positions (×2), to both (×6)."""
 
 Components = set[tuple[Irrep, int]]
 """Components of features in the edge frame: irrep and |m|."""
@@ -45,27 +45,27 @@ class Operations:
         return num_atoms * sum(self.atom.values()) + num_edges * sum(self.edge.values())
 
     def add(self, edge: Mapping[str, int], atom: Mapping[str, int]) -> None:
-        """Add one layer's."""
+        """Add the operations of one layer."""
         for mine, more in ((self.edge, edge), (self.atom, atom)):
             for name, count in more.items():
                 mine[name] = mine.get(name, 0) + count
 
 
 def equiformer_operations(config: EquiformerConfig) -> Operations:
-    """The count for a configuration."""
+    """The operation count of a configuration."""
     node, feature = Irreps.parse(config.irreps), Irreps.parse(config.irreps_feature)
     hidden = Irreps.parse(config.irreps_mlp)
     every = {irrep for _, irrep in node}
-    # Per-degree norms keep degrees apart, so the scalars that make the energy do not see the others of the last layer.
-    wanted = {SCALAR} if config.norm == "per_degree" and not config.vector_readouts else {irrep for _, irrep in feature}
-    alive = wanted if config.norm == "per_degree" else every
+    # Per-degree norms do not couple degrees, so the energy's scalars do not depend on the others of the last layer.
+    required = {SCALAR} if config.norm == "per_degree" and not config.vector_readouts else {irrep for _, irrep in feature}
+    alive = required if config.norm == "per_degree" else every
     operations = Operations()
     operations.add(*_degree_embedding(config, node))
     for layer in range(config.num_layers):
         last = layer == config.num_layers - 1
         outputs = alive if last else every
         operations.add(*attention_operations(config.attention_config(node, node), outputs))
-        out = _only(feature, wanted) if last else node
+        out = _only(feature, required) if last else node
         inner = _only(hidden, {irrep for _, irrep in out} | {SCALAR})
         count = linear_operations(node, gate_input(inner)) + linear_operations(inner, out)
         count += linear_operations(node, out) if last and feature != node else 0
@@ -80,11 +80,11 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
 
 
 def attention_operations(config: AttentionConfig, outputs: Iterable[Irrep]) -> tuple[dict[str, int], dict[str, int]]:
-    """One attention layer: per edge and per atom, by part.
+    """Operations of one attention layer: per edge and per atom, by part.
 
     Args:
         config: The layer.
-        outputs: The output irreps that something depends on.
+        outputs: The output irreps that are used.
     """
     live, heads = set(outputs), config.irreps_head * config.num_heads
     values = _only(heads, live)
@@ -93,22 +93,22 @@ def attention_operations(config: AttentionConfig, outputs: Iterable[Irrep]) -> t
     num_logits = config.num_heads * config.alpha_channels
     if config.kind == "nonlinear":
         value_paths = Paths(message, config.irreps_sh, heads)
-        edge["second product"], wanted = folded_product_operations(value_paths, values)
+        edge["second product"], required = folded_product_operations(value_paths, values)
         paths = Paths(message, config.irreps_sh, message)
-        # Gates of channels that nobody needs are left out.
-        columns = {irrep: mul for mul, irrep in gate_input(_only(message, {irrep for irrep, _ in wanted} | {SCALAR}))}
+        # Gates of unused channels are left out.
+        columns = {irrep: mul for mul, irrep in gate_input(_only(message, {irrep for irrep, _ in required} | {SCALAR}))}
         columns[SCALAR] += num_logits
         edge["logits"] = num_logits
     else:
         alpha = Irreps((Chunk(num_logits, SCALAR),)) if config.kind == "linear" else heads
         whole = (alpha + heads).merged()
         paths = Paths(message, config.irreps_sh, whole)
-        kept = (alpha + values).merged()
-        columns = {irrep: mul for mul, irrep in kept}
-        wanted = {(irrep, m) for _, irrep in kept for m in range(irrep.l + 1)}
+        retained = (alpha + values).merged()
+        columns = {irrep: mul for mul, irrep in retained}
+        required = {(irrep, m) for _, irrep in retained for m in range(irrep.l + 1)}
         edge["logits"] = alpha.dim
-    wanted = wanted | {(SCALAR, 0)}
-    edge["first product"], edge["path scalings"], used, active = radial_product_operations(paths, columns, wanted)
+    required = required | {(SCALAR, 0)}
+    edge["first product"], edge["path scalings"], used, active = radial_product_operations(paths, columns, required)
     edge["radial network"] = _chain(config.radial_widths) + config.radial_widths[-1] * sum(path.mul for path in active)
     rotated = values if config.kind != "dot" else values + heads
     edge["rotations"] = _rotation(message, used) + _rotation(rotated, None)
@@ -122,14 +122,14 @@ def attention_operations(config: AttentionConfig, outputs: Iterable[Irrep]) -> t
 
 
 def radial_product_operations(
-    paths: Paths, columns: Mapping[Irrep, int], wanted: Components
+    paths: Paths, columns: Mapping[Irrep, int], required: Components
 ) -> tuple[int, int, set[tuple[int, int]], set[Path]]:
-    """A product whose weights differ from edge to edge, and the linear map behind it, per edge.
+    """Operations per edge of a product with weights for each edge and the linear map that follows it.
 
     Args:
-        paths: The product's.
+        paths: Paths of the product.
         columns: Output channels of the linear map, per irrep.
-        wanted: The output components that something depends on.
+        required: The output components that are used.
 
     Returns:
         Multiply–adds of the linear map, multiplications by path weights, input components (chunk, |m|) and paths in use.
@@ -137,7 +137,7 @@ def radial_product_operations(
     linear, scalings = 0, 0
     used: set[tuple[int, int]] = set()
     active: set[Path] = set()
-    for irrep, m in wanted:
+    for irrep, m in required:
         reaching = [path for path in paths.to(irrep) if _reaches(path, m)]
         rows = (2 if m else 1) * sum(path.mul for path in reaching)
         linear += rows * columns[irrep]
@@ -148,7 +148,7 @@ def radial_product_operations(
 
 
 def folded_product_operations(paths: Paths, outputs: Irreps) -> tuple[int, Components]:
-    """A product with the same weights on all edges, folded into the linear map behind it, per edge; and its inputs in use.
+    """Operations per edge of a product with shared weights, folded into its linear map; and its inputs in use.
 
     From one input chunk to one output irrep it is one matrix per |m| and parity of l1 + l2 + l3, however many paths there are.
     """
@@ -165,15 +165,15 @@ def folded_product_operations(paths: Paths, outputs: Irreps) -> tuple[int, Compo
 
 
 def linear_operations(irreps_in: Irreps, irreps_out: Irreps) -> int:
-    """A linear map, per atom."""
+    """Operations of a linear map, per atom."""
     return sum(irreps_in.count(irrep) * mul * irrep.dim for mul, irrep in irreps_out)
 
 
 def least_traffic(config: EquiformerConfig, num_atoms: int, num_edges: int, num_parameters: int) -> int:
-    """Bytes that one energy moves at least, in single precision, if nothing but features of atoms is ever stored.
+    """Minimum memory traffic of one energy, bytes, in single precision, if only atom features are ever stored.
 
-    The parameters once. Per layer: the edge's vector and its two ends, and the sender's message features, which come from
-    all over memory; per atom the features read and written by attention and by the feed-forward network.
+    The parameters once. Per layer and edge: the vector, the two ends, and the sender's message features, which are gathered
+    from all over memory; per atom the features read and written by attention and by the feed-forward network.
     """
     node = Irreps.parse(config.irreps).dim
     message = Irreps.parse(config.irreps_message or config.irreps).dim
@@ -196,7 +196,7 @@ def _reaches(path: Path, m: int) -> bool:
 
 
 def _rotation(irreps: Irreps, used: set[tuple[int, int]] | None) -> int:
-    """Into or out of the edge frame, restricted to some components (chunk, |m|)."""
+    """Operations of a rotation into or out of the edge frame, restricted to some components (chunk, |m|)."""
     count = 0
     for i, (mul, irrep) in enumerate(irreps):
         for m in range(irrep.l + 1):
@@ -209,5 +209,5 @@ def _chain(widths: tuple[int, ...]) -> int:
     return sum(a * b for a, b in pairwise(widths))
 
 
-def _only(irreps: Irreps, kept: set[Irrep]) -> Irreps:
-    return Irreps(tuple(chunk for chunk in irreps if chunk.irrep in kept))
+def _only(irreps: Irreps, retained: set[Irrep]) -> Irreps:
+    return Irreps(tuple(chunk for chunk in irreps if chunk.irrep in retained))

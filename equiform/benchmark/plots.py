@@ -1,4 +1,4 @@
-"""Figures of a benchmark: the share of the machine's rate per program, and the scaling curves."""
+"""Figures of a benchmark: the fraction of the machine's rate per program, and the scaling curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,14 @@ BLUE, GREY = "#2b6cb0", "#a0aec0"
 
 
 def plot_rows(rows: Sequence[Row], path: Path) -> Path:
-    """Bars of µs per edge and of the share of the machine's matrix-product rate, one pair per program."""
+    """Bars of µs per edge and of the fraction of the machine's matrix-product rate, one pair per program."""
     figure, axes = _figure(1, 2, (9.5, 0.9 + 0.32 * len(rows)))
     names = [f"{row.case}: {row.program}" + (f" ({row.note.partition(',')[0]})" if row.case == "md" else "") for row in rows]
-    shares = [100 * row.matrix_share for row in rows]
-    columns = [(axes[0, 0], [row.us_per_edge for row in rows], "µs per edge"), (axes[0, 1], shares, "% of matrix-product rate")]
+    fractions = [100 * row.matrix_share for row in rows]
+    columns = [
+        (axes[0, 0], [row.us_per_edge for row in rows], "µs per edge"),
+        (axes[0, 1], fractions, "% of matrix-product rate"),
+    ]
     for axis, values, label in columns:
         axis.barh(range(len(rows)), values, color=BLUE, height=0.6)
         for place, value in enumerate(values):
@@ -27,7 +30,7 @@ def plot_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def plot_scaling(points: Sequence[Point], path: Path) -> Path:
-    """Time and memory, a column per curve; dotted: in proportion to the last point."""
+    """Time and memory, one column per curve; dotted: proportional to the last point."""
     curves = {name: [point for point in points if point.curve == name] for name in CURVES}
     figure, axes = _figure(2, len(curves), (3.2 * len(curves), 5.2))
     for column, (name, mine) in enumerate(curves.items()):
@@ -57,7 +60,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
 
 
 def _save(figure: Any, path: Path) -> Path:
-    with explained("cannot write the plot", "name another folder by --plot"):
+    with explained("cannot write the plot", "choose another folder with --plot"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     return path

@@ -1,4 +1,4 @@
-"""What the cases time: an evaluation and a training step of a preset with random weights."""
+"""The timed programs: an evaluation and a training step of a preset with random weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +22,13 @@ from equiform.training.step import TrainingStep
 
 
 class Settings(NamedTuple):
-    """How to measure.
+    """Settings of a measurement.
 
     Attributes:
         repeats: Timed calls.
-        inputs: Folder with the published inputs; None looks beside the clone.
-        say: Told what is being done.
-        cached: Whether to time a start with the compiled program in the cache too.
+        inputs: Folder with the published inputs; None: searched in and beside the clone.
+        say: Progress callback `(line)`.
+        cached: Whether to also time a start with the compiled program in the cache.
     """
 
     repeats: int = 5
@@ -38,15 +38,15 @@ class Settings(NamedTuple):
 
 
 def new_potential(name: str, elements: tuple[int, ...], **changes: Any) -> Potential:
-    """A preset with random weights in single precision, normalised as in use: our own sizes anchored at isolated atoms."""
+    """A preset with random weights in single precision; our own presets are anchored at isolated atoms, as in normal use."""
     config = preset(name, elements=elements if name in OWN else None, **changes)
     potential = Potential(build_model(config, key=jax.random.key(0)), elements=elements, anchored=name in OWN)
     return with_dtype(potential, np.dtype(np.float32))
 
 
-def inference(case: str, potential: Potential, inputs: Inputs, settings: Settings, **wanted: bool) -> Row:
-    """Time an evaluation; `wanted` says forces and stress."""
-    stress, forces = wanted.get("stress", False), wanted.get("forces", False)
+def inference(case: str, potential: Potential, inputs: Inputs, settings: Settings, **requested: bool) -> Row:
+    """Time an evaluation; `requested` may set forces and stress."""
+    stress, forces = requested.get("stress", False), requested.get("forces", False)
     program = "energy" + (" + forces" if forces else "") + (" + stress" if stress else "")
     settings.say(f"{case}: {program}")
     arrays, static = eqx.partition(potential, eqx.is_inexact_array)
@@ -61,7 +61,7 @@ def inference(case: str, potential: Potential, inputs: Inputs, settings: Setting
 
 
 def training(case: str, potential: Potential, inputs: Inputs, settings: Settings, *, forces: bool) -> Row:
-    """Time a whole training step: loss, gradient, clipping, AdamW, running mean of the weights, dropout as configured."""
+    """Time a full training step: loss, gradient, clipping, AdamW, EMA, dropout as configured."""
     program = "energy + forces step" if forces else "energy step"
     settings.say(f"{case}: {program}")
     step = training_step(potential, forces=forces)
@@ -83,7 +83,7 @@ def training_step(potential: Potential, *, forces: bool) -> TrainingStep:
 
 
 def with_labels(graph: Graph) -> Graph:
-    """Labels of zero; their values do not decide the speed."""
+    """Add zero labels; their values do not affect the speed."""
     fields = {"energy": np.zeros(graph.graph_mask.shape[0])}
     return graph.replace(graph_fields=fields, node_fields={**graph.node_fields, "forces": np.zeros(graph.positions.shape)})
 

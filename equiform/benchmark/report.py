@@ -1,4 +1,4 @@
-"""What a benchmark says and writes: the machine, the table's footnotes, JSON, figures."""
+"""Output of a benchmark: the machine, the table's footnotes, JSON, figures."""
 
 import time
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ from equiform.errors import UserError
 from equiform.runtime.files import explained, to_json, write_atomically
 
 EXPLANATION = (
-    "first s: first call, compilation included; cached s: the same with the compiled program in the cache; ms: median of the",
-    "later calls. GFLOP/s: operations of the shortest exact algorithm, a multiply–add being two; of matrix: of the machine's",
-    "rate of matrix products beside it; of memory: least traffic (weights once; per layer every edge's vector, ends and",
-    "sender's features, every atom's features) of its memory rate. peak MB: the compiler's arguments + temporaries + outputs.",
+    "first s: first call, including compilation; cached s: the same with the compiled program in the cache; ms: median of the",
+    "later calls. GFLOP/s: operations of the shortest exact algorithm, two per multiply–add; of matrix: fraction of the",
+    "machine's matrix-product rate, measured alongside; of memory: minimum traffic (weights once; per layer every edge's",
+    "vector, ends and sender's features, every atom's features) over time, as a fraction of the machine's memory rate.",
+    "peak MB: arguments + temporaries + outputs, according to the compiler.",
 )
 FORMAT = 1
 
 
 def describe_machine() -> tuple[dict[str, str], Roofs]:
-    """The machine, and its rates."""
+    """The machine and its measured rates."""
     return describe(), measure_roofs()
 
 
 def machine_lines(machine: dict[str, str], roofs: Roofs) -> list[str]:
-    """The machine for people."""
+    """The machine, human-readable."""
     rates = (
         f"matrix products: {roofs.matrix / 1e9:,.0f} GFLOP/s (single precision, 2048³); memory: {roofs.memory / 1e9:,.0f} GB/s"
     )
@@ -40,7 +41,7 @@ def scaling_points(settings: Settings) -> list[Point]:
 
 
 def scaling_lines(points: Sequence[Point]) -> list[str]:
-    """The curves for people, one line each."""
+    """The curves, human-readable, one line each."""
     lines = []
     for name in dict.fromkeys(point.curve for point in points):
         mine = [point for point in points if point.curve == name]
@@ -51,7 +52,7 @@ def scaling_lines(points: Sequence[Point]) -> list[str]:
 
 
 def scaling_markdown(points: Sequence[Point]) -> str:
-    """The curves as a table for a page."""
+    """The curves as a Markdown table."""
     lines = ["| curve | value | atoms | edges | ms | µs/edge | of matrix | peak MB |", "| --- |" + " ---: |" * 7]
     for point in points:
         sizes = f"{point.x:,} | {point.atoms:,} | {point.edges:,}"
@@ -62,14 +63,14 @@ def scaling_markdown(points: Sequence[Point]) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a JSON file that could not be written, before anything is measured.
+    """Check before measuring that the JSON file can be written.
 
     Raises:
-        UserError: It is a folder, or its folder cannot be made.
+        UserError: It is a folder, or its parent folder cannot be created.
     """
     if path.is_dir():
         raise UserError(f"--json {path} is a folder; name a file")
-    with explained(f"cannot make the folder of {path}", "name another file by --json"):
+    with explained(f"cannot create the folder of {path}", "choose another file with --json"):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -81,7 +82,7 @@ def write(
     rows: Sequence[Row],
     points: Sequence[Point],
 ) -> list[Path]:
-    """Write what was asked for; returns the files."""
+    """Write the requested files and return their paths."""
     written: list[Path] = []
     if json_file is not None:
         content: dict[str, Any] = {
@@ -92,7 +93,7 @@ def write(
             "rows": [row.as_dict() for row in rows],
             "scaling": [point.as_dict() for point in points],
         }
-        with explained(f"cannot write {json_file}", "name another file by --json"):
+        with explained(f"cannot write {json_file}", "choose another file with --json"):
             write_atomically(json_file, to_json(content))
         written.append(json_file)
     if plot_folder is not None:

@@ -1,4 +1,4 @@
-"""A line of the benchmark's table, and the table as text, JSON and Markdown."""
+"""A row of the benchmark's table, and the table as text, JSON and Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,28 +14,28 @@ RIGHT = tuple(range(2, 13))
 
 @dataclass(frozen=True)
 class Row:
-    """One measured program; None where a number has no meaning.
+    """One measured program; None where a number does not apply.
 
     Attributes:
         case: Name of the case.
-        program: What is computed.
+        program: The computation.
         atoms: Real atoms per call.
         edges: Real edges per call.
         first_s: First call, compilation included, s.
         cached_s: First call with the compiled program in the persistent cache, s.
         steady_ms: Median of the later calls, ms.
         best_ms: The shortest of them, ms.
-        repeats: How many they were.
+        repeats: Number of later calls.
         us_per_edge: Steady time per edge, µs.
         gflops: 1e9 operations per second, counted in the shortest algorithm's multiply–adds times two.
-        matrix_share: Of the machine's rate of matrix products, measured beside it; 0 to 1.
-        memory_share: Least traffic over steady time, of the machine's memory rate; 0 to 1.
-        matrix_gflops: The machine's rate of matrix products beside this measurement, GFLOP/s.
+        matrix_share: Fraction of the machine's matrix-product rate, measured alongside; 0 to 1.
+        memory_share: Minimum traffic over steady time, as a fraction of the machine's memory rate; 0 to 1.
+        matrix_gflops: The machine's matrix-product rate, measured alongside, GFLOP/s.
         memory_gbs: Its memory rate, GB/s.
         peak_mb: Memory of the program, 1e6 bytes.
         compilations: Programs compiled.
-        inputs: Where the structures are from.
-        note: What else is to be said.
+        inputs: Source of the structures.
+        note: Further remarks.
     """
 
     case: str
@@ -73,17 +73,17 @@ def make_row(
     inputs: str,
     note: str = "",
 ) -> Row:
-    """Rates from a timing.
+    """A row with rates computed from a timing.
 
     Args:
         case: Name of the case.
         program: One of `MULTIPLES`.
-        timing: What was measured.
+        timing: The measurement.
         config: The model's configuration.
         sizes: Real atoms and edges.
-        num_parameters: The model's.
-        inputs: Where the structures are from.
-        note: What else is to be said.
+        num_parameters: Number of parameters of the model.
+        inputs: Source of the structures.
+        note: Further remarks.
     """
     multiple, seconds = MULTIPLES[program.removesuffix(" + stress")], timing.steady_s
     flops = 2 * multiple * equiformer_operations(config).total(*sizes) / seconds
@@ -112,7 +112,7 @@ def make_row(
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The row as the table shows it."""
+    """The cells of a row."""
 
     def number(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
@@ -137,7 +137,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     marks = ["---:" if i in RIGHT else "---" for i in range(len(COLUMNS))]
     lines = [COLUMNS, marks, *(cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

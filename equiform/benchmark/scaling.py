@@ -11,15 +11,15 @@ from equiform.benchmark.programs import Settings, inference, new_potential
 from equiform.graph import batch
 
 CHANNELS, L_MAX, MOLECULES, CUTOFF = 64, 2, 16, 5.0
-"""What the curves keep fixed, but for the one that changes it."""
+"""Values held fixed, except on the curve that varies them."""
 
 
 class Curve(NamedTuple):
-    """What is changed, and by what.
+    """A scaling curve.
 
     Attributes:
-        label: What stands on the axis.
-        fixed: What is not changed.
+        label: Axis label.
+        fixed: Description of the fixed sizes.
         values: Molecules, atoms in a box, cutoffs in Å, highest degrees, or scalar channels.
     """
 
@@ -37,7 +37,7 @@ CURVES = {
     "l_max": Curve("highest degree", f"{MOLECULES} molecules, {CHANNELS} channels", (0, 1, 2, 3)),
     "channels": Curve("scalar channels", f"{MOLECULES} molecules, degree {L_MAX}", (16, 32, 64, 128)),
 }
-"""The curves; of channels, half as many for each further degree."""
+"""The curves; channels are halved with each further degree."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Point:
 
 
 def config_fields(channels: int, l_max: int) -> dict[str, Any]:
-    """Fields of a two-layer Equiformer with some channels at l = 0 and half as many for each further degree."""
+    """Fields of a two-layer Equiformer with `channels` at l = 0, halved with each further degree."""
 
     def irreps(scalars: int) -> str:
         return "+".join(f"{max(scalars >> l, 1)}x{l}e" for l in range(l_max + 1))
@@ -88,14 +88,14 @@ def curves(settings: Settings) -> Iterator[Point]:
 
 
 def _case(name: str, value: float) -> tuple[Inputs, dict[str, Any]]:
-    """Structures and fields of the model for one point."""
+    """Structures and model fields of one point."""
     cutoff = value if name == "edges" else CUTOFF
     channels = int(value) if name == "channels" else CHANNELS
     fields = config_fields(channels, int(value) if name == "l_max" else L_MAX) | {"cutoff": cutoff}
     if name in ("atoms", "edges"):
         return silicon(int(value) if name == "atoms" else 216, cutoff), fields
     molecules = make_molecules([18] * (int(value) if name == "structures" else MOLECULES))
-    return Inputs(batch(molecules), "made here"), fields
+    return Inputs(batch(molecules), "generated"), fields
 
 
 def exponent(points: list[Point]) -> float:

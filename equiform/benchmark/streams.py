@@ -1,4 +1,4 @@
-"""Cases that run the product's own loops: molecular dynamics, and training batches of a whole QM9 epoch."""
+"""Cases that run the library's own loops: molecular dynamics, and training batches of a whole QM9 epoch."""
 
 import time
 from pathlib import Path
@@ -19,9 +19,9 @@ from equiform.training.batches import BatchStream
 
 MD_SECONDS = 6.0
 TRAINING_SIZE = 110_000
-"""Molecules of a QM9 epoch."""
+"""Number of molecules in a QM9 epoch."""
 POOL = 2000
-"""Different molecules that stand in for QM9 where it is not at hand."""
+"""Number of distinct molecules that replace QM9 if it is not available."""
 
 
 def dynamics(name: str, inputs: Inputs, settings: Settings) -> Row:
@@ -38,7 +38,7 @@ def dynamics(name: str, inputs: Inputs, settings: Settings) -> Row:
     predictor = Predictor(potential)
 
     def run(steps: int) -> dict[str, Any]:
-        # The weights are random: whatever the molecule does, it goes on.
+        # The weights are random: the run must continue whatever the molecule does.
         unlimited = {"max_force": 1e9, "max_temperature": 1e12, "stop_when_apart": False}
         return run_md(predictor, atoms, MDConfig(temperature=300, timestep=0.25, steps=steps, **unlimited)).summary
 
@@ -83,7 +83,7 @@ def epoch(settings: Settings) -> Row:
             batch = next(stream)
             state, loss = step(state, batch, 1e-4, weights)
             jax.block_until_ready(loss)
-            # A batch of another capacity is compiled once per run, not once per step.
+            # A new capacity is compiled once per run, not once per step.
             seconds.append(time.perf_counter() - start - (step.compile_seconds - compiling))
             compiling = step.compile_seconds
             molecules += len(batch.indices)
@@ -100,7 +100,7 @@ def epoch(settings: Settings) -> Row:
 
 
 def qm9_dataset() -> tuple[Dataset, str]:
-    """The training part of QM9 if a store of it has been prepared on this machine, else molecules of like sizes; and which."""
+    """The training set of QM9 if its store is prepared on this machine, else molecules of similar sizes; and the source."""
     from equiform.data.sets.catalogue import cache_folder
     from equiform.data.store.files import Store
     from equiform.data.store.graphs import StoredGraphs
@@ -117,7 +117,7 @@ def qm9_dataset() -> tuple[Dataset, str]:
         return Dataset(StoredGraphs(store, rows, edges, graph_labels={"energy": np.zeros(count)}), CUTOFF), "QM9"
     pool = [with_labels(graph) for graph in make_molecules(qm9_like_sizes(POOL).tolist())]
     chosen = np.random.default_rng(1).integers(POOL, size=TRAINING_SIZE)
-    return Dataset([pool[k] for k in chosen], CUTOFF), "sizes like QM9's, made here"
+    return Dataset([pool[k] for k in chosen], CUTOFF), "generated, sizes as in QM9"
 
 
 def _between(before: Roofs, after: Roofs) -> Roofs:

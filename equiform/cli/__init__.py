@@ -1,7 +1,7 @@
 """The command line: `equiform train | evaluate | predict | md | relax | info | doctor | convert | demo | …`.
 
-Thin: each command parses, calls the library and prints. Exit status: 0; 1 the user can fix it (one line
-`error: …` on stderr); 2 wrong usage; 70 a bug of ours; 130 interrupted. `--debug` shows tracebacks.
+Thin: each command parses, calls the library and prints. Exit status: 0 success; 1 an error the user can fix (one
+line `error: …` on stderr); 2 wrong usage; 70 a bug of ours; 130 interrupted. `--debug` shows tracebacks.
 """
 
 from equiform.cli import (  # noqa: F401 - they add commands

@@ -1,4 +1,4 @@
-"""`equiform analyze …`: what a trained model attends to, and where it sends atoms and particles."""
+"""`equiform analyze …`: attention of a trained model, and its predicted displacements of atoms and particles."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +7,13 @@ import typer
 
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax
 
-analyze = typer.Typer(no_args_is_help=True, help="Look into trained models.")
+analyze = typer.Typer(no_args_is_help=True, help="Analyse trained models.")
 app.add_typer(analyze, name="analyze")
 
 
 @analyze.callback()
 def _analyses() -> None:
-    """Look into trained models."""
+    """Analyse trained models."""
 
 
 @analyze.command(
@@ -27,7 +27,7 @@ def attention(
     model: Annotated[Path, typer.Argument(help="A model or run folder.")],
     data: Annotated[str, typer.Argument(help="A structure file, or a data set: qm9, md17:MOLECULE, oc20-is2re:PART.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for plots and numbers.")] = Path("attention"),
-    structures: Annotated[int, typer.Option("--structures", min=1, help="At most so many, evenly spread.")] = 200,
+    structures: Annotated[int, typer.Option("--structures", min=1, help="Maximum number of structures, evenly spaced.")] = 200,
     source: Annotated[Path | None, typer.Option("--from", help="Folder with the published files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def attention(
     chosen = some_structures(data, structures, source)
     start_jax()
     predictor = load(model)
-    with progress_bar("looking at attention") as advance:
+    with progress_bar("collecting attention") as advance:
         statistics = collect_attention(predictor, chosen, advance)
     paths = write_analysis(statistics, output, f"{model}: {len(chosen)} structures of {data}")
     if as_json:
@@ -48,10 +48,10 @@ def attention(
     names = as_dict(statistics)["elements"]
     share = statistics.share().mean(axis=0)
     rows = [(name, *(f"{value:.3f}" for value in line)) for name, line in zip(names, share)]
-    print_table("share of the attention of an atom (row) that goes to", ("", *names), rows, right=range(1, len(names) + 1))
+    print_table("fraction of an atom's (row) attention that goes to", ("", *names), rows, right=range(1, len(names) + 1))
     say()
     for kind in KINDS:
-        say(f"attention relative to an even spread, {kind} pairs: {overall(statistics, kind):.3f}")
+        say(f"attention relative to uniform, {kind} pairs: {overall(statistics, kind):.3f}")
     for path in paths:
         say(f"written: {path}")
 
@@ -62,11 +62,11 @@ def attention(
     )
 )
 def relaxation(
-    model: Annotated[Path, typer.Argument(help="A run of OC20 relaxations divided by system, or its model.")],
+    model: Annotated[Path, typer.Argument(help="A run on OC20 relaxations split by system, or its model.")],
     source: Annotated[Path | None, typer.Option("--from", help="Folder with the relaxations.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
-    """Displacement to the relaxed structure on held-out systems: the model, standing still, and following the forces."""
+    """Displacement to the relaxed structure on held-out systems: the model against no motion and motion along the forces."""
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.relaxation import compare_relaxations
@@ -92,16 +92,16 @@ def relaxation(
     )
 )
 def trajectory(
-    model: Annotated[Path, typer.Argument(help="A run of simulated particles, or its model.")],
-    data: Annotated[
-        Path | None, typer.Argument(help="A set's name, folder or .npz file; the set of the run if not given.")
-    ] = None,
+    model: Annotated[Path, typer.Argument(help="A run on simulated particles, or its model.")],
+    data: Annotated[Path | None, typer.Argument(help="A set's name, folder or .npz file; default: the set of the run.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="GIF file to write.")] = Path("trajectory.gif"),
-    simulations: Annotated[int, typer.Option("--simulations", min=1, max=12, help="How many, from the best to the worst.")] = 6,
+    simulations: Annotated[
+        int, typer.Option("--simulations", min=1, max=12, help="Number of simulations, from best to worst.")
+    ] = 6,
     split: Annotated[str, typer.Option(help="Which part of the set: train, validation or test.")] = "test",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """An animation of simulated particles: true paths, and the prediction when its time has come."""
+    """Animate simulated particles: true paths, and the prediction at the target time."""
     from equiform.data.formats.extxyz import check_place
     from equiform.data.sets.nbody_prepare import read_particles
     from equiform.errors import UserError
@@ -117,9 +117,9 @@ def trajectory(
     loaded = load_model(find_model(model))
     own = own_folder(loaded)
     if not gives_vectors(loaded):
-        raise UserError(f"{model} gives {loaded.task.quantity} of structures; it does not say where particles go")
+        raise UserError(f"{model} predicts {loaded.task.quantity} of structures, not the motion of particles")
     if data is None and not own:
-        raise UserError(f"{model} does not say on which set it was trained; name one, such as nbody-egnn")
+        raise UserError(f"{model} does not record the set it was trained on; name one, such as nbody-egnn")
     start_jax()
     particles = read_particles(data or next(iter(own)), split, folders=own)
     if particles.samples.horizon == 0:
@@ -127,7 +127,7 @@ def trajectory(
     with progress_bar("predicting") as advance:
         predicted = predict_particles(loaded, particles.samples, progress=advance)
     if "displacement" not in predicted:
-        raise UserError(f"{model} gives {', '.join(predicted)}, but no displacement: there is no path to draw")
+        raise UserError(f"{model} predicts {', '.join(predicted)}, but no displacement: there is no path to draw")
     errors = mean_squared_errors(particles.samples, predicted["displacement"])
     chosen = spread_over(errors, simulations)
     animate(output, particles.samples, predicted["displacement"], chosen, title=f"{model}: {particles.about.partition(';')[0]}")

@@ -1,4 +1,4 @@
-"""The application, what commands share, and the place where an exception becomes a line and a status."""
+"""The application, helpers shared by the commands, and the conversion of exceptions to one line and an exit status."""
 
 import contextlib
 import errno
@@ -19,15 +19,15 @@ from equiform.errors import UserError
 USER_ERROR, BUG, INTERRUPTED = 1, 70, 130
 
 EVERYWHERE = ("--debug", "--no-cache")
-"""Options of the application that are also accepted behind the name of a command."""
+"""Options of the application that are also accepted after the name of a command."""
 
 COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
 COMMANDS += ["convert", "export-official", "benchmark"]
-"""In the order of the help text."""
+"""Commands in the order of the help text."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a hint how to go on."""
+    """Ctrl-C, with a hint on how to resume."""
 
 
 class Application(TyperGroup):
@@ -51,7 +51,7 @@ class Application(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            # An interrupted training run says itself how to go on, and how shells report its signal.
+            # The error of an interrupted training run carries its own hint and exit code.
             status = getattr(error, "exit_code", USER_ERROR)
             raise _ended(f"error: {error}" if status == USER_ERROR else str(error), status) from error
         except KeyboardInterrupt as error:
@@ -86,22 +86,22 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(requested: bool) -> bool:
+    if requested:
         from equiform import __version__
 
         typer.echo(f"equiform {__version__}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
 def _application(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not keep compiled programs for later starts.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not use the cache of compiled programs.")] = False,
 ) -> None:
     """Equivariant transformers for atoms, molecules and materials: train, evaluate, simulate."""
     _settings["cache"] = not no_cache
@@ -111,20 +111,20 @@ _settings = {"cache": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends by raising SystemExit with the exit status."""
-    # On processors with slow gathers XLA reports, at length and for each program it loads from the cache, that
-    # "prefer-no-gather" is no instruction set; the program was made here and runs (openxla/xla issue 44565). XLA reads
-    # this when it is imported.
+    """Run the command line; raises SystemExit with the exit status."""
+    # On CPUs with slow gathers XLA reports, at length and for each program it loads from the cache, that
+    # "prefer-no-gather" is not an instruction set; the program was compiled here and runs (openxla/xla issue 44565). XLA
+    # reads this variable when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):
-        # In a log file, lines of both stand in their order; a terminal without Å or ≤ shows a question mark.
+        # In a log file, lines of both streams keep their order; a terminal without Å or ≤ shows a question mark.
         reconfigure = getattr(stream, "reconfigure", lambda **_: None)
         reconfigure(line_buffering=True, errors="replace")
     app(args=list(arguments) if arguments is not None else None, prog_name="equiform")
 
 
 def start_jax() -> None:
-    """Commands that compute call this: compiled programs are kept in the user's cache folder."""
+    """Enable the compilation cache in the user's cache folder; called by commands that compute."""
     if _settings["cache"]:
         from equiform.runtime.cache import enable_compilation_cache
 
@@ -132,12 +132,12 @@ def start_jax() -> None:
 
 
 def examples(*lines: str) -> str:
-    """The end of a help text."""
+    """The examples at the end of a help text."""
     return "[bold]Examples[/bold]\n\n" + "\n\n".join(line.replace("[", "\\[") for line in lines)
 
 
 def say(text: str = "", *, error: bool = False) -> None:
-    """Print a line for people as it is: no markup, no wrapping."""
+    """Print a line of text as it is, without markup or wrapping."""
     typer.echo(text, err=error)
 
 
@@ -147,12 +147,12 @@ def warn(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout; NaN, which JSON does not know, becomes null."""
+    """Print one line of JSON on stdout; NaN, which JSON does not have, becomes null."""
     typer.echo(json.dumps(_without_nan(value), ensure_ascii=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A table on stdout, as wide as it needs to be."""
+    """Print a table on stdout, as wide as it needs to be."""
     named = any(columns)
     table = Table(title=title or None, box=None, pad_edge=False, show_header=named, header_style="bold")
     for index, name in enumerate(columns):
@@ -164,7 +164,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Any]:
-    """A progress bar on stderr, if that is a terminal; gives a function `advance(done, total, note="")`."""
+    """A progress bar on stderr, if that is a terminal; yields a function `advance(done, total, note="")`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -184,7 +184,7 @@ def progress_bar(what: str) -> Iterator[Any]:
 
 
 def _ended(line: str, status: int) -> typer.Exit:
-    # Written as it is: the message may be wider than the terminal and holds brackets that are not markup.
+    # Written as it is: the message may be wider than the terminal and contain brackets that are not markup.
     print(line, file=sys.stderr)
     return typer.Exit(status)
 

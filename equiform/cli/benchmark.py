@@ -1,4 +1,4 @@
-"""`equiform benchmark`: how fast Equiform is on this machine."""
+"""`equiform benchmark`: the speed of Equiform on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ from equiform.cli.app import app, examples, print_table, progress_bar, say
     )
 )
 def benchmark(
-    cases: Annotated[list[str] | None, typer.Argument(help="Cases, or all; the quick ones if none is named.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers.", metavar="FILE")] = None,
+    cases: Annotated[list[str] | None, typer.Argument(help="Cases, or all; default: the quick ones.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all results as JSON.", metavar="FILE")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write figures.", metavar="FOLDER")] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed calls after the first.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of timed calls after the first.")] = 5,
     inputs: Annotated[
         Path | None,
         typer.Option("--inputs", help="Folder with bench_inputs_qm9_32.npz and bench_inputs_aspirin8.npz.", exists=True),
@@ -29,21 +29,21 @@ def benchmark(
     scaling: Annotated[
         bool,
         typer.Option(
-            "--scaling", help="Curves against structures, atoms, edges, degree and channels; without CASES nothing else."
+            "--scaling", help="Scaling with structures, atoms, edges, degree and channels; alone if no CASES are given."
         ),
     ] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="The table for a page.")] = False,
-    list_only: Annotated[bool, typer.Option("--list", help="Say what cases there are.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
 ) -> None:
-    """Measure how fast Equiform is on this machine, against the machine's own rates, in single precision.
+    """Measure the speed of Equiform on this machine, relative to the machine's peak rates, in single precision.
 
-    Nothing else should run meanwhile. The weights are random: they do not change the speed.
+    Nothing else should be running. The weights are random: they do not affect the speed.
     """
     from equiform.benchmark import cases as suite, report, rows as table
 
     if list_only:
         rows = [(name, "yes" if case.quick else "", case.about) for name, case in suite.CASES.items()]
-        print_table("", ("case", "by default", "what it measures"), rows)
+        print_table("", ("case", "by default", "measures"), rows)
         return
     chosen = suite.choose(list(cases or [])) if cases or not scaling else []
     if json_file is not None:
@@ -58,7 +58,7 @@ def benchmark(
         for name in chosen:
             measured += suite.CASES[name].run(settings)
             done.append(name)
-            report.write(json_file, None, machine, roofs, measured, [])  # what is measured is kept, whatever comes
+            report.write(json_file, None, machine, roofs, measured, [])  # results so far survive a later failure
         points = report.scaling_points(settings) if scaling else []
     if as_markdown:
         say(

@@ -1,4 +1,4 @@
-"""`equiform convert`, `equiform export-official`: between the published checkpoints and our model folders."""
+"""`equiform convert`, `equiform export-official`: conversion between published checkpoints and our model folders."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +17,11 @@ from equiform.cli.app import app, examples, say
 def convert(
     official: Annotated[Path, typer.Argument(help="A checkpoint: .npz of named arrays, or .pt.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
-    scale: Annotated[float, typer.Option(help="eV per unit of the output: the training set's deviation.")] = 1.0,
-    shift: Annotated[float, typer.Option(help="eV per structure to add: the training set's mean.")] = 0.0,
+    scale: Annotated[float, typer.Option(help="eV per unit of the output: the training set's standard deviation.")] = 1.0,
+    shift: Annotated[float, typer.Option(help="eV added per structure: the training set's mean.")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model.")] = False,
 ) -> None:
-    """Turn a published Equiformer checkpoint into a model folder."""
+    """Convert a published Equiformer checkpoint to a model folder."""
     from equiform.persist.official import convert as interop
 
     for line in interop.convert(official, output, scale=scale, shift=shift, overwrite=overwrite).lines():

@@ -16,7 +16,7 @@ _SETS = "qm9, md17, rmd17 or oc20-is2re."
     epilog=examples(
         "equiform data fetch qm9",
         "equiform data fetch md17 ethanol",
-        "equiform data fetch qm9 --from FOLDER     # the published files are there already",
+        "equiform data fetch qm9 --from FOLDER     # use files that are already downloaded",
         "equiform data fetch oc20-is2re val_id --to FOLDER",
     ),
 )
@@ -26,9 +26,9 @@ def fetch_data(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder with the published files; nothing is downloaded.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Where downloads go; the user's cache if not given.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Download folder; default: the user's cache.")] = None,
 ) -> None:
-    """Get a data set from its publishers, check it, and prepare it for training."""
+    """Download a published data set, check it, and prepare it for training."""
     from equiform.data.sets import catalogue
 
     part = catalogue.check_name(name, part)
@@ -56,7 +56,7 @@ def show_data(
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for histograms (PNG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
-    """Counts, fields, units, splits and statistics of a data set, and histograms."""
+    """Counts, fields, units, splits, statistics and histograms of a data set."""
     from equiform.data.sets import catalogue
     from equiform.data.sets.summary import summarize, write_histograms
 
@@ -69,7 +69,7 @@ def show_data(
         for fact, value in summary.facts:
             say(f"{fact:<22}{value}")
         say()
-        columns = ("field", "unit", "per", "mean", "std", "least", "most", "what it is")
+        columns = ("field", "unit", "per", "mean", "std", "min", "max", "description")
         print_table("", columns, summary.fields, right=(3, 4, 5, 6))
         for title, heads, rows in summary.tables:
             say()
@@ -85,5 +85,5 @@ def fetch_with_bar(name: str, part: str | None, to: Path | None) -> Path:
 
     say(f"{name} is not here; downloading it from its publishers (licence: {catalogue.SETS[name].licence})")
     with progress_bar(f"downloading {name}") as advance:
-        # In kilobytes: the bar counts whole numbers.
+        # In kilobytes: the bar shows integers.
         return catalogue.fetch(name, part, to, lambda done, total: advance(done // 1000, max(total, done) // 1000, "kB"))

@@ -1,4 +1,4 @@
-"""`equiform demo`: the whole way once, on the shipped data."""
+"""`equiform demo`: the whole workflow, on the shipped data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from equiform.cli.app import USER_ERROR, Interrupted, app, examples, print_table
 
 @app.command(epilog=examples("equiform demo", "equiform demo -o my_demo"))
 def demo(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; runs/ethanol-N if not given.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; default: runs/ethanol-N.")] = None,
 ) -> None:
     """Train on the shipped ethanol data, evaluate, simulate 10 ps, report: ten minutes on two cores."""
     from equiform.jobs.demo import run
@@ -27,8 +27,8 @@ def demo(
     say()
     print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
     say()
-    checks = [(name, measured, wanted, "met" if met else "NOT MET") for name, measured, wanted, met in outcome.targets]
-    print_table("", ("target", "measured", "wanted", ""), checks, right=(1, 2))
+    checks = [(name, measured, target, "met" if met else "NOT MET") for name, measured, target, met in outcome.targets]
+    print_table("", ("check", "measured", "target", ""), checks, right=(1, 2))
     say()
     say(f"report: {outcome.training.report}")
     say(f"model:  {outcome.training.model}")

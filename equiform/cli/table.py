@@ -1,4 +1,4 @@
-"""`equiform recipe run` and `equiform table`: entries of published tables, and the tables."""
+"""`equiform recipe run` and `equiform table`: reproduce entries of published tables, and assemble the tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,17 +21,17 @@ _RUN = "equiform recipe run"
     ),
 )
 def run_recipe(
-    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry; equiform recipe list names them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry; see equiform recipe list.")] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="Further changes.", metavar="KEY=VALUE")] = None,
-    scaled: Annotated[bool, typer.Option("--scaled", help="The form for a small machine; what is scaled is printed.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; runs/NAME-N if not given.")] = None,
+    scaled: Annotated[bool, typer.Option("--scaled", help="The form for a small machine; prints what is scaled.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; default: runs/NAME-N.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Folder with the published files.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, dropout and data order.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="RUN")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, dropout and data order.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Resume an interrupted run.", metavar="RUN")] = None,
 ) -> None:
-    """Reproduce an entry of a published table: get the data, train, test, and print ours beside the published value.
+    """Reproduce an entry of a published table: get the data, train, test, and print our value next to the published one.
 
-    The checkpoint is chosen on the validation part; the test part is looked at once, at the end.
+    The checkpoint is selected on the validation set; the test set is evaluated once, at the end.
     """
     from equiform.jobs import train as job
     from equiform.papers import run
@@ -61,17 +61,17 @@ def run_recipe(
             outcome = job.train(recipe, folder, say=say, warn=warn)
     except KeyboardInterrupt as error:
         kept = folder is not None and (folder / "run.json").is_file()
-        raise Interrupted(f"go on with: {_RUN} --resume {folder}" if kept else "nothing was kept") from error
+        raise Interrupted(f"resume with: {_RUN} --resume {folder}" if kept else "nothing was saved") from error
     except TrainingInterrupted as error:
         run.note_time(error.folder, clock.seconds)
         raise TrainingInterrupted(error.reached, error.folder, error.exit_code, _RUN) from error
-    assert outcome is not None  # as it is for all but the first of several processes, and here is one
+    assert outcome is not None  # None only in the other processes of a multi-process run; here there is one process
     result = run.conclude(outcome, load_recipe(outcome.folder / "recipe.yaml")[0], clock.seconds)
     say()
     print_table("", ("entry", "ours", "published", "unit", "protocol"), run.rows(result), right=(1, 2))
     say(run.progress_in_words(result))
     say(f"source of the published value: {result.source}")
-    say(f"seed {result.seed}, {result.device}, {result.minutes:.1f} minutes; kept in {outcome.folder}")
+    say(f"seed {result.seed}, {result.device}, {result.minutes:.1f} minutes; saved in {outcome.folder}")
 
 
 @app.command(
@@ -82,16 +82,16 @@ def run_recipe(
 def table(
     name: Annotated[str, typer.Argument(help="qm9, md17, rmd17, oc20 or nbody.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of equiform recipe run.", metavar="RUNS")] = None,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
-    curves: Annotated[Path | None, typer.Option(help="Also draw the runs' validation errors, to this PNG file.")] = None,
+    curves: Annotated[Path | None, typer.Option(help="Also plot the runs' validation errors to this PNG file.")] = None,
 ) -> None:
-    """Assemble runs into the paper's table, with the published rows; runs that differ in the seed give mean ± deviation."""
+    """Assemble runs into the paper's table, with the published rows; runs that differ only in the seed give mean ± std."""
     from equiform.errors import UserError, suggest
     from equiform.papers.tables import TABLES, assemble, markdown
 
     if name not in TABLES:
-        raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; there are: {', '.join(TABLES)}")
+        raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}; available: {', '.join(TABLES)}")
     paper, rows = assemble(name, runs or [])
     if curves is not None:
         from equiform.papers.curves import draw_curves
@@ -113,14 +113,14 @@ def table(
 
 
 def _fetch_if_missing(recipe: object) -> None:
-    """Download the published files that a recipe needs, unless they, or a store made from them, are here."""
+    """Download the published files that a recipe needs, unless they, or a store made from them, exist locally."""
     from equiform.cli.datasets import fetch_with_bar
     from equiform.data.sets import catalogue
     from equiform.data.sets.config import SetConfig
 
     config = getattr(recipe, "data", None)
     if not isinstance(config, SetConfig) or config.folder is not None or config.set.startswith("nbody-"):
-        return  # An N-body set is made by the run itself.
+        return  # An N-body set is generated by the run itself.
     part = config.molecule
     if config.set == "oc20-is2re":
         part = "sample" if config.split == "systems" else "train" if config.part == "all" else f"train-{config.part}"

@@ -18,14 +18,14 @@ from equiform.errors import UserError
         "equiform train data.xyz data.test=hot.xyz data.energy_key=REF_energy",
         "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
         "equiform train ethanol                # a built-in recipe",
-        "equiform train --resume runs/data-1   # goes on exactly where it stopped",
+        "equiform train --resume runs/data-1   # resumes exactly where it stopped",
     )
 )
 def train(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A data file (any format of ASE), a recipe file (.yaml), or the name of a built-in recipe.",
+            help="A data file (any ASE format), a recipe file (.yaml), or the name of a built-in recipe.",
             metavar="DATA|RECIPE",
         ),
     ] = None,
@@ -35,26 +35,27 @@ def train(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="Run folder; runs/DATA-N if not given.", metavar="RUN"),
+        typer.Option("-o", "--output", help="Run folder; default: runs/DATA-N.", metavar="RUN"),
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="RUN")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Resume an interrupted run.", metavar="RUN")] = None,
     devices: Annotated[
-        int | None, typer.Option("--devices", min=1, help="Local devices that share each batch; all if not given.", metavar="N")
+        int | None,
+        typer.Option("--devices", min=1, help="Number of local devices that share each batch; default: all.", metavar="N"),
     ] = None,
     processes: Annotated[
         str | None,
-        typer.Option("--processes", help="How many processes train together, or 'auto' (SLURM, Open MPI).", metavar="N"),
+        typer.Option("--processes", help="Number of processes that train together, or 'auto' (SLURM, Open MPI).", metavar="N"),
     ] = None,
-    process: Annotated[int | None, typer.Option("--process", min=0, help="Which of them this is, from 0.", metavar="I")] = None,
+    process: Annotated[int | None, typer.Option("--process", min=0, help="Index of this process, from 0.", metavar="I")] = None,
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="Where process 0 is reached by all.", metavar="HOST:PORT")
+        str | None, typer.Option("--coordinator", help="Address of process 0, reachable from all.", metavar="HOST:PORT")
     ] = None,
 ) -> None:
-    """Train a potential and report how good it is.
+    """Train a potential and report its errors.
 
-    Without a recipe everything is found out: energies and forces in the file,
-    units, reference energies, a split, and a model that suits the data and this
-    machine. KEY=VALUE changes any of it; 'equiform recipe schema' lists the keys.
+    Without a recipe everything is determined automatically: energies and forces in
+    the file, units, reference energies, a split, and a model that suits the data and
+    this machine. KEY=VALUE changes any of it; 'equiform recipe schema' lists the keys.
     """
     from equiform.jobs import train as job
     from equiform.report.html import error_rows
@@ -83,8 +84,8 @@ def train(
             outcome = job.train(recipe, folder, say=say, warn=warn)
     except KeyboardInterrupt as error:
         kept = (folder / "run.json").is_file()
-        raise Interrupted(f"go on with: equiform train --resume {folder}" if kept else "nothing was kept") from error
-    if outcome is None:  # The first process says it.
+        raise Interrupted(f"resume with: equiform train --resume {folder}" if kept else "nothing was saved") from error
+    if outcome is None:  # Only the first process reports.
         return
     rows = [(row.data, row.quantity, row.mae, row.rmse, row.unit) for row in error_rows(outcome.errors)]
     say()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from equiform.data.formats.units import FACTORS
+from equiform.data.units import FACTORS
 from equiform.errors import UserError
 
 

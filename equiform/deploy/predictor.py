@@ -295,7 +295,7 @@ class Predictor:
         """
         model = self.task.model
         if not isinstance(model, DescribingModel):
-            raise UserError(f"{type(model).__name__} models offer no descriptors")
+            raise UserError(f"{type(model).__name__} models do not expose descriptors")
         return np.asarray(self._ask(model.descriptors, atoms)[1])
 
     def attention(self, atoms: "Atoms") -> dict[str, Any]:
@@ -309,7 +309,7 @@ class Predictor:
         """
         model = self.task.model
         if not isinstance(model, AttendingModel):
-            raise UserError(f"{type(model).__name__} models offer no attention")
+            raise UserError(f"{type(model).__name__} models do not expose attention weights")
         graph, weights = self._ask(model.attention, atoms)
         return {
             "senders": np.asarray(graph.senders),

@@ -1,4 +1,4 @@
-"""What is in a path: a model, a run, or data."""
+"""Describes what a path contains: a model, a run, or data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from equiform.persist.find import find_model
 
 @dataclass(frozen=True)
 class About:
-    """Lines for people."""
+    """A human-readable description."""
 
     lines: list[str]
     warnings: list[str] = field(default_factory=list)
 
 
 def about(path: Path, settings: Sequence[str] = ()) -> About:
-    """Describe a data file, a model folder or a run folder; also simulated particles, one file or the folder of a set.
+    """Describe a data file, a model folder, a run folder, or simulated particles (one file or the folder of a set).
 
     Args:
         path: What to describe.
         settings: How to read a data file: `data.KEY=VALUE` as for training.
 
     Raises:
-        UserError: It is none of them, or a setting is wrong.
+        UserError: It is none of these, or a setting is wrong.
     """
     if (path / "run.json").is_file():
         return _run(path)
@@ -57,7 +57,7 @@ def _model(path: Path) -> list[str]:
         f"architecture: {config.name}, {num_parameters(task.model):,} parameters ({dtypes})",
         f"elements: {symbols(task.known_elements)}",
         f"cutoff: {'none' if config.traits.cutoff is None else f'{config.traits.cutoff:g} Å'}",
-        f"task: {task.kind}; it gives {', '.join(f'{t.name} ({t.unit})' if t.unit else t.name for t in task.targets)}",
+        f"task: {task.kind}; targets: {', '.join(f'{t.name} ({t.unit})' if t.unit else t.name for t in task.targets)}",
     ]
     if isinstance(task, Potential):
         lines.append(f"reference energies (eV): {', '.join(energies) or 'none'}")
@@ -71,7 +71,7 @@ def _model(path: Path) -> list[str]:
     if provenance:
         version = provenance.get("packages", {}).get("equiform", "?")
         created, device = provenance.get("created", "?"), provenance.get("device", "?")
-        lines.append(f"made {created} by equiform {version} on {device}")
+        lines.append(f"created {created} by equiform {version} on {device}")
     source = (loaded.metadata.get("data") or {}).get("train")
     if source:
         lines.append(f"data: {source if isinstance(source, str) else ', '.join(source)}")
@@ -91,13 +91,13 @@ def _run(path: Path) -> About:
     records = read_metrics(path) if (path / METRICS_FILE).is_file() else []
     if records:
         last = records[-1]
-        lines.append(f"recorded up to step {last['step']:,}, epoch {last['epoch']:.4g}")
+        lines.append(f"logged up to step {last['step']:,}, epoch {last['epoch']:.4g}")
     finished = path / "errors.json"
     if finished.is_file():
         lines += _errors(json.loads(finished.read_text(encoding="utf-8")))
         lines.append(f"report: {path / 'report.html'}")
     else:
-        lines.append(f"not finished; go on with: equiform train --resume {path}")
+        lines.append(f"not finished; resume with: equiform train --resume {path}")
     try:
         lines += ["", *_model(find_model(path))]
     except UserError as error:
@@ -112,18 +112,18 @@ def _particles(path: Path) -> list[str]:
     files = [path] if path.is_file() else [path / f"{split}.npz" for split in SPLITS]
     samples = {file: NBodySamples.read(file) for file in files if file.is_file()}
     first = next(iter(samples.values()))
-    told = first.metadata
-    ahead = first.horizon * told.get("steps_per_frame", 1)
+    metadata = first.metadata
+    ahead = first.horizon * metadata.get("steps_per_frame", 1)
     lines = [
         f"simulated particles: {path}",
-        f"set: {told.get('set', '?')}, {told.get('about', '')}",
-        f"task: {first.num_bodies} particles, from frame {told['start']} to {first.horizon} frames later ({ahead:,} steps)",
+        f"set: {metadata.get('set', '?')}, {metadata.get('about', '')}",
+        f"task: {first.num_bodies} particles, from frame {metadata['start']} to {first.horizon} frames later ({ahead:,} steps)",
     ]
     for file, part in samples.items():
         rules = simple_rules(first, part)
         lines.append(f"{file.name}: {len(part):,} simulations of {part.trajectories.positions.shape[1]} frames")
         lines += [
-            f"  {name}: mean squared error {rule.still:.4g} of no change, {rule.linear:.4g} of {rule.factor:.3g} v"
+            f"  {name}: mean squared error {rule.still:.4g} for no change, {rule.linear:.4g} for {rule.factor:.3g} v"
             for name, rule in rules.items()
         ]
     return lines

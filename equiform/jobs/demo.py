@@ -1,4 +1,4 @@
-"""The demo: an Equiformer learns an ab initio potential of ethanol and drives molecular dynamics with it."""
+"""The demo: train an Equiformer potential on ab initio data of ethanol and run molecular dynamics with it."""
 
 import time
 from collections.abc import Callable
@@ -24,11 +24,11 @@ Bar = Callable[[str], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo showed.
+    """The results of the demo.
 
     Attributes:
         training: The trained model, its errors and the report.
-        targets: What was wanted and what was measured: claim, measured, wanted, met.
+        targets: The checks as (claim, measured, target, met).
         dynamics: Summary of the NVE run.
     """
 
@@ -42,12 +42,12 @@ def run(folder: Path, *, say: Say, warn: Say, bar: Bar) -> Demo:
 
     Args:
         folder: The run folder; new or empty.
-        say: Told what happens.
-        warn: Told what looks wrong.
-        bar: Makes a progress bar with a title: a context that gives `advance(done, total, note)`.
+        say: Called with each message.
+        warn: Called with each warning.
+        bar: Makes a progress bar with a title: a context manager that yields `advance(done, total, note)`.
 
     Raises:
-        UserError: The folder is taken, or the run exploded.
+        UserError: The folder is in use, or the run exploded.
     """
     started = time.perf_counter()
     recipe, _ = load_recipe(builtin_recipes()["ethanol"])
@@ -72,22 +72,22 @@ def run(folder: Path, *, say: Say, warn: Say, bar: Bar) -> Demo:
         }
 
     outcome = job.train(recipe, folder, say=say, warn=warn, extra_report=simulate)
-    assert outcome is not None  # as it is for all but the first of several processes
+    assert outcome is not None  # it is None only in the other processes of a multi-process run
     return Demo(outcome, found["targets"], found["dynamics"])
 
 
 def dynamics(model: Path, folder: Path, equilibration: int, production: int, bar: Bar) -> tuple[dict[str, Any], Path]:
-    """Equilibrate a molecule of the 500 K hold-out with a thermostat, then let it go.
+    """Equilibrate a molecule of the 500 K hold-out with a thermostat (NVT), then run NVE.
 
     Args:
         model: The model folder.
-        folder: Where trajectory, log and plot go.
-        equilibration: Steps with the thermostat.
-        production: Steps without.
+        folder: Folder for trajectory, log and plot.
+        equilibration: Number of NVT steps.
+        production: Number of NVE steps.
         bar: Makes a progress bar.
 
     Returns:
-        The summary of the run without thermostat, and its plot.
+        The summary of the NVE run, and its plot.
     """
     import numpy as np
 
@@ -101,7 +101,7 @@ def dynamics(model: Path, folder: Path, equilibration: int, production: int, bar
     warm = MDConfig(ensemble="nvt", temperature=TEMPERATURE, steps=equilibration, timestep=TIME_STEP)
     with bar("NVT") as advance:
         heated = run_md(predictor, start, warm, progress=lambda now: advance(now.step, now.steps))
-    # New velocities: what a molecule of nine atoms happens to have at the end of NVT may be far from 500 K.
+    # New velocities: the instantaneous temperature of nine atoms at the end of NVT may be far from 500 K.
     free = MDConfig(ensemble="nve", temperature=TEMPERATURE, steps=production, timestep=TIME_STEP)
     log = folder / "nve.csv"
     with bar("NVE") as advance:

@@ -1,8 +1,8 @@
-"""Is this installation sound? Versions, devices, and checks of what has been seen to go wrong silently.
+"""Installation check: versions, devices, and tests for known silent failures.
 
-Some JAX releases compute wrong numbers without a word (the CPU compiler of 0.10.2 on a batched 3×3 product
+Some JAX releases silently compute wrong numbers (the CPU compiler of 0.10.2 on a batched 3×3 product
 followed by a reduction, from 16,385 rows in float64 and 32,769 in float32 on; single operations on some
-GPUs in 0.11). A potential trained with one of them is wrong too, so the checks run exactly there.
+GPUs in 0.11). A potential trained with one of them is wrong too, so the checks run exactly these cases.
 
 Source: https://github.com/jax-ml/jax/issues/39103, https://github.com/jax-ml/jax/issues/40633
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from equiform.tasks.energy import Potential
 
 REDUCTION_SIZES = {"float64": 16_385, "float32": 32_769}
-"""Rows from which the compiler of JAX 0.10.2 is wrong."""
+"""Number of rows from which the compiler of JAX 0.10.2 gives wrong results."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Check:
 
     Attributes:
         name: What was checked.
-        passed: Whether it is as it should be.
-        detail: The number measured and the one allowed, or what went wrong.
+        passed: Whether the check passed.
+        detail: The measured and the allowed error, or what went wrong.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Check:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that affect the numerical results."""
     found = {"python": f"{platform.python_version()} ({sys.executable})"}
     found |= {package: version or "not installed" for package, version in package_versions().items()}
     return found
 
 
 def machine() -> dict[str, str]:
-    """The processor, the devices JAX sees, and where compiled programs are kept."""
+    """The CPU, the devices that JAX sees, and the folder of the compilation cache."""
     import os
 
     import jax
@@ -66,10 +66,10 @@ def machine() -> dict[str, str]:
 
 
 def check_reduction(compile_function: Callable[[Callable], Callable] | None = None) -> list[Check]:
-    """A batched 3×3 product followed by a reduction: compiled, operation by operation, and in NumPy.
+    """A batched 3×3 product followed by a reduction: compiled and eager, against NumPy.
 
     Args:
-        compile_function: What is checked in the place of `jax.jit`.
+        compile_function: Checked in place of `jax.jit`.
     """
     import jax
     import jax.numpy as jnp
@@ -83,7 +83,7 @@ def check_reduction(compile_function: Callable[[Callable], Callable] | None = No
             matrix = jnp.eye(3, dtype=name)
 
             def squares(points: Any, matrix: Any = matrix) -> Any:
-                # Highest precision: a GPU's shortened products are a choice, not an error.
+                # Highest precision: a GPU's reduced-precision products are a setting, not an error.
                 return jax.vmap(lambda row: jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2))(points)
 
             truth = np.arange(rows, dtype=np.float64) ** 2
@@ -96,7 +96,7 @@ def check_reduction(compile_function: Callable[[Callable], Callable] | None = No
 
 
 def check_operations() -> Check:
-    """Single operations outside of any compiled program."""
+    """Single operations, outside any compiled program."""
     import jax
     import jax.numpy as jnp
 
@@ -113,8 +113,8 @@ def check_potential(potential: "Potential", graph: "Graph") -> list[Check]:
     """Rotation, forces against finite differences, and compiled against eager, all in float64.
 
     Args:
-        potential: The potential; its arrays are taken as float64.
-        graph: A structure on the host.
+        potential: The potential; its arrays are cast to float64.
+        graph: A host graph of one structure.
     """
     import jax
     import jax.numpy as jnp
@@ -138,21 +138,21 @@ def check_potential(potential: "Potential", graph: "Graph") -> list[Check]:
         positions = np.asarray(graph.positions, np.float64)
         energy, forces = map(np.asarray, compiled(jnp.asarray(positions)))
         rotation = random_rotation(0)
-        turned_energy, turned_forces = map(np.asarray, compiled(jnp.asarray(positions @ rotation.T)))
+        rotated_energy, rotated_forces = map(np.asarray, compiled(jnp.asarray(positions @ rotation.T)))
         direction = np.random.default_rng(1).normal(size=positions.shape)
         step = 1e-4
         above, below = (float(compiled(jnp.asarray(positions + s * direction))[0]) for s in (step, -step))
         slope = -(above - below) / (2 * step)
-        # The energy alone: operation by operation, the gradient would take longer than all the rest.
+        # The energy only: the eager gradient would take longer than everything else.
         eager_energy = float(potential(to_device(graph, jnp.float64), forces=False)["energy"].sum())
 
     size = max(float(np.abs(forces).max()), 1e-12)
     scale = max(abs(float(energy)), size)
     exact = float((forces * direction).sum())
-    rotated = max(abs(float(turned_energy - energy)) / scale, np.abs(turned_forces - forces @ rotation.T).max() / size)
+    rotation_error = max(abs(float(rotated_energy - energy)) / scale, np.abs(rotated_forces - forces @ rotation.T).max() / size)
     return [
-        _within("Equiformer: turning the structure turns the forces", float(rotated), 1e-9),
-        _within("Equiformer: forces are the slope of the energy", abs(slope - exact) / max(abs(exact), size), 1e-6),
+        _within("Equiformer: energy invariant, forces equivariant under rotation", float(rotation_error), 1e-9),
+        _within("Equiformer: forces are the negative gradient of the energy", abs(slope - exact) / max(abs(exact), size), 1e-6),
         _within("Equiformer: compiled equals eager", abs(eager_energy - float(energy)) / scale, 1e-9),
     ]
 
@@ -166,7 +166,7 @@ def check_model() -> list[Check]:
     from equiform.neighbors import graph_from_atoms
     from equiform.tasks.energy import Potential
 
-    # As small as exercises every part: it is compiled in float64, and run operation by operation too.
+    # As small as possible while exercising every part: it is compiled in float64, and also run eagerly.
     small: dict[str, Any] = {"irreps": "8x0e+4x1e+4x2e", "irreps_head": "4x0e+2x1e+2x2e", "irreps_mlp": "8x0e+4x1e+4x2e"}
     config = preset("tiny", elements=(1, 6, 8), num_layers=1, irreps_feature="8x0e", num_basis=8, **small)
     potential = Potential(new_model(config, 0))
@@ -174,7 +174,7 @@ def check_model() -> list[Check]:
 
 
 def diagnose(progress: Callable[[str], None] = lambda name: None) -> list[Check]:
-    """Run every check; one that cannot run has failed."""
+    """Run every check; one that cannot run counts as failed."""
     checks: list[Check] = []
     stages: dict[str, Callable[[], Any]] = {
         "operations": check_operations,
@@ -185,7 +185,7 @@ def diagnose(progress: Callable[[str], None] = lambda name: None) -> list[Check]
         progress(name)
         try:
             found = stage()
-        except Exception as error:  # a doctor reports what is broken, whatever it is
+        except Exception as error:  # the doctor reports every failure
             found = Check(name, False, f"could not run: {type(error).__name__}: {str(error).splitlines()[0]}")
         checks += found if isinstance(found, list) else [found]
     return checks
@@ -196,6 +196,6 @@ def _within(name: str, error: float, allowed: float) -> Check:
 
 
 def _relative(values: np.ndarray, truth: np.ndarray) -> float:
-    """Largest error relative to the value, NaN counted as infinite."""
+    """Maximum relative error, NaN counted as infinite."""
     error = np.abs(values - truth) / np.maximum(np.abs(truth), 1.0)
     return float(np.where(np.isnan(error), np.inf, error).max())

@@ -1,4 +1,4 @@
-"""A trained model of simulated particles: its errors beside simple rules, and where it says that particles go."""
+"""A trained model of simulated particles: its errors against baselines, and its predictions."""
 
 import io
 import json
@@ -22,16 +22,16 @@ from equiform.training.evaluate import Evaluation, evaluate_with_values
 
 Dtype = Literal["float32", "float64"]
 SUFFIXES = (".npz", ".extxyz", ".xyz")
-"""Of files of predictions."""
+"""Suffixes of prediction files."""
 
 
 class ParticleErrors(NamedTuple):
     """Errors of a model on simulations.
 
     Attributes:
-        errors: By vector: `mse`, `mae`, `rmse`, `count`, `equivariance_error`, and mean squared errors of simple rules: `still`
+        errors: By vector: `mse`, `mae`, `rmse`, `count`, `equivariance_error`, and the baselines' mean squared errors: `still`
             (no change) and `linear` (`factor` times the velocity).
-        lines: What was compared, for people.
+        lines: Human-readable description of the comparison.
     """
 
     errors: dict[str, dict[str, Any]]
@@ -39,12 +39,12 @@ class ParticleErrors(NamedTuple):
 
 
 def gives_vectors(model: LoadedModel) -> bool:
-    """Whether a model says where particles go, and has no energy."""
+    """Whether a model predicts the motion of particles rather than an energy."""
     return isinstance(model.task, Motion)
 
 
 def own_folder(model: LoadedModel) -> dict[str, str | None]:
-    """Where the model's own set was in training, by the name of the set."""
+    """Folder of the model's training set, by the name of the set."""
     settings = model.metadata.get("data") or {}
     return {settings["set"]: settings.get("folder")} if "set" in settings else {}
 
@@ -57,33 +57,33 @@ def evaluate_particles(
     batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParticleErrors:
-    """Errors of every vector that a model gives, beside standing still and one multiple of the velocity.
+    """Errors of every vector that a model predicts, next to two baselines: no change, and a multiple of the velocity.
 
     Args:
         model: A model of vectors per particle.
-        particles: Simulations with the state that is to be predicted.
+        particles: Simulations with the state to be predicted.
         dtype: Precision of the computation.
-        batch_size: Simulations per batch.
-        progress: Told (simulations done, simulations in all).
+        batch_size: Number of simulations per batch.
+        progress: Progress callback `(done, total)`, in simulations.
 
     Raises:
-        UserError: The simulations have no later state, or the model's answer is not finite.
+        UserError: The simulations have no later state, or the prediction is not finite.
     """
     samples = particles.samples
     if samples.horizon == 0:
-        raise UserError(f"{particles.about}: there is no later state to compare with; equiform predict says where they go")
+        raise UserError(f"{particles.about}: there is no later state to compare with; use equiform predict instead")
     found = _evaluated(model, samples, dtype, batch_size, progress).errors
     dataset = _dataset(model, samples)
-    turned = equivariance_errors(model.task, dataset, found, dtype=dtype)
+    equivariance = equivariance_errors(model.task, dataset, found, dtype=dtype)
     rules = simple_rules(samples if particles.train is None else particles.train, samples)
     errors = {
-        name: {"mse": error["rmse"] ** 2, **error, "equivariance_error": turned.get(name), **rules[name]._asdict()}
+        name: {"mse": error["rmse"] ** 2, **error, "equivariance_error": equivariance.get(name), **rules[name]._asdict()}
         for name, error in found.items()
     }
     where = "the training part" if particles.train is not None else "these simulations themselves"
     lines = [
         f"{len(samples)} simulations of {particles.about}",
-        f"beside it: no change, and the velocity times one number that was fitted on {where}",
+        f"baselines: no change, and the velocity times a factor fitted on {where}",
     ]
     return ParticleErrors(errors, lines)
 
@@ -96,21 +96,21 @@ def predict_particles(
     batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vectors:
-    """What a model says about the input states of simulations: the vectors it gives, by name.
+    """The model's predicted vectors for the input states of simulations, by name.
 
-    Args: as of `evaluate_particles`.
+    Args: see `evaluate_particles`.
 
     Raises:
-        UserError: The model's answer is not finite.
+        UserError: The prediction is not finite.
     """
     return by_simulation(_evaluated(model, samples, dtype, batch_size, progress), samples)
 
 
 def predicted_states(samples: NBodySamples, vectors: Vectors) -> dict[str, np.ndarray]:
-    """Input and predicted states: start + displacement, and where the model gives it, velocity + change of velocity.
+    """Input and predicted states: start + displacement, and if the model predicts it, velocity + change of velocity.
 
     Returns:
-        `positions`, `velocities` (if the model gives them), `charges`, `start_positions`, `start_velocities`.
+        `positions`, `velocities` (if predicted), `charges`, `start_positions`, `start_velocities`.
     """
     rows = np.arange(len(samples))
     starts = np.array([samples.start(int(k)) for k in rows])
@@ -123,12 +123,12 @@ def predicted_states(samples: NBodySamples, vectors: Vectors) -> dict[str, np.nd
 
 
 def write_states(path: Path, states: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    """Write predicted states as `.npz` arrays (with `metadata`, a JSON text), or as extended XYZ, a frame per simulation.
+    """Write predicted states as `.npz` arrays (with `metadata` as JSON text), or as extended XYZ with a frame per simulation.
 
     In XYZ the positions are the predicted ones; `start` and `start_velocities` are columns, as is `velocities` if predicted.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The file cannot be written.
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()
@@ -139,12 +139,12 @@ def write_states(path: Path, states: dict[str, np.ndarray], about: dict[str, Any
     columns = {"velocities": "velocities", "start_positions": "start", "start_velocities": "start_velocities"}
     given = {name: states[key] for key, name in columns.items() if key in states}
     properties = "".join(f":{name}:R:3" for name in given) + ":initial_charges:R:1"
-    said = " ".join(f'{key}="{value}"' for key, value in about.items())
+    comment = " ".join(f'{key}="{value}"' for key, value in about.items())
     positions = states.get("positions", states["start_positions"])
     numbers = np.concatenate([positions, *given.values(), states["charges"][..., None]], axis=-1)
     frames = []
     for index, rows in enumerate(numbers.tolist()):
-        header = f'pbc="F F F" Properties=species:S:1:pos:R:3{properties} simulation={index} {said}'.rstrip()
+        header = f'pbc="F F F" Properties=species:S:1:pos:R:3{properties} simulation={index} {comment}'.rstrip()
         frames.append("\n".join([str(len(rows)), header, *(f"X {' '.join(map(repr, row))}" for row in rows)]) + "\n")
     write_frames(path, frames)
 

@@ -1,4 +1,4 @@
-"""The main job: a recipe becomes a run folder with a trained model, its errors, plots and a report."""
+"""The main job: from a recipe to a run folder with a trained model, its errors, plots and a report."""
 
 import os
 import re
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from equiform.data.config import DataConfig
 
 DEFAULT_MINUTES = 60.0
-"""A run whose length nobody gave takes at most so long."""
+"""Time limit of a run without a given length, minutes."""
 
 WANTED_EPOCHS = 100
 PRESET_COST = {"tiny": 150.0, "small": 400.0, "medium": 1200.0, "large": 4000.0}
-"""Microseconds of one processor core per edge and training step with forces, about; float32, small molecules."""
+"""Approximate cost per edge and training step with forces, in core-microseconds; float32, small molecules."""
 PRESET_ATOMS = {"tiny": 0, "small": 3_000, "medium": 30_000, "large": 300_000}
-"""Fewer atoms with forces than this do not pay for the preset's size."""
+"""Minimum number of atoms with forces for which the preset's size pays off."""
 GPU_CORES = 200.0
-"""How many processor cores a GPU stands for in the choice of the preset."""
+"""Number of CPU cores that a GPU counts as in the choice of the preset."""
 
 STRESS_WEIGHT = 50.0
-"""Stresses in eV/Å³ are that much smaller than forces in eV/Å, at the default weight of the forces."""
+"""Stress weight: stresses in eV/Å³ are about this much smaller than forces in eV/Å, at the default weight of the forces."""
 
 Say = Callable[[str], None]
 
 
 class FileErrors(NamedTuple):
-    """Errors of a model on a file: what `equiform evaluate` prints."""
+    """Errors of a model on a file, as printed by `equiform evaluate`."""
 
     errors: dict[str, dict[str, Any]]
     lines: list[str]
@@ -50,17 +50,17 @@ def train(
 ) -> Outcome | None:
     """Prepare the data, choose the sizes, train, evaluate, plot, report.
 
-    Of several processes (`training.parallel.start`) the first one speaks, writes and reports; the others return None.
+    Of several processes (`training.parallel.start`) only the first prints, writes and reports; the others return None.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe.
         folder: The run folder; new or empty.
-        say: Told each thing that a person wants to know.
-        warn: Told what looks wrong in the data.
-        extra_report: Called with the outcome; fields of the report to add.
+        say: Called with each message.
+        warn: Called with each warning about the data.
+        extra_report: Called with the outcome; returns fields to add to the report.
 
     Raises:
-        UserError: Anything the user can mend.
+        UserError: Anything the user can fix.
     """
     import jax
 
@@ -72,7 +72,7 @@ def train(
 
     if not parallel.is_first():
         say = warn = _silent
-    RunFolder.check_free(folder)  # before hours are spent on the data
+    RunFolder.check_free(folder)  # before time is spent on the data
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
     data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)
     _tell(data, say, warn)
@@ -98,7 +98,7 @@ def train(
 
 
 def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome | None:
-    """Go on with an interrupted run exactly where it was.
+    """Resume an interrupted run exactly where it stopped.
 
     Raises:
         UserError: There is no run in that folder, or it would not be the same run.
@@ -142,7 +142,7 @@ def evaluate_file(
         progress: Called with (structures done, structures in all).
 
     Raises:
-        UserError: Not a model, not readable data, no labels, or elements that the model does not know.
+        UserError: Not a model, not readable data, no labels, or elements unknown to the model.
     """
     from equiform.data.formats.labels import LabelKeys
     from equiform.data.formats.reading import read_labelled, units_in
@@ -156,7 +156,7 @@ def evaluate_file(
 
     loaded = load_model(find_model(model))
     if not isinstance(task := loaded.task, Potential):
-        raise UserError(f"{model} gives {task.quantity} ({task.unit}), not energies and forces; equiform predict writes it")
+        raise UserError(f"{model} predicts {task.quantity} ({task.unit}), not energies and forces; use equiform predict")
     trained = dict(loaded.metadata.get("data") or {})
     preferred = LabelKeys(trained.get("energy_key"), trained.get("forces_key"), trained.get("stress_key"))
     warnings: list[str] = []
@@ -187,17 +187,16 @@ def evaluate_file(
 
 
 def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
-    """The largest of our presets that the data are enough for and that this machine trains in the time
-    there is.
+    """The largest of our presets that the amount of data justifies and that this machine can train in the available time.
 
     Enough data: `PRESET_ATOMS` atoms in the training structures. Enough time: `WANTED_EPOCHS` epochs at the
-    measured `PRESET_COST` per edge and training step, shared by the cores. "tiny" if none is.
+    measured `PRESET_COST` per edge and training step, divided among the cores. "tiny" if none fits.
 
     Args:
-        num_edges: Edges of all training structures.
-        num_atoms: Atoms of all training structures.
-        minutes: Time that the run may take.
-        epochs: Passes wanted, if somebody said.
+        num_edges: Number of edges in all training structures.
+        num_atoms: Number of atoms in all training structures.
+        minutes: Time limit of the run.
+        epochs: Number of epochs, if given.
     """
     seconds = 60 * minutes * _cores()
     work = 1e-6 * num_edges * (epochs or WANTED_EPOCHS)
@@ -206,7 +205,7 @@ def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | No
 
 
 def new_model(config: Any, seed: int) -> Any:
-    """A freshly initialised model, the same for the same seed."""
+    """A freshly initialised model, reproducible from the seed."""
     import jax
 
     from equiform.models import build_model
@@ -231,30 +230,30 @@ def _tell(data: Any, say: Say, warn: Say) -> None:
 
 
 def _with_length(recipe: Recipe, say: Say) -> Recipe:
-    """A run without a length gets the default one, in the recipe itself, so that it can be repeated."""
+    """Give a run without a length the default one, written into the recipe so that the run can be repeated."""
     settings = recipe.training
     if settings.epochs or settings.max_steps or settings.max_minutes:
         return recipe
     say(
         f"length: {WANTED_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
-        "(training.epochs=… and training.max_minutes=… change that)"
+        "(change with training.epochs=… and training.max_minutes=…)"
     )
     update = {"epochs": WANTED_EPOCHS, "max_minutes": DEFAULT_MINUTES}
     return recipe.model_copy(update={"training": settings.model_copy(update=update)})
 
 
 def _with_stress(recipe: Recipe, data: Any, say: Say) -> Recipe:
-    """Stress labels are learnt unless the recipe says otherwise."""
+    """Train on stress labels unless the recipe says otherwise."""
     losses = recipe.training.losses
     if "stress" in losses.model_fields_set or not data.train.has_stress:
         return recipe
-    say(f"loss: the stress is learnt too, with weight {STRESS_WEIGHT:g} (training.losses.stress=null: not)")
+    say(f"loss: includes the stress, with weight {STRESS_WEIGHT:g} (training.losses.stress=null switches it off)")
     losses = losses.model_copy(update={"stress": LossConfig(weight=STRESS_WEIGHT)})
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"losses": losses})})
 
 
 def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
-    """The model's configuration: preset, elements and normalisations from the data where nobody gave them."""
+    """The model's configuration: preset, elements and normalisations from the data where they are not given."""
     from equiform.models import MODELS
     from equiform.models.presets import ALL_PRESETS, OWN
 
@@ -262,11 +261,11 @@ def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
     name = choice.preset or "auto"
     if choice.name is None and name == "auto":
         minutes = recipe.training.max_minutes or DEFAULT_MINUTES
-        # Twice the width costs about four times the time.
+        # Twice the width takes about four times as long.
         name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
         say(
-            f"model: preset {name!r}, which {atoms:,} atoms in the training data and {minutes:g} minutes on "
-            "this machine allow (model.preset=… changes that)"
+            f"model: preset {name!r}, chosen for {atoms:,} atoms in the training data and {minutes:g} minutes on "
+            "this machine (change with model.preset=…)"
         )
     fields = choice.fields
     known = MODELS[choice.name or "equiformer"][0].model_fields
@@ -299,7 +298,7 @@ def _fit_and_report(
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
     settings = recipe.training
     model = new_model(config, settings.seed)
-    # Of all elements of a preset, those that energies can be predicted for.
+    # The elements of the preset for which energies can be predicted.
     elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
     task = initial_task(model, settings, data.train, elements)
     count = num_parameters(model)
@@ -315,8 +314,8 @@ def _fit_and_report(
         say(f"evaluating the best model on {name} ({len(dataset)} structures)")
         evaluations[name] = evaluate_with_values(result.task, dataset, batch_size=settings.batch_size, dtype=settings.dtype)
         if isinstance(task, Motion):  # Do the vectors rotate with the particles?
-            turned = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
-            for quantity, error in turned.items():
+            equivariance = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
+            for quantity, error in equivariance.items():
                 evaluations[name].errors[quantity]["equivariance_error"] = error
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
@@ -324,11 +323,11 @@ def _fit_and_report(
 
 
 def _silent(_: str) -> None:
-    """What the other processes would say, the first one says."""
+    """Only the first process prints."""
 
 
 def _exactly(errors: Mapping[str, Mapping[str, Any]], task: Potential) -> dict[str, dict[str, Any]]:
-    """Energy, forces and stress with `mae`, `rmse` and `unit`, null where the data has no labels."""
+    """Energy, forces and stress with `mae`, `rmse` and `unit`; null where the data has no labels."""
     from equiform.training.evaluate import error_name, error_unit
 
     found = {}

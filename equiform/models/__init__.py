@@ -31,8 +31,8 @@ def parse_config(fields: dict[str, Any]) -> ModelConfig:
     """A model's configuration from plain values, as in a model file.
 
     Raises:
-        UserError: The architecture is not known.
-        pydantic.ValidationError: A field is.
+        UserError: The architecture is unknown.
+        pydantic.ValidationError: A field is invalid.
     """
     name = fields.get("name", "equiformer")
     if name not in MODELS:
@@ -41,7 +41,7 @@ def parse_config(fields: dict[str, Any]) -> ModelConfig:
 
 
 def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's fields as an earlier version wrote them, under the names of this one.
+    """A configuration's fields from an earlier version, under their current names.
 
     A name or None becomes a tuple of names where the new field holds several.
     """

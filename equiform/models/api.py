@@ -1,8 +1,8 @@
-"""What every model is: one abstract class, one abstract configuration, and the traits that a configuration declares.
+"""The abstract model, the abstract configuration, and the traits that a configuration declares.
 
-The rest of the house asks the traits, never a model's other attributes: which symmetries it has, what it gives and needs,
-whether it is smooth at its cutoff, additive, a function of edge vectors only. The conformance suite (`equiform.testing`)
-chooses its checks by them, and fails a model whose traits are not true.
+The rest of the library reads the traits, never a model's other attributes: its symmetries, outputs and required fields,
+whether it is smooth at its cutoff, additive, or a function of edge vectors only. The conformance suite (`equiform.testing`)
+selects its checks by them, and fails a model whose traits do not hold.
 """
 
 from abc import abstractmethod
@@ -22,27 +22,27 @@ Symmetry = Literal["permutations", "translations", "rotations", "reflections"]
 E3: tuple[Symmetry, ...] = ("permutations", "translations", "rotations", "reflections")
 SE3: tuple[Symmetry, ...] = ("permutations", "translations", "rotations")
 ENERGY = Field("energy", "atoms", "invariant")
-"""An energy per atom: the readout of an additive model, summed over atoms by the task."""
+"""Energy per atom: the readout of an additive model, summed over atoms by the task."""
 POOLED_ENERGY = Field("energy", "graphs", "invariant")
-"""An energy per structure, of a model whose readout is no sum over atoms."""
+"""Energy per structure, of a model whose readout is not a sum over atoms."""
 TAGS = find_field("tags", "atoms")
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What a model's configuration declares about the function.
+    """Properties of the function that a model's configuration declares.
 
     Attributes:
-        symmetries: What it is equivariant under; outputs transform as their representation says.
-        outputs: What a call returns, by name, axis and representation, in the model's own units.
-        needs: Fields of atoms that must be in the graph.
-        num_tags: Number of values of the field `tags`, if that is needed; 0: it is not.
-        elements: Atomic numbers that it tells apart; (0,): nodes have no type.
-        cutoff: Å; None: nodes see each other however far they are.
+        symmetries: Symmetries under which it is equivariant; outputs transform by their representation.
+        outputs: The outputs of a call: name, axis and representation, in the model's own units.
+        needs: Node fields that must be in the graph.
+        num_tags: Number of values of the field `tags` if it is needed; 0: it is not.
+        elements: Atomic numbers that it distinguishes; (0,): nodes have no type.
+        cutoff: Å; None: all nodes interact, at any distance.
         smooth: Outputs and their derivatives are continuous when an edge crosses the cutoff.
-        additive: Outputs of two groups of atoms that do not see each other are those of each alone.
-        stable: Rounding is not amplified at symmetric geometries, where features vanish by symmetry.
-        edges_only: Positions enter by way of edge vectors only, so derivatives can be taken with respect to those.
+        additive: Outputs of two non-interacting groups of atoms are those of each alone.
+        stable: Rounding errors are not amplified at symmetric geometries, where features vanish by symmetry.
+        edges_only: Positions enter only through edge vectors, so derivatives can be taken with respect to those.
     """
 
     symmetries: tuple[Symmetry, ...]
@@ -58,33 +58,33 @@ class Traits:
 
     @property
     def vectors(self) -> tuple[Field, ...]:
-        """The outputs that are a vector per atom."""
+        """The vector outputs per atom."""
         return tuple(field for field in self.outputs if field.representation in ("polar", "axial") and field.axis == "atoms")
 
     @property
     def scalar(self) -> Field | None:
-        """The invariant output, which an energy or another property of a structure is made of."""
+        """The invariant output, from which an energy or another property of a structure is computed."""
         return next((field for field in self.outputs if field.representation == "invariant"), None)
 
     @property
     def edge_cutoff(self) -> float:
-        """The cutoff, Å, of a model that has one.
+        """The cutoff, Å.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The model has none.
         """
         if self.cutoff is None:
-            raise ValueError("the model has no cutoff: its nodes see each other however far they are")
+            raise ValueError("the model has no cutoff: all of its nodes interact, at any distance")
         return self.cutoff
 
     @property
     def has_energy(self) -> bool:
-        """Whether an output is an energy."""
+        """Whether the invariant output is an energy."""
         return self.scalar is not None and self.scalar.name == "energy"
 
 
 class ModelConfig(BaseModel):
-    """Everything that fixes a model's function and parameters; abstract."""
+    """Everything that determines a model's function and parameters; abstract."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,12 +94,12 @@ class ModelConfig(BaseModel):
     width_fields: ClassVar[WidthFields] = {}
     """Fields that `equiform.models.width.widened` scales, and the fields whose product divides each."""
     renamed_fields: ClassVar[dict[str, str]] = {}
-    """Former names of fields, for recipes and model files of earlier versions; an empty new name: no longer there."""
+    """Former field names, for recipes and model files of earlier versions; an empty new name: removed."""
 
     @property
     @abstractmethod
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
 
     @field_validator("elements")
     @classmethod
@@ -120,33 +120,33 @@ class Model(eqx.Module):
 
     @abstractmethod
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The outputs that the traits declare, by name; rows of padding may hold anything finite.
+        """The outputs that the traits declare, by name; padding rows may hold any finite value.
 
         Args:
             graph: The batch.
-            key: Randomness of dropout; None means evaluation.
+            key: PRNG key for dropout; None means evaluation.
         """
 
     @abstractmethod
     def decay_mask(self) -> "Model":
-        """The model with True in the place of each parameter under weight decay and False in that of the others."""
+        """The model with each parameter replaced by True if it is under weight decay, else False."""
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares."""
+        """The traits of the configuration."""
         return self.config.traits
 
 
 class DescribingModel(Model):
-    """A model that has invariant features of each atom to show; abstract."""
+    """A model that exposes invariant features of each atom; abstract."""
 
     @abstractmethod
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
-        """Features of each atom in front of the readout."""
+        """Features of each atom before the readout."""
 
 
 class AttendingModel(DescribingModel):
-    """A model that has attention weights of edges to show; abstract."""
+    """A model that exposes the attention weights of edges; abstract."""
 
     @abstractmethod
     def attention(self, graph: Graph) -> list[Float[Array, "edges heads"]]:

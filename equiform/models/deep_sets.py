@@ -1,8 +1,8 @@
-"""Deep Sets: particles as a set; each is updated from itself and from the mean of all.
+"""Deep Sets: particles as a set; each is updated from itself and from the mean over all.
 
     h_i ← ReLU(h_i W + mean_j h_j V + b)      num_layers times, then a linear map to the vectors
 
-The only symmetry is that of the order of the particles.
+The only symmetry is permutation equivariance.
 
 Source: Zaheer et al., NeurIPS 2017 (arXiv:1703.06114), permutation-equivariant layers; as a baseline for N-body in Fuchs et
 al., NeurIPS 2020, without sizes.
@@ -25,7 +25,7 @@ from equiform.nn.dense import Dense
 
 
 class DeepSetsConfig(ParticleConfig):
-    """Everything that fixes a Deep Sets model's function and parameters."""
+    """Everything that determines a Deep Sets model's function and parameters."""
 
     width_fields: ClassVar[WidthFields] = {"channels": ()}
 
@@ -35,7 +35,7 @@ class DeepSetsConfig(ParticleConfig):
 
 
 class DeepSets(DescribingModel):
-    """The model; call it with a graph. Equivariant under permutations; not under rotations."""
+    """The model; call it on a graph. Equivariant under permutations; not under rotations."""
 
     layers: list["SetLayer"]
     out: Dense
@@ -53,13 +53,13 @@ class DeepSets(DescribingModel):
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         h = self.descriptors(graph)
         return named_vectors(self.out(h), self.config.vector_readouts)
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
-        """Features of each particle after the last layer; they turn with nothing, and stay with nothing."""
+        """Features of each particle after the last layer; neither invariant nor equivariant under rotations."""
         h = particle_inputs(graph, self.config)
         for layer in self.layers:
             new = layer(h, graph)
@@ -67,7 +67,7 @@ class DeepSets(DescribingModel):
         return h
 
     def decay_mask(self) -> "DeepSets":
-        """True for parameters under weight decay: all."""
+        """Weight-decay mask: all parameters."""
         return all_decay(self)
 
 
@@ -83,6 +83,6 @@ class SetLayer(eqx.Module):
         self.others = Dense(size_in, size_out, bias=False, key=keys[1])
 
     def __call__(self, h: Float[Array, "atoms _"], graph: Graph) -> Float[Array, "atoms _"]:
-        number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(h[:, :1])), 1)
-        mean = graph.sum_over_atoms(h) / number
+        count = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(h[:, :1])), 1)
+        mean = graph.sum_over_atoms(h) / count
         return jax.nn.relu(self.own(h) + self.others(mean)[graph.graph_index])

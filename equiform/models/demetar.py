@@ -1,19 +1,20 @@
-"""DEMETAr: a transformer over atoms and a transformer over edges that meet by cross-attention.
+"""DEMETAr: a transformer over atoms and a transformer over edges, joined by cross-attention.
 
-Atoms and edges are tokens of invariant numbers. Each kind has an encoder of its own; atoms then ask the edges they belong to,
-and a joint encoder goes on with the sum. Energies are read from atoms or from a token that stands for the structure; a vector
-is one invariant number per velocity and per pair of atoms, so that the whole is equivariant.
+Atoms and edges are tokens with invariant features. Each kind has its own encoder; atoms then query the edges they belong to,
+and a joint encoder processes the sum. Energies are read from atoms or from a token that represents the structure; a vector is
+built from one invariant coefficient per velocity and per pair of atoms, so that the model is equivariant.
 
     block: x = LN(x + Attention(x)), x = LN(x + Dense σ Dense x);   n = Encoder(Dense(atom)),   e = Encoder(Dense(edge))
     z = JointEncoder(n + CrossAttention(queries n, keys and values e, each atom its own edges))
     Δx_i = s_i v_i + 1/N Σ_j w_ij φ_ij (x_i − x_j),   s = Dense(z_i), φ_ij = Dense SiLU Dense [z_i, z_j, ln(1 + |x_ij|²), e_ij]
 
 Source: Simion, Vasilev, Schäfer, Go and Kersten, blog of 2024; code stefanvasilev/egnn-transformer, Ioana-Simion/egnn-jax.
-Differs: the released function hides an atom's own edges instead of the others (`mask`), lets padding take part (`padding`),
-drops what edges say in its property model (`edges_arrive`), multiplies vectors component by component (`vectors`) and has
-dropout in evaluation (`dropout_in_evaluation`); `demetar-published` and `demetar-qm9-published` are like that. For own data
-`scope = "neighbors"` lets tokens see those of the same atom instead of all of a structure, and `cutoff_kind = "smooth"` lets
-them fade, so that energies add up and are continuous. All dense layers begin with Xavier weights; ε of the norms is 1e-5.
+Differs: the released function masks an atom's own edges instead of the others (`mask`), attends to padding (`padding`), drops
+the output of cross-attention in its property model (`edges_arrive`), multiplies vectors component by component (`vectors`) and
+applies dropout in evaluation (`dropout_in_evaluation`); `demetar-published` and `demetar-qm9-published` do the same. For your
+own data `scope = "neighbors"` restricts attention to tokens of the same atom instead of the whole structure, and with
+`cutoff_kind = "smooth"` their weights vanish at the cutoff, so that energies are additive and continuous. All dense layers are
+initialised with Xavier weights; ε of the norms is 1e-5.
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -39,57 +40,63 @@ from equiform.nn.species import type_table
 from equiform.nn.token_attention import Allowed, Groups, attend, group_tokens, heads_apart
 
 BY_COMPONENT = ("velocity-components", "centre-components", "offset", "position")
-"""The released ways to a vector: three numbers per atom that do not turn with the structure."""
+"""The released forms of a vector: three numbers per atom that do not rotate with the structure."""
 Activation = Literal["silu", "relu"]
 
 
 class DEMETArConfig(ModelConfig):
-    """Everything that fixes a DEMETAr's function and parameters."""
+    """Everything that determines a DEMETAr's function and parameters."""
 
     renamed_fields: ClassVar[dict[str, str]] = {"displacement": "vector_readouts"}
     width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["demetar"] = "demetar"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
-    cutoff: float = Field(5.0, gt=0, description="Atoms nearer than this have an edge, Å; far beyond the graph: all have.")
+    cutoff: float = Field(5.0, gt=0, description="Atoms closer than this have an edge, Å; larger than the graph: all pairs.")
     channels: int = Field(128, ge=1)
     num_heads: int = Field(8, ge=1)
     node_layers: int = Field(2, ge=0)
-    edge_layers: int = Field(2, ge=0, description="0: edges are embedded, and do not see each other.")
+    edge_layers: int = Field(2, ge=0, description="0: edges are embedded, without attention among them.")
     joint_layers: int = Field(2, ge=0)
     edges: bool = Field(True, description="False: atoms only; no edge encoder, cross-attention or joint encoder.")
     scope: Literal["neighbors", "graph"] = Field(
         "neighbors",
-        description="What sees each other: atoms their neighbours, edges those of the same atom; or all in a graph.",
+        description="Scope of attention: atoms to their neighbours, edges to those of the same atom; or to all in a graph.",
     )
     mask: Literal["own", "others", "none"] = Field(
-        "own", description="Which edges an atom asks: those it is an end of; the others, as released; all."
+        "own", description="Edges that an atom queries: its own; the others, as released; all."
     )
     padding: Literal["masked", "attended"] = Field(
-        "masked", description="Whether atoms see the empty places of smaller graphs, up to max_atoms, as released."
+        "masked", description="Whether atoms attend to the padding of smaller graphs, up to max_atoms, as released."
     )
-    edges_arrive: bool = Field(True, description="False: what atoms hear from edges is dropped, as in the released QM9 model.")
+    edges_arrive: bool = Field(
+        True, description="False: the output of cross-attention is dropped, as in the released QM9 model."
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
     dropout_in_evaluation: bool = Field(False, description="Dropout stays on, with a fixed key, as in the released training.")
-    num_basis: int | None = Field(32, ge=1, description="Radial functions as inputs of edges; None: the squared distance.")
-    charge: str | None = Field(None, description="Node field with a charge: an input of atoms; its product, of edges.")
-    velocity: str | None = Field(None, description="Node field with a velocity: its part along an edge is an input of it.")
-    speed: bool = Field(True, description="Its length is an input of atoms.")
+    num_basis: int | None = Field(32, ge=1, description="Radial basis functions as edge inputs; None: the squared distance.")
+    charge: str | None = Field(
+        None, description="Node field with a charge: an atom input; the product of both ends is an edge input."
+    )
+    velocity: str | None = Field(None, description="Node field with a velocity: its component along an edge is an edge input.")
+    speed: bool = Field(True, description="The length of the velocity is an atom input.")
     centre_distance: bool = Field(
-        False, description="Distance to the centre of positions, by the largest of the graph, is an input of atoms."
+        False, description="The distance to the centre of positions, relative to the largest in the graph, is an atom input."
     )
     readout: Literal["atoms", "graph"] | None = Field(
-        "atoms", description='Energies: a sum over atoms, or from a token that stands for the structure ("graph").'
+        "atoms", description='Energies: a sum over atoms, or from a token that represents the structure ("graph").'
     )
     vector_readouts: tuple[str, ...] = Field((), max_length=1, description="Name of a vector per atom.")
     vectors: Literal["pairs", "velocity", "velocity-components", "centre-components", "offset", "position"] = Field(
-        "pairs", description="What it is made of; all but the first two are released forms, and not equivariant."
+        "pairs", description="Form of the vector; all but the first two are released forms, and not equivariant."
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
     activation: Activation = Field("silu", description="σ of the blocks; with relu, as released, forces jump at its kinks.")
-    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
-    max_atoms: int | None = Field(None, ge=1, description="Room for atoms of a graph; more are slow. None: from the batch.")
-    max_edges: int | None = Field(None, ge=1, description="The same for edges of a graph, or of an atom.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Average neighbours per atom, for normalisation.")
+    max_atoms: int | None = Field(
+        None, ge=1, description="Slots for the atoms of a graph; more atoms are slow. None: from the batch."
+    )
+    max_edges: int | None = Field(None, ge=1, description="The same for the edges of a graph, or of an atom.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "DEMETArConfig":
@@ -106,12 +113,12 @@ class DEMETArConfig(ModelConfig):
             if self.centre_distance or self.vectors in ("centre-components", "position"):
                 raise ValueError("a distance to the centre of the graph needs scope=graph")
         if self.padding == "attended" and self.max_atoms is None:
-            raise ValueError("padding=attended needs max_atoms: that many places are attended")
+            raise ValueError("padding=attended needs max_atoms, the number of slots to attend to")
         return self
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         scalar = {None: (), "atoms": (ENERGY,), "graph": (POOLED_ENERGY,)}[self.readout]
         vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
         needs = [] if self.velocity is None else [fields.Field(self.velocity, "atoms", "polar")]
@@ -124,14 +131,14 @@ class DEMETArConfig(ModelConfig):
             cutoff=self.cutoff,
             smooth=self.cutoff_kind == "smooth",
             additive=self.scope == "neighbors",
-            # The distance to the centre has a kink where an atom stands in it.
+            # The distance to the centre has a kink where an atom is at the centre.
             stable=not self.centre_distance,
             edges_only=not (self.centre_distance or self.vectors in ("centre-components", "position")),
         )
 
     @property
     def _symmetries(self) -> tuple[Symmetry, ...]:
-        """Three numbers per atom follow a reflection of the velocity, but no rotation."""
+        """Three numbers per atom are equivariant under inversion of the velocity, but under no rotation."""
         rotating = not self.vector_readouts or self.vectors not in BY_COMPONENT
         reflecting = rotating or self.vectors.endswith("components")
         held = {"translations": self.vectors != "position", "rotations": rotating, "reflections": reflecting}
@@ -143,8 +150,8 @@ class EdgeTokens(eqx.Module):
 
     Attributes:
         geometry: The edges.
-        groups: Their rows: by atom that they end at, or by graph.
-        inputs: Invariant numbers.
+        groups: Their rows, by receiver or by graph.
+        inputs: Invariant inputs.
     """
 
     geometry: Edges
@@ -153,7 +160,7 @@ class EdgeTokens(eqx.Module):
 
 
 class DEMETAr(DescribingModel):
-    """The model; call it with a graph. Invariant energies, equivariant `pairs` and `velocity`: under O(3) and translations."""
+    """The model; call it on a graph. Invariant energies, equivariant `pairs` and `velocity`: under O(3) and translations."""
 
     node_embedding: Dense
     edge_embedding: Dense | None
@@ -181,7 +188,7 @@ class DEMETAr(DescribingModel):
             self.edge_embedding = Dense(_edge_inputs(config), width, kind="xavier", key=keys[2])
             self.cross = CrossAttention(width, config.num_heads, key=keys[5])
         released = bool(config.vector_readouts) and config.vectors in BY_COMPONENT
-        # The released model of particles has this parameter too, and no use for it.
+        # The released particle model has this parameter too, unused.
         self.structure_token = init.zeros(width) if config.readout == "graph" or released else None
         self.energy = self.vector = self.pair = None
         if config.readout == "atoms":
@@ -194,7 +201,7 @@ class DEMETAr(DescribingModel):
             self.vector = Dense(width, 1, kind="xavier", key=keys[7])
         if config.vector_readouts and config.vectors == "pairs":
             first, second = jax.random.split(keys[8])
-            # Small at first: pairs hardly push each other before there is a reason to.
+            # Small initial weights: pairs hardly move each other before training.
             self.pair = (
                 Dense((2 + config.edges) * width + 1, width, kind="xavier", key=first),
                 Dense(width, 1, kind="xavier", gain=1e-3, key=second),
@@ -205,7 +212,7 @@ class DEMETAr(DescribingModel):
 
         Args:
             graph: The batch.
-            key: Randomness of dropout; None means evaluation.
+            key: PRNG key for dropout; None means evaluation.
         """
         config = self.config
         nodes, tokens, edges = self._run(graph, key)
@@ -223,7 +230,7 @@ class DEMETAr(DescribingModel):
         return self._run(graph, None)[0]
 
     def decay_mask(self) -> "DEMETAr":
-        """True for parameters under weight decay: all, as released."""
+        """Weight-decay mask: all parameters, as released."""
         return all_decay(self)
 
     def _run(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Array, Array, tuple[EdgeTokens, Array | None]]:
@@ -269,9 +276,9 @@ class DEMETAr(DescribingModel):
         edges = make_edges(graph, config.cutoff, kind, zero_length=True)
         senders, receivers, distance = edges.senders, edges.receivers, edges.distance
         if config.scope == "graph":
-            group, number = jnp.asarray(graph.graph_index)[receivers], graph.graph_mask.shape[0]
+            group, num_groups = jnp.asarray(graph.graph_index)[receivers], graph.graph_mask.shape[0]
         else:
-            group, number = receivers, graph.species.shape[0]
+            group, num_groups = receivers, graph.species.shape[0]
         inputs = [(distance**2)[:, None] if self.basis is None else self.basis(distance)]
         if config.elements != (0,):
             one_hot = jax.nn.one_hot(
@@ -285,15 +292,15 @@ class DEMETAr(DescribingModel):
             inputs.append(
                 (node_columns(graph, [config.velocity], 3)[0][receivers] * edges.directions).sum(axis=1, keepdims=True)
             )
-        groups = group_tokens((group.astype(jnp.int32), edges.inside), num_groups=number, slots=config.max_edges)
+        groups = group_tokens((group.astype(jnp.int32), edges.inside), num_groups=num_groups, slots=config.max_edges)
         return EdgeTokens(edges, groups, jnp.concatenate(inputs, axis=1))
 
     def _seen_by_atoms(self, graph: Graph, x: Float[Array, "atoms channels"], edges: EdgeTokens) -> tuple[Array, "_Seen"]:
-        """The tokens of the node encoder (atoms first), and what each of them sees."""
+        """The tokens of the node encoder (atoms first), and what each attends to."""
         config, atoms = self.config, len(x)
         index, mask = jnp.asarray(graph.graph_index, jnp.int32), jnp.asarray(graph.atom_mask)
         if config.scope == "neighbors":
-            # An atom sees itself, and its neighbours through its edges.
+            # An atom attends to itself, and to its neighbours through its edges.
             where, own = edges.geometry, jnp.arange(atoms, dtype=jnp.int32)
             room = None if config.max_edges is None else config.max_edges + 1
             keys = group_tokens((where.receivers, where.inside), (own, mask), num_groups=atoms, slots=room)
@@ -309,7 +316,7 @@ class DEMETAr(DescribingModel):
             weights.append(jnp.ones_like(x[:graphs, 0]))
             parts.append(extra)
         if config.padding == "attended" and config.max_atoms is not None:
-            # Empty places are all alike: one token stands for them, with their number as its weight.
+            # Padding tokens are identical: one token represents them, weighted by their number.
             x = jnp.concatenate([x, self.node_embedding(jnp.zeros((graphs, _node_inputs(config)), x.dtype))])
             weights.append(jnp.maximum(config.max_atoms - graph.sum_over_atoms(weights[0]), 0))
             parts.append(extra)
@@ -319,14 +326,14 @@ class DEMETAr(DescribingModel):
         return x, _Seen(rows, rows, jnp.concatenate(weights), sink=False)
 
     def _seen_by_cross(self, graph: Graph, see: "_Seen", edges: EdgeTokens) -> "_Seen":
-        """Which edges each token of the node encoder asks."""
+        """The edges that each token of the node encoder queries."""
         config, sink = self.config, self.config.cutoff_kind == "smooth"
         if config.scope == "neighbors" or config.mask == "none":
             return _Seen(see.queries, edges.groups, edges.geometry.weight, sink)
         atoms, where = graph.species.shape[0], edges.geometry
 
         def allowed(query: Array, edge: Array) -> Array:
-            # Tokens that are no atom have no edges of their own: they see all.
+            # Tokens that are not atoms have no edges of their own: they attend to all.
             touches = (where.receivers[edge] == query) | (where.senders[edge] == query) | (query >= atoms)
             return touches if config.mask == "own" else ~touches | (query >= atoms)
 
@@ -350,26 +357,26 @@ class DEMETAr(DescribingModel):
         if self.pair is None:
             return moved
         where, tokens = edges[0].geometry, edges[1]
-        # Lengths enter with their logarithm: particles may be very near or very far.
+        # Lengths enter through their logarithm: particles may be very close or very far apart.
         squared = (where.vectors**2).sum(axis=1, keepdims=True)
         parts = [nodes[where.receivers], nodes[where.senders], jnp.log1p(squared)]
         if tokens is not None:
             parts.append(tokens)
-        number = self.pair[1](jax.nn.silu(self.pair[0](jnp.concatenate(parts, axis=1))))[:, 0] * where.weight
-        steps = -where.vectors * number[:, None]
+        factor = self.pair[1](jax.nn.silu(self.pair[0](jnp.concatenate(parts, axis=1))))[:, 0] * where.weight
+        steps = -where.vectors * factor[:, None]
         return moved + jax.ops.segment_sum(steps, where.receivers, atoms) / config.average_degree
 
 
 class _Seen(NamedTuple):
-    """Which tokens an attention layer connects.
+    """The tokens that an attention layer connects.
 
     Attributes:
-        queries: Rows of the tokens that ask.
-        keys: Rows of those that answer.
-        weight: Weights of the latter.
-        sink: Whether an empty token is among them.
-        source: Where tokens that answer are taken from; None: they are the tokens themselves.
-        allowed: A further condition.
+        queries: Rows of the query tokens.
+        keys: Rows of the key tokens.
+        weight: Weights of the keys.
+        sink: Whether there is an empty key token.
+        source: Index of the token of each key; None: the tokens themselves.
+        allowed: A further mask.
     """
 
     queries: Groups
@@ -381,7 +388,7 @@ class _Seen(NamedTuple):
 
 
 class Encoder(eqx.Module):
-    """Blocks one after the other. Invariant."""
+    """A stack of blocks. Invariant."""
 
     blocks: "Block | None"
 
@@ -396,8 +403,8 @@ class Encoder(eqx.Module):
     ) -> Float[Array, "tokens channels"]:
         if self.blocks is None:
             return x
-        number = self.blocks.first_norm.weight.shape[0]
-        keys = None if key is None or rate == 0 else jax.random.split(key, number)
+        num_layers = self.blocks.first_norm.weight.shape[0]
+        keys = None if key is None or rate == 0 else jax.random.split(key, num_layers)
 
         def step(x: Array, layer: tuple[Block, PRNGKeyArray | None]) -> tuple[Array, None]:
             return layer[0](x, see, rate, key=layer[1]), None
@@ -431,15 +438,15 @@ class Block(eqx.Module):
         q, k, v = (heads_apart(part, self.num_heads) for part in jnp.split(self.inputs(x), 3, axis=1))
         if see.source is not None:
             k, v = k[see.source], v[see.source]
-        heard = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink)
-        x = self.first_norm(x + dropout(self.outputs(heard), rate, key=keys[0]))
+        attended = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink)
+        x = self.first_norm(x + dropout(self.outputs(attended), rate, key=keys[0]))
         activation = jax.nn.relu if self.activation == "relu" else jax.nn.silu
         hidden = activation(dropout(self.network.first(x), rate, key=keys[1]))
         return self.second_norm(x + dropout(self.network.second(hidden), rate, key=keys[2]))
 
 
 class CrossAttention(eqx.Module):
-    """Atoms ask edges. Invariant."""
+    """Atoms query edges. Invariant."""
 
     asked: Dense
     answered: Dense
@@ -458,8 +465,8 @@ class CrossAttention(eqx.Module):
     ) -> Float[Array, "tokens channels"]:
         q = heads_apart(self.asked(x), self.num_heads)
         k, v = (heads_apart(part, self.num_heads) for part in jnp.split(self.answered(e), 2, axis=1))
-        heard = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink, allowed=see.allowed)
-        return self.outputs(heard)
+        attended = attend(q, k, v, see.queries, see.keys, weight=see.weight, sink=see.sink, allowed=see.allowed)
+        return self.outputs(attended)
 
 
 def _node_inputs(config: DEMETArConfig) -> int:
@@ -476,5 +483,5 @@ def _edge_inputs(config: DEMETArConfig) -> int:
 
 def _centre(graph: Graph) -> Float[Array, "atoms 3"]:
     """The mean position of an atom's graph."""
-    number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(graph.positions[:, :1])), 1)
-    return (graph.sum_over_atoms(graph.positions) / number)[graph.graph_index]
+    count = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(graph.positions[:, :1])), 1)
+    return (graph.sum_over_atoms(graph.positions) / count)[graph.graph_index]

@@ -1,8 +1,8 @@
 """EGNN: messages from invariant distances, and positions that move along the edges.
 
 Every node has invariant channels and a position. An edge computes a message from both ends and their squared distance; nodes
-add up messages, and positions may follow the sum of edge vectors weighted by an invariant number per message. Vectors are thus
-only ever made of positions (and a given velocity), which makes the model E(n)-equivariant without any harmonics.
+sum their messages, and positions may be moved by the edge vectors, each weighted by an invariant number. Vectors are built only
+from positions (and a given velocity), which makes the model E(n)-equivariant without spherical harmonics.
 
     m_ij = φ_e(h_i, h_j, |x_i − x_j|², a_ij)                    (Dense SiLU)², the others Dense SiLU Dense; gate: m_ij σ(w·m_ij)
     x_i += mean_j clip((x_i − x_j) φ_x(m_ij)) + φ_v(h_i) v_i     only with a vector readout; v_i the given velocity
@@ -11,8 +11,8 @@ only ever made of positions (and a given velocity), which makes the model E(n)-e
 Source: Satorras, Hoogeboom and Welling, ICML 2021 (arXiv:2102.09844); reference code vgsatorras/egnn.
 Differs: `cutoff_kind = "smooth"` multiplies messages by an envelope that vanishes at the cutoff, and moves positions by a sum
 over a constant number of neighbours, so that energies and forces are continuous; `readout = "atoms"` sums an energy per atom,
-so that energies are additive. Presets named after the paper switch both off. The first layer of φ_e is applied to nodes before
-they are gathered (the same function).
+so that energies are additive. Presets named after the paper disable both. The first layer of φ_e is applied to nodes before the
+gather (the same function).
 """
 
 from typing import ClassVar, Literal
@@ -39,33 +39,33 @@ MAX_MOVE = 100.0
 
 
 class EGNNConfig(ModelConfig):
-    """Everything that fixes an EGNN's function and parameters."""
+    """Everything that determines an EGNN's function and parameters."""
 
     renamed_fields: ClassVar[dict[str, str]] = {"displacement": "vector_readouts"}
     width_fields: ClassVar[WidthFields] = {"channels": ()}
 
     name: Literal["egnn"] = "egnn"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
-    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å; far beyond the graph: fully connected.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are closer than this, Å; larger than the graph: fully connected.")
     num_layers: int = Field(7, ge=1)
     channels: int = Field(128, ge=1)
     species: Literal["one_hot", "powers"] | None = Field(
         "one_hot", description='Node inputs from the element; "powers": one-hot times 1, Z/9 and (Z/9)²; None: not used.'
     )
     velocity: str | None = Field(
-        None, description="Node field with a velocity: node inputs get its length, positions follow it."
+        None, description="Node field with a velocity: its length is a node input, and positions move along it."
     )
     charge: str | None = Field(None, description="Node field with a charge: the product of both ends is an edge input.")
-    initial_distance: bool = Field(False, description="The squared distance before any update is an edge input.")
+    initial_distance: bool = Field(False, description="The initial squared distance is an edge input.")
     gate: bool = Field(True, description="Messages are weighted by σ(w·m).")
     vector_readouts: tuple[str, ...] = Field(
-        (), max_length=1, description="Name of the readout x_out − x_in of nodes; none: positions do not move."
+        (), max_length=1, description="Name of the node readout x_out − x_in; none: positions do not move."
     )
     readout: Literal["atoms", "graph"] | None = Field(
         "atoms", description='Energies: a sum over atoms, or a network on summed atoms as in the reference ("graph").'
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
-    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Average neighbours per atom, for normalisation.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "EGNNConfig":
@@ -77,7 +77,7 @@ class EGNNConfig(ModelConfig):
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         scalar = {None: (), "atoms": (ENERGY,), "graph": (POOLED_ENERGY,)}[self.readout]
         vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
         needs = [] if self.velocity is None else [fields.Field(self.velocity, "atoms", "polar")]
@@ -95,7 +95,7 @@ class EGNNConfig(ModelConfig):
 
 
 class EGNN(DescribingModel):
-    """The model; call it with a graph. Invariant energies, equivariant displacements: under O(3) and translations."""
+    """The model; call it on a graph. Invariant energies, equivariant displacements: under O(3) and translations."""
 
     embedding: Dense
     layers: list["Layer"]
@@ -122,7 +122,7 @@ class EGNN(DescribingModel):
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         h, moved = self._run(graph)
         outputs = {}
@@ -140,11 +140,11 @@ class EGNN(DescribingModel):
         return self._run(graph)[0]
 
     def decay_mask(self) -> "EGNN":
-        """True for parameters under weight decay: all, as in the reference."""
+        """Weight-decay mask: all parameters, as in the reference."""
         return all_decay(self)
 
     def node_inputs(self, graph: Graph) -> Float[Array, "atoms inputs"]:
-        """What the embedding sees of each node: its element, its speed, or 1 if there is neither."""
+        """Inputs of the embedding for each node: its element, its speed, or 1 if there is neither."""
         config, dtype = self.config, graph.positions.dtype
         parts = []
         if config.species is not None:
@@ -166,14 +166,14 @@ class EGNN(DescribingModel):
 
     @property
     def numbers_per_edge(self) -> int:
-        """Intermediate numbers of an edge in a layer: gathered inputs, two hidden vectors, the message and its gate."""
+        """Intermediate values per edge in a layer: gathered inputs, two hidden vectors, the message and its gate."""
         return 5 * self.config.channels
 
     def edges(self, graph: Graph) -> "WeightedEdges":
         """The edges as every layer sees them."""
         config = self.config
         kind, chunk = "smooth" if config.cutoff_kind == "smooth" else "sharp-inclusive", edge_chunk(self.numbers_per_edge)
-        # An edge of an atom to itself is not there; one to another atom at the same place is.
+        # There are no self-edges; an edge to another atom at the same position counts.
         edges = make_edges(graph, config.cutoff, kind, zero_length=True, chunk=chunk)
         attributes = []
         if config.charge is not None:
@@ -196,11 +196,11 @@ class EGNN(DescribingModel):
 
 
 class WeightedEdges(eqx.Module):
-    """What all layers know of the edges.
+    """Edge inputs shared by all layers.
 
     Attributes:
         geometry: The edges before any update.
-        number: What sums of steps are divided by: the neighbours, or a constant.
+        number: Divisor of the summed steps: the number of neighbours, or a constant.
         attributes: Invariant inputs of the edges, the same for all layers.
     """
 
@@ -227,7 +227,7 @@ class Layer(eqx.Module):
         self.gate = Dense(width, 1, key=keys[2]) if config.gate else None
         self.move = self.follow = None
         if config.vector_readouts:
-            # Small at first: positions hardly move before there is a reason to.
+            # Small initial weights: positions hardly move before training.
             self.move = (
                 Dense(width, width, key=keys[3]),
                 Dense(width, 1, bias=False, kind="xavier", gain=1e-3, key=keys[4]),
@@ -242,7 +242,7 @@ class Layer(eqx.Module):
         edges: WeightedEdges,
         velocity: Float[Array, "atoms 3"] | None,
     ) -> tuple[Float[Array, "atoms channels"], Float[Array, "atoms 3"]]:
-        """Nodes, and how far positions have moved; carrying only that, cell shifts and large coordinates cancel exactly."""
+        """Nodes, and the displacement of positions; carrying only that, cell shifts and large coordinates cancel exactly."""
         width, moving = h.shape[1], self.move is not None
         received = recomputed(lambda h, moved: self._received(h, moved, edges))(h, moved)
         if moving:
@@ -260,7 +260,7 @@ class Layer(eqx.Module):
         width = h.shape[1]
         weight, bias = self.edge.first.weight, self.edge.first.bias
         assert bias is not None
-        # What belongs to a node is computed there, and gathered together: a gather is a scatter in the derivative.
+        # Per-node terms are computed on nodes and gathered at once: the transpose of a gather is a scatter.
         receiver, sender = h @ weight[:width] + bias[None], h @ weight[width : 2 * width]
         if self.move is not None:
             receiver = jnp.concatenate([receiver, -moved], axis=1)
@@ -271,9 +271,9 @@ class Layer(eqx.Module):
         return kept(geometry.sum_at_receivers(in_chunks(self._messages, arguments, geometry.chunk)))
 
     def _messages(
-        self, gathered: Array, vectors: Float[Array, "edges 3"], attributes: Array | None, share: Float[Array, " edges"]
+        self, gathered: Array, vectors: Float[Array, "edges 3"], attributes: Array | None, envelope: Float[Array, " edges"]
     ) -> Float[Array, "edges _"]:
-        """Messages SiLU(φ_e), and steps if positions move, times the edge's weight; `gathered` is of both ends."""
+        """Messages SiLU(φ_e), and steps if positions move, times the edge weight `envelope`; `gathered` sums both ends."""
         weight = self.edge.first.weight
         width = weight.shape[1]
         if self.move is not None:
@@ -290,4 +290,4 @@ class Layer(eqx.Module):
             factor = self.move[1](jax.nn.silu(self.move[0](message)))
             # Edge vectors point from the receiver to the sender.
             message = jnp.concatenate([message, jnp.clip(-vectors * factor, -MAX_MOVE, MAX_MOVE)], axis=1)
-        return message * share[:, None]
+        return message * envelope[:, None]

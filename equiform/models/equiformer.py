@@ -10,7 +10,7 @@ channels by a gated feed-forward network; scalars of the last block give an ener
 
 Source: Liao & Smidt, ICLR 2023 (arXiv:2206.11990); reference code atomicarchitects/equiformer, commit 64cb786.
 Differs: `cutoff_kind = "smooth"` (attention and embedding vanish smoothly at the cutoff), `norm = "joint"` (invariant at
-symmetric geometries too), zero-length edges carry nothing. The reference presets switch the first two off.
+symmetric geometries too), zero-length edges carry nothing. The reference presets disable the first two.
 """
 
 from math import sqrt
@@ -48,7 +48,7 @@ from equiform.runtime.policy import edge_chunk
 
 
 class EquiformerConfig(ModelConfig):
-    """Everything that fixes an Equiformer's function and parameters. Irreps are written `128x0e+64x1e`; lengths in Å."""
+    """Everything that determines an Equiformer's function and parameters. Irreps are written `128x0e+64x1e`; lengths in Å."""
 
     renamed_fields: ClassVar[dict[str, str]] = {"vector_readout": "vector_readouts"}
     width_fields: ClassVar[WidthFields] = dict.fromkeys(
@@ -57,7 +57,7 @@ class EquiformerConfig(ModelConfig):
 
     name: Literal["equiformer"] = "equiformer"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the type index.")
-    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are closer than this, Å.")
     num_layers: int = Field(6, ge=1)
     irreps: str = Field("128x0e+64x1e+32x2e", description="Node features.")
     irreps_sh: str = Field("1x0e+1x1e+1x2e", description="Spherical harmonics; all even for SE(3).")
@@ -77,15 +77,13 @@ class EquiformerConfig(ModelConfig):
     alpha_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention weights.")
     out_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of irrep copies after attention and feed-forward.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth, per graph.")
-    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
-    average_atoms: float = Field(averages.ATOMS, gt=0, description="Atoms per graph; a normalisation.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Average neighbours per atom, for normalisation.")
+    average_atoms: float = Field(averages.ATOMS, gt=0, description="Average atoms per graph, for normalisation.")
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
-    node_scalars: tuple[str, ...] = Field((), description="Node fields with a number per node that enter the embedding.")
-    node_vectors: tuple[str, ...] = Field((), description="Node fields with a vector per node; need l = 1 features.")
+    node_scalars: tuple[str, ...] = Field((), description="Scalar node fields that enter the embedding.")
+    node_vectors: tuple[str, ...] = Field((), description="Vector node fields that enter the embedding; need l = 1 features.")
     vector_readouts: tuple[str, ...] = Field((), description="Names of additional vectors per atom; need l = 1 features.")
-    edge_chunk: int | None = Field(
-        None, ge=0, description="Edges computed at a time; None: what suits the device; 0: all at once."
-    )
+    edge_chunk: int | None = Field(None, ge=0, description="Edges per chunk; None: chosen for the device; 0: not chunked.")
     product: ProductForm = Field("aligned", description="Tensor products in the edge frame, or by definition.")
 
     @field_validator("irreps", "irreps_sh", "irreps_head", "irreps_message", "irreps_mlp", "irreps_feature")
@@ -95,13 +93,13 @@ class EquiformerConfig(ModelConfig):
             return None
         irreps = Irreps.parse(text)
         if not irreps.is_merged() or SCALAR not in irreps:
-            raise ValueError(f"{text!r} must have scalars (0e) and each irrep once")
+            raise ValueError(f"{text!r} must have scalars (0e), and each irrep only once")
         return text
 
     @model_validator(mode="after")
     def _consistent(self) -> "EquiformerConfig":
         if self.attention == "dot" and self.message == "nonlinear":
-            raise ValueError('attention "dot" goes with message "linear"')
+            raise ValueError('attention "dot" requires message "linear"')
         if self.node_vectors and not Irreps.parse(self.irreps).count(self.vector_irrep):
             raise ValueError(f"node_vectors needs {self.vector_irrep} in irreps, which is {self.irreps}")
         return self
@@ -113,7 +111,7 @@ class EquiformerConfig(ModelConfig):
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
         needs = [fields.Field(name, "atoms", "invariant") for name in self.node_scalars]
         needs += [fields.Field(name, "atoms", "polar") for name in self.node_vectors]
@@ -131,11 +129,11 @@ class EquiformerConfig(ModelConfig):
 
     @property
     def vector_irrep(self) -> Irrep:
-        """What a vector is among the features."""
+        """The irrep of a polar vector."""
         return Irrep(1, -1 if self.true_parity else 1)
 
     def attention_config(self, irreps_in: Irreps, irreps_out: Irreps) -> AttentionConfig:
-        """Sizes of an attention layer between given features."""
+        """The configuration of an attention layer between given features."""
         head = Irreps.parse(self.irreps_head)
         kind = "dot" if self.attention == "dot" else self.message
         return AttentionConfig(
@@ -155,7 +153,7 @@ class EquiformerConfig(ModelConfig):
 
 
 class Stages(eqx.Module):
-    """What a forward pass went through, for parity checks and analysis.
+    """Intermediate values of a forward pass, for parity checks and analysis.
 
     Attributes:
         embedding: Node features that enter the first block.
@@ -173,7 +171,7 @@ class Stages(eqx.Module):
 
 
 class Equiformer(AttendingModel):
-    """The model; call it with a graph. Invariant energies: under SE(3), and under E(3) with true parities."""
+    """The model; call it on a graph. Invariant energies: under SE(3), and under E(3) with true parities."""
 
     species_embedding: Linear
     tag_embedding: Linear | None
@@ -201,7 +199,7 @@ class Equiformer(AttendingModel):
             self.tag_embedding = Linear(_scalars(config.num_tags), node, gain=sqrt(config.num_tags), key=keys[1])
         self.field_embedding = None
         if config.node_scalars or config.node_vectors:
-            # A key of its own, so that other weights do not depend on whether there are such fields.
+            # A separate key, so that the other weights do not depend on whether there are such fields.
             self.field_embedding = Linear(_field_irreps(config), node, bias=False, key=jax.random.fold_in(key, len(keys)))
         self.basis = make_basis(config.basis, config.num_basis, config.cutoff, key=keys[2])
         self.degree_embedding = DegreeEmbedding(config, key=keys[3])
@@ -226,7 +224,7 @@ class Equiformer(AttendingModel):
 
         Args:
             graph: The batch.
-            key: Randomness of the dropouts; None means evaluation.
+            key: PRNG key for dropout; None means evaluation.
         """
         return self._run(graph, key, collect=False).outputs
 
@@ -255,7 +253,7 @@ class Equiformer(AttendingModel):
 
     @property
     def numbers_per_edge(self) -> int:
-        """Intermediate numbers of an edge in a layer: path weights, and about three times as many in messages and values."""
+        """Intermediate values per edge in a layer: path weights, and about three times as many in messages and values."""
         return 4 * self.attention_layers.attention.message.paths.num_weights
 
     def embed(self, graph: Graph, edges: Edges, frames: EdgeFrames) -> Features:
@@ -280,7 +278,7 @@ class Equiformer(AttendingModel):
         return Features(blocks, _field_irreps(config))
 
     def decay_mask(self) -> "Equiformer":
-        """True for parameters under weight decay: all but biases, normalisations and the radial basis."""
+        """Weight-decay mask: all parameters but biases, normalisations and the radial basis."""
         exempt = {"bias", "biases", "norms", "norm", "basis"}
         return jax.tree_util.tree_map_with_path(
             lambda path, _: not any(getattr(part, "name", None) in exempt for part in path), self
@@ -331,7 +329,7 @@ class Equiformer(AttendingModel):
 class DegreeEmbedding(eqx.Module):
     """Σ_j Linear(DTP(c, Y_ij; w(d_ij))) / √(average degree) with a learned constant c, the same for all atoms.
 
-    The linear map commutes with the sum, so it acts on atoms; and as c is scalar, only the paths 0 → l act.
+    The linear map commutes with the sum, so it acts on atoms; as c is scalar, only the paths 0 → l contribute.
     """
 
     constant: Linear
@@ -354,18 +352,18 @@ class DegreeEmbedding(eqx.Module):
         assert self.constant.bias is not None and self.linear.bias is not None
         constant = self.constant.weights["0e"][0] + self.constant.bias
         hidden = self.radial.hidden(frames.basis)
-        share = edges.weight / sqrt(self.average_degree)
+        weight = edges.weight / sqrt(self.average_degree)
         source = [irrep for _, irrep in self.paths.irreps_in].index(SCALAR)
         paths = self.paths.of(source)
         columns = slice(paths[0].weight, paths[-1].weight + paths[-1].mul)
         weights = hidden @ self.radial.weights[-1][:, columns] + self.radial.offset[None, columns]
-        weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * share[:, None, None]
+        weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * weight[:, None, None]
         message = Features(
             [weights[:, None, i, :] * frames.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
             Irreps(tuple(Chunk(path.mul, path.irrep) for path in paths)),
         )
         summed = sum_over_edges(message, edges)
-        degree = edges.sum_at_receivers(share)
+        degree = edges.sum_at_receivers(weight)
         rows = {path.irrep: slice(path.row, path.row + path.mul) for path in paths}
         blocks = []
         for mul, irrep in self.linear.irreps_out:
@@ -405,7 +403,7 @@ class AttentionLayer(eqx.Module):
 
 
 class FeedForward(eqx.Module):
-    """x = Shortcut(x) + Linear(Gate(Linear(Norm(x)))). The shortcut is there where the irreps change."""
+    """x = Shortcut(x) + Linear(Gate(Linear(Norm(x)))). There is a shortcut layer only where the irreps change."""
 
     norm: EquivariantNorm
     linear_in: Linear

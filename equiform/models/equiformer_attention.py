@@ -1,8 +1,8 @@
 """Equiformer's attention: messages on edges, a softmax over each node's incoming edges, a projection.
 
 Between gathering the message and the weighted sum everything happens in the edge-aligned frame (`product = "aligned"`), where
-tensor products are scalings; gate and linear maps over channels commute with rotations. `product = "plain"` keeps the global
-frame and the definition of the product.
+tensor products are SO(2) convolutions; gate and linear maps over channels commute with rotations. `product = "plain"` stays in
+the global frame and uses the definition of the product.
 
 Source: Liao & Smidt, ICLR 2023, section 3.3 and appendix (linear messages, dot-product attention).
 """
@@ -99,9 +99,9 @@ class NonlinearMessage(eqx.Module):
         return attention_logits(alpha, self.alpha_dot), values
 
     def _first(self, m: Aligned, frames: EdgeFrames) -> tuple[Aligned, Array]:
-        """The radial product with both linear maps that follow: gate input and attention scalars."""
+        """The radial product fused with the two linear maps that follow: gate input and attention scalars."""
         assert self.linear.bias is not None and self.alpha.bias is not None
-        # Both maps act on the same scalars: one matrix product.
+        # Both maps share their input scalars: one matrix product.
         matrices = dict(self.linear.weights)
         matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
         bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
@@ -113,7 +113,7 @@ class NonlinearMessage(eqx.Module):
 
 
 class LinearMessage(eqx.Module):
-    """Message → radial product → Linear: attention scalars and values of each head at once, no gate."""
+    """Message → radial product → Linear: attention scalars and values of all heads at once, no gate."""
 
     radial: RadialMLP
     linear: Linear
@@ -143,7 +143,7 @@ class LinearMessage(eqx.Module):
 
 
 class DotProductMessage(eqx.Module):
-    """Message → radial product → Linear: keys and values; logits are scalar products with the receiver's query."""
+    """Message → radial product → Linear: keys and values; logits are dot products with the receiver's query."""
 
     radial: RadialMLP
     linear: Linear
@@ -173,8 +173,9 @@ class DotProductMessage(eqx.Module):
 
 
 class GraphAttention(eqx.Module):
-    """x_t ↦ Linear(Σ_s a_ts v_ts) with the message m_ts = Linear(x_s) + Linear(x_t). Equivariant under SO(3), and under O(3) if
-    the irreps carry true parities.
+    """x_t ↦ Linear(Σ_s a_ts v_ts) with the message m_ts = Linear(x_s) + Linear(x_t).
+
+    Equivariant under SO(3), and under O(3) if the irreps carry true parities.
     """
 
     source: Linear
@@ -201,7 +202,7 @@ class GraphAttention(eqx.Module):
             x: Node features, already normalised.
             edges: The edges.
             frames: Their directions and radial basis.
-            key: Randomness of the dropouts; None means evaluation.
+            key: PRNG key for dropout; None means evaluation.
 
         Returns:
             The new features and the attention weights before dropout.
@@ -221,7 +222,7 @@ class GraphAttention(eqx.Module):
 def attention_logits(
     alpha: Float[Array, "edges *sizes"], alpha_dot: Float[Array, "heads channels"]
 ) -> Float[Array, "edges heads"]:
-    """Σ_k a_hk · SLReLU(z_hk): the activation comes before the scalar product, as in GATv2."""
+    """Σ_k a_hk · SLReLU(z_hk): the activation comes before the dot product, as in GATv2."""
     z = alpha.reshape(alpha.shape[0], *alpha_dot.shape)
     return (scaled_smooth_leaky_relu(z) * alpha_dot[None]).sum(axis=-1)
 
@@ -229,7 +230,7 @@ def attention_logits(
 def radial_convolution(
     m: Features, frames: EdgeFrames, radial: RadialMLP, linear: Linear, paths: Paths, product: ProductForm
 ) -> Features:
-    """Linear(DTP(m, Y; w(d))), by way of the edge frame or not."""
+    """Linear(DTP(m, Y; w(d))), in the edge frame or in the global one."""
     if product == "plain":
         return linear(depthwise_product(m, frames.directions, radial(frames.basis), paths))
     weights = radial.pieces(frames.basis, paths.columns)
@@ -238,12 +239,12 @@ def radial_convolution(
 
 
 def _complete(products: Aligned, linear: Linear, *, scalars: Array | None = None) -> Aligned:
-    """A linear map from its matrix products: its bias added, and zeros for output irreps that no path reaches.
+    """Complete a linear map from its matrix products: add the bias, and zeros for output irreps that no path reaches.
 
     Args:
         products: The matrix products, per irrep.
-        linear: The map they belong to.
-        scalars: The 0e channels, bias included, if they are known already.
+        linear: The linear map.
+        scalars: The 0e channels, bias included, if already computed.
     """
     result = []
     for mul, irrep in linear.irreps_out:

@@ -1,4 +1,4 @@
-"""Equiformer's dropout, which respects symmetry: whole irrep copies, whole graphs. A None key switches it off."""
+"""Equiformer's equivariant dropout: drops whole irrep copies or whole graphs. A None key disables it."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ def equivariant_dropout(x: Features, rate: float, *, key: PRNGKeyArray | None) -
     keys = jax.random.split(key, len(x.blocks))
     blocks = []
     for k, block in zip(keys, x.blocks):
-        kept = jax.random.bernoulli(k, 1 - rate, (*block.shape[:-2], 1, block.shape[-1]))
-        blocks.append(jnp.where(kept, block / (1 - rate), 0))
+        mask = jax.random.bernoulli(k, 1 - rate, (*block.shape[:-2], 1, block.shape[-1]))
+        blocks.append(jnp.where(mask, block / (1 - rate), 0))
     return Features(blocks, x.irreps)
 
 
@@ -25,5 +25,5 @@ def graph_drop_path(
     """Stochastic depth: drop a residual branch for whole graphs."""
     if key is None or rate == 0:
         return x
-    kept = jax.random.bernoulli(key, 1 - rate, (num_graphs,))[graph_index]
-    return x.map(lambda block: jnp.where(kept[:, None, None], block / (1 - rate), 0))
+    mask = jax.random.bernoulli(key, 1 - rate, (num_graphs,))[graph_index]
+    return x.map(lambda block: jnp.where(mask[:, None, None], block / (1 - rate), 0))

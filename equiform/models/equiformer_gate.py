@@ -1,4 +1,4 @@
-"""Activations with unit second moment, and the gate that carries them over to l > 0."""
+"""Activations with unit second moment, and the gate that extends them to l > 0."""
 
 from typing import TypeVar
 
@@ -9,8 +9,8 @@ from equiform.algebra.so3.edge_frame import Aligned
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
 
-# 1 / √E[f(z)²] for z ~ N(0, 1). These are the Monte-Carlo estimates that the official code works with, 0.1–0.2 % off the
-# exact values (1.676532, 1.846229, 1.529087): trained official weights know only them.
+# 1 / √E[f(z)²] for z ~ N(0, 1). These are the Monte-Carlo estimates that the official code uses, 0.1–0.2 % off the exact
+# values (1.676532, 1.846229, 1.529087): the official weights were trained with them.
 SILU_FACTOR = 1.6791767923989418
 SIGMOID_FACTOR = 1.8467055342154763
 SMOOTH_LEAKY_RELU_FACTOR = 1.531320475574866
@@ -30,7 +30,7 @@ def scaled_smooth_leaky_relu(x: Array) -> Array:
 
 
 def gate_input(irreps: Irreps) -> Irreps:
-    """What a gate needs to produce `irreps`: one more scalar per non-scalar channel."""
+    """Input irreps of a gate whose output is `irreps`: one more scalar per non-scalar channel."""
     num_gates = irreps.num_channels - irreps.count(SCALAR)
     scalars = Chunk(irreps.count(SCALAR) + num_gates, SCALAR)
     return Irreps((scalars, *(chunk for chunk in irreps if chunk.irrep != SCALAR)))

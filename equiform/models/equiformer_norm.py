@@ -13,12 +13,12 @@ from equiform.nn import init
 
 
 class EquivariantNorm(eqx.Module):
-    """Scalars lose their mean over channels; then everything is divided by a root mean square. Equivariant under O(3).
+    """Subtracts the channel mean of the scalars, then divides everything by a root mean square. Equivariant under O(3).
 
     `per_degree` divides each irrep by its own, √(mean over channels and components of x² + ε), as the reference does. Where
-    an irrep vanishes by symmetry this multiplies its rounding error by 1/√ε = 316, layer after layer, until invariance is
-    lost. `joint` divides all irreps by one number, the root of the mean of these means (of the centred scalars
-    too), which does not vanish there.
+    an irrep vanishes by symmetry this amplifies its rounding error by 1/√ε = 316 in every layer, until invariance is lost.
+    `joint` divides all irreps by one number, the root of the mean of these means (centred scalars included), which does
+    not vanish there.
 
     Source: Liao & Smidt, ICLR 2023, appendix; `joint` follows the merged norm of later Equiformers.
     """

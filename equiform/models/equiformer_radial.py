@@ -99,12 +99,12 @@ class RadialMLP(eqx.Module):
         return self.hidden(basis) @ self.weights[-1] + self.offset[None]
 
     def pieces(self, basis: Float[Array, "edges basis"], columns: Sequence[slice]) -> list[Float[Array, "edges _"]]:
-        """Some columns of the path weights at a time, without slicing an array of all edges."""
+        """Path weights by ranges of columns, without slicing an array of all edges."""
         hidden = self.hidden(basis)
         return [hidden @ self.weights[-1][:, some] + self.offset[None, some] for some in columns]
 
     def hidden(self, basis: Float[Array, "edges basis"]) -> Float[Array, "edges _"]:
-        """All but the last linear map."""
+        """The output of all but the last linear map."""
         x = basis
         for weight, bias, norm in zip(self.weights, self.biases, self.norms):
             x = jax.nn.silu(norm(x @ weight + bias[None]))

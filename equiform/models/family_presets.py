@@ -1,14 +1,14 @@
-"""Named configurations of the other architectures: those of their papers, exactly. Names begin with the architecture's.
+"""Named configurations of the other architectures, exactly as in their papers. Names begin with the architecture's name.
 `equiformer-nbody` is ours: Equiformer for simulated particles, with true parities.
 
-Sizes for one's own data are the architectures' own defaults (`model.name=…`), which have the improvements switched on.
+For your own data use the architectures' defaults (`model.name=…`), which have the improvements enabled.
 """
 
 from typing import Any
 
 _QM9_ELEMENTS = (1, 6, 7, 8, 9)
 _EGNN_SHARP: dict[str, Any] = {"name": "egnn", "cutoff_kind": "sharp", "cutoff": 1000.0}
-# The embedding of the reference has a row for every number below 100.
+# The reference's embedding has a row for every atomic number below 100.
 _ET: dict[str, Any] = {
     "name": "torchmd-et",
     "elements": tuple(range(100)),
@@ -39,7 +39,7 @@ _SE3_NBODY = _SE3 | {
     "vector_readouts": ("displacement", "velocity_change"),
     "readout": None,
 }
-# As released: three numbers per atom times the velocity, masks the wrong way round, dropout in evaluation.
+# As released: three numbers per atom times the velocity, inverted masks, dropout in evaluation.
 _DEMETAR: dict[str, Any] = {
     "name": "demetar",
     "cutoff_kind": "sharp",

@@ -1,14 +1,14 @@
-"""Linear: what a particle does next as a linear map of what it does now, the least that a model of motion has to beat.
+"""Linear: the next motion of a particle as a linear map of its current state, the baseline for any model of motion.
 
-    "velocity":  Δ = a v                          a number per vector; with positions x + a v, a straight line
-    "vectors":   Δ = a v + b (x − mean x)         a number per pair of vectors
+    "velocity":  Δ = a v                          one number per vector; with positions x + a v, a straight line
+    "vectors":   Δ = a v + b (x − mean x)         one number per pair of vectors
     "full":      Δ = A [x, v, q] + c              a matrix and an offset
 
 The first two are equivariant under rotations, reflections and translations; the full map is not.
 
 Source: the "Linear" rows of the N-body tables of Satorras et al., ICML 2021 (the first form, for positions) and of Fuchs et
-al., NeurIPS 2020 (which form is not said).
-Differs: weights begin at zero, so that training starts from standing still.
+al., NeurIPS 2020 (form not stated).
+Differs: weights are initialised to zero, so that training starts from particles at rest.
 """
 
 from typing import ClassVar, Literal
@@ -27,21 +27,21 @@ from equiform.nn.fields import node_columns
 
 
 class LinearMotionConfig(ParticleConfig):
-    """Everything that fixes a linear map's function and parameters."""
+    """Everything that determines a linear map's function and parameters."""
 
     width_fields: ClassVar[WidthFields] = {}
 
     name: Literal["linear"] = "linear"
-    form: Literal["velocity", "vectors", "full"] = Field("velocity", description="What the map may depend on.")
+    form: Literal["velocity", "vectors", "full"] = Field("velocity", description="Form of the map.")
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         return super().traits if self.form == "full" else self.particle_traits(E3, scalars=False)
 
 
 class LinearMotion(Model):
-    """The model; call it with a graph. Equivariant under E(3), but for the full map."""
+    """The model; call it on a graph. Equivariant under E(3), except for the full map."""
 
     weight: Float[Array, "inputs outputs"]
     bias: Float[Array, " outputs"] | None
@@ -61,7 +61,7 @@ class LinearMotion(Model):
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         config = self.config
         if self.bias is not None:
@@ -73,5 +73,5 @@ class LinearMotion(Model):
         return {name: out[:, :, index] for index, name in enumerate(config.vector_readouts)}
 
     def decay_mask(self) -> "LinearMotion":
-        """True for parameters under weight decay: none."""
+        """Weight-decay mask: no parameters."""
         return jax.tree.map(lambda _: False, self)

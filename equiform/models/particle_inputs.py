@@ -1,4 +1,4 @@
-"""What models that take coordinates as plain numbers see of a particle, and what is common to their configurations."""
+"""Inputs and common configuration of models that take coordinates as plain numbers."""
 
 from typing import ClassVar
 
@@ -13,15 +13,15 @@ from equiform.nn.fields import node_columns
 
 
 class ParticleConfig(ModelConfig):
-    """Fields of a configuration: what goes in and what comes out; abstract."""
+    """Configuration of the inputs and outputs; abstract."""
 
     renamed_fields: ClassVar[dict[str, str]] = {"cutoff": ""}
 
     elements: tuple[int, ...] = Field((0,), description="Node types; particles have none.")
-    node_scalars: tuple[str, ...] = Field(("charge",), description="Node fields with a number per node that are inputs.")
-    node_vectors: tuple[str, ...] = Field(("velocity",), description="Node fields with a vector per node that are inputs.")
+    node_scalars: tuple[str, ...] = Field(("charge",), description="Scalar node fields used as inputs.")
+    node_vectors: tuple[str, ...] = Field(("velocity",), description="Vector node fields used as inputs.")
     vector_readouts: tuple[str, ...] = Field(("displacement", "velocity_change"), min_length=1, description="Vectors per node.")
-    centred: bool = Field(False, description="Positions count from the mean of the graph, else from the origin, as walls do.")
+    centred: bool = Field(False, description="Positions relative to the mean of the graph, else to the origin, as walls are.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "ParticleConfig":
@@ -31,16 +31,16 @@ class ParticleConfig(ModelConfig):
 
     @property
     def num_inputs(self) -> int:
-        """Numbers that are known of a particle."""
+        """Number of input values per particle."""
         return 3 + len(self.node_scalars) + 3 * len(self.node_vectors)
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model. Coordinates enter as numbers, so rotations are no symmetry."""
+        """The model's traits. Coordinates enter as plain numbers, so rotations are not a symmetry."""
         return self.particle_traits(("permutations", "translations") if self.centred else ("permutations",))
 
     def particle_traits(self, symmetries: tuple[Symmetry, ...], *, scalars: bool = True) -> Traits:
-        """The traits of a map of particles with these symmetries, which reads the scalars or not."""
+        """The traits of a model of particles with these symmetries, with or without the scalars as inputs."""
         needs = [fields.Field(name, "atoms", "invariant") for name in self.node_scalars if scalars]
         needs += [fields.Field(name, "atoms", "polar") for name in self.node_vectors]
         outputs = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
@@ -48,16 +48,16 @@ class ParticleConfig(ModelConfig):
 
 
 def particle_positions(graph: Graph, centred: bool) -> Float[Array, "atoms 3"]:
-    """Positions from the origin, or from the mean of their graph."""
+    """Positions relative to the origin, or to the mean of their graph."""
     if not centred:
         return jnp.asarray(graph.positions)
-    number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(graph.positions[:, :1])), 1)
+    count = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(graph.positions[:, :1])), 1)
     positions = jnp.asarray(graph.positions)
-    return positions - (graph.sum_over_atoms(positions) / number)[graph.graph_index]
+    return positions - (graph.sum_over_atoms(positions) / count)[graph.graph_index]
 
 
 def particle_inputs(graph: Graph, config: ParticleConfig) -> Float[Array, "atoms inputs"]:
-    """Position, vectors and scalars of each particle, side by side."""
+    """Position, vectors and scalars of each particle, concatenated."""
     columns = [particle_positions(graph, config.centred)]
     columns += node_columns(graph, config.node_vectors, 3)
     columns += node_columns(graph, config.node_scalars, 1)

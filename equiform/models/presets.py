@@ -1,4 +1,4 @@
-"""Named configurations: the reference's Equiformers, exactly, and our own; `ALL_PRESETS` has the other architectures' too.
+"""Named configurations: the reference's Equiformers, exactly, and our own; `ALL_PRESETS` adds the other architectures.
 
 The reference presets keep the published function (sharp cutoff, per-degree normalisation) and parameter counts. Ours are named
 by size; they have a smooth cutoff and the joint normalisation, so energies and forces are continuous and invariance holds at
@@ -91,7 +91,7 @@ for _name in OWN:
 
 
 ALL_PRESETS: dict[str, dict[str, Any]] = {**PRESETS, **FAMILY_PRESETS}
-"""Every name that a recipe may ask for."""
+"""Every preset that a recipe can name."""
 
 
 def preset(name: str, *, elements: Iterable[int] | None = None, width: float | int = 1, **changes: Any) -> Any:
@@ -99,12 +99,12 @@ def preset(name: str, *, elements: Iterable[int] | None = None, width: float | i
 
     Args:
         name: One of `ALL_PRESETS`.
-        elements: Atomic numbers; our own presets need them, the reference's have theirs.
-        width: Channels, heads' channels and hidden sizes are that many times the preset's, see `widened`.
-        changes: Fields to set differently; not widened.
+        elements: Atomic numbers; required by our own presets, preset in the reference's.
+        width: Factor on channels, head channels and hidden sizes; see `widened`.
+        changes: Fields to override; not widened.
 
     Raises:
-        UserError: There is no such preset, it needs elements, or has nothing that the width could scale.
+        UserError: There is no such preset, it needs elements, or it has nothing that a width can scale.
     """
     if name not in ALL_PRESETS:
         raise UserError(f"there is no preset {name!r}{suggest(name, ALL_PRESETS)} (there are: {', '.join(ALL_PRESETS)})")

@@ -1,4 +1,4 @@
-"""Kernels from every degree to every degree with learned radial functions: a network of its own for each pair of degrees.
+"""Equivariant kernels between all degrees with learned radial functions, one radial network per pair of degrees.
 
 Source: Fuchs et al., NeurIPS 2020, section 3.2 and the reference code FabianFuchsML/se3-transformer-public.
 """
@@ -27,15 +27,15 @@ from equiform.nn import init
 
 
 class RadialKernel(eqx.Module):
-    """f_j ↦ Σ_k W^{lk}(r_ij) f_j^k for each target, φ = Dense (ReLU LayerNorm Dense)² of the scalars of the edge.
+    """f_j ↦ Σ_k W^{lk}(r_ij) f_j^k for each target, φ = Dense (ReLU LayerNorm Dense)² of the edge scalars.
 
-    Sources and targets are chunks of equal width. The networks of all pairs run side by side, and the table that takes φ_J to
-    the edge frame is multiplied into their last layer. Equivariant under SO(3), and O(3) with true parities. Initialisation:
+    Sources and targets are chunks of equal width. The networks of all pairs are batched, and the table that takes φ_J to the
+    edge frame is folded into their last layer. Equivariant under SO(3), and O(3) with true parities. Initialisation:
     weights U(±√(6/in)), biases U(±1/√in).
 
     Attributes:
-        first: First weights, per source and target; all the others likewise.
-        last: Last weights and, in the row after them, biases, per kernel (source, target, degree J).
+        first: First-layer weights, per source and target; the others likewise.
+        last: Last-layer weights and, in the row after them, biases, per kernel (source, target, degree J).
     """
 
     first: Float[Array, "sources targets inputs width"]
@@ -64,19 +64,19 @@ class RadialKernel(eqx.Module):
 
         Args:
             irreps_in: Features of the sender, ascending degrees.
-            irreps_out: Messages, ascending degrees; one may stand more than once, its channels are joined in the result.
-            num_inputs: Scalars of an edge.
+            irreps_out: Messages, ascending degrees; repeats are allowed, their channels are concatenated in the result.
+            num_inputs: Number of edge scalars.
             width: Hidden width of the networks.
-            true_parity: Leave out the degrees J that change sign in the mirror.
+            true_parity: Leave out the degrees J that change sign under reflection.
             smooth: SiLU instead of ReLU.
-            key: Of the random weights.
+            key: PRNG key of the initial weights.
 
         Raises:
-            ValueError: The chunks of one side are not equally wide.
+            ValueError: The chunks of one side have different numbers of channels.
         """
         for irreps in (irreps_in, irreps_out):
             if len({mul for mul, _ in irreps}) != 1:
-                raise ValueError(f"a kernel needs as many channels of each degree, not {irreps}")
+                raise ValueError(f"a kernel needs the same number of channels for each degree, not {irreps}")
         self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.true_parity, self.smooth = true_parity, smooth
         keys, pairs = jax.random.split(key, 6), (len(irreps_in), len(irreps_out))
@@ -94,7 +94,7 @@ class RadialKernel(eqx.Module):
 
     @property
     def num_weights(self) -> int:
-        """Numbers that an edge needs: those of the networks' last two layers."""
+        """Intermediate values per edge: those of the networks' last two layers."""
         return self.last.shape[0] * self.last.shape[2] * self.last.shape[3] + self.norm_weights.size
 
     @property
@@ -103,12 +103,12 @@ class RadialKernel(eqx.Module):
         return kernel_table(*degrees, true_parity=self.true_parity)
 
     def __call__(self, x: Features, directions: Directions, inputs: Float[Array, "edges inputs"]) -> Features:
-        """Messages of the edges, each degree of `irreps_out` once.
+        """Edge messages, each degree of `irreps_out` once.
 
         Args:
             x: Features of each edge's sender.
             directions: Directions of the edges, with frames up to the highest degree.
-            inputs: What the radial networks see.
+            inputs: Inputs of the radial networks.
         """
         hidden = self._hidden(inputs)  # sources targets width+1 edges
         sources, targets = ([irrep.l for _, irrep in irreps] for irreps in (self.irreps_in, self.irreps_out))
@@ -146,7 +146,7 @@ class RadialKernel(eqx.Module):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _spread(values: Array, size: int) -> Array:
-    """The same numbers for all edges. The reverse is a product with ones: sums over the last axis are slow on processors."""
+    """Broadcast over edges. The transpose is a product with ones, because sums over the last axis are slow on CPUs."""
     return jnp.broadcast_to(values[..., None], (*values.shape, size))
 
 

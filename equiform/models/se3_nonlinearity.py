@@ -1,4 +1,4 @@
-"""What can be done to features through their lengths: non-linearities, and channels mixed by their inner products.
+"""Norm non-linearities of features, and attentive self-interaction: channels mixed by their inner products.
 
 Source: Fuchs et al., NeurIPS 2020, and the reference code FabianFuchsML/se3-transformer-public.
 """
@@ -23,10 +23,10 @@ SOFTENING = 0.5
 
 
 class NormNonlinearity(eqx.Module):
-    """Each channel keeps its direction and gets another length. Equivariant under O(3).
+    """Changes the length of each channel and keeps its direction. Equivariant under O(3).
 
     "bias": ReLU(‖f‖ + b); "norm": ReLU(LayerNorm(‖f‖)) over the channels of a degree. Both take f / ‖f‖, which jumps where f
-    passes through zero (a scalar does so anywhere). "smooth": SiLU(f + b) for scalars, else f SiLU(s + b) / s with
+    passes through zero (which scalars do anywhere). "smooth": SiLU(f + b) for scalars, else f SiLU(s + b) / s with
     s = √(‖f‖² + ε²).
     """
 
@@ -74,7 +74,7 @@ class AttentiveMix(eqx.Module):
     irreps_out: Irreps = eqx.field(static=True)
 
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps, *, key: PRNGKeyArray):
-        """`irreps_out` has the degrees of `irreps_in`, each once."""
+        """`irreps_out` has the same degrees as `irreps_in`, each once."""
         self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.norms, self.dense = {}, {}
         for k, (mul, irrep) in zip(jax.random.split(key, len(irreps_in)), irreps_in):

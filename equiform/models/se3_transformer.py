@@ -1,9 +1,9 @@
 """SE(3)-Transformer: attention over neighbours on features of every degree, with keys and values from tensor field kernels.
 
-Nodes carry c channels of each degree 0 … l_max. Kernels W(r_ij), whose radial networks see the distance and scalars of the
-edge, make keys and values of the sender's features; queries are a linear map of the receiver's. What is attended to is
-concatenated with what was there and mixed by a matrix per degree, and a non-linearity scales each channel by a function of its
-length.
+Nodes carry c channels of each degree 0 … l_max. Kernels W(r_ij), whose radial networks take the distance and edge scalars,
+compute keys and values from the sender's features; queries are a linear map of the receiver's. The attention output is
+concatenated with the node's features and mixed by one matrix per degree, and a non-linearity scales each channel by a function
+of its length.
 
     q_i = W_Q f_i,   k_ij = W_K(r_ij) f_j,   v_ij = W_V(r_ij) f_j                                     per head
     a_ij = softmax_j(Σ_l ⟨q_i^l, k_ij^l⟩ / √(components of q))
@@ -13,9 +13,9 @@ length.
 Source: Fuchs et al., NeurIPS 2020 (arXiv:2006.10503); reference code FabianFuchsML/se3-transformer-public; Thomas et al., 2018.
 Differs: by default, and not in the presets named after the paper, `cutoff_kind = "smooth"` (attention vanishes at the cutoff,
 means are sums over a constant number of neighbours); `nonlinearity = "smooth"` (no direction of a vanishing feature is taken,
-and SiLU everywhere instead of ReLU); `true_parity` leaves out kernels that change sign in the mirror; `num_basis` gives a
-radial basis instead of the bare distance; `embed` gives all input channels of a degree the same width; `readout = "atoms"` sums
-energies of atoms. Graphs have distances, not chemical bonds: what the reference's QM9 model knows of bond types, ours does not.
+and SiLU everywhere instead of ReLU); `true_parity` leaves out kernels that change sign under reflection; `num_basis` gives a
+radial basis instead of the bare distance; `embed` gives all input degrees the same number of channels; `readout = "atoms"` sums
+atomic energies. Graphs have distances, not chemical bonds: the reference's QM9 model has bond types as inputs, ours does not.
 Kernels are evaluated in the frame of the edge (`equiform.algebra.so3.edge_kernel`), the same function.
 """
 
@@ -52,15 +52,15 @@ from equiform.runtime.policy import edge_chunk
 
 
 class SE3TransformerConfig(ModelConfig):
-    """Everything that fixes an SE(3)-Transformer's function and parameters."""
+    """Everything that determines an SE(3)-Transformer's function and parameters."""
 
     # Not radial_width: kernels have channels² · radial_width weights.
     width_fields: ClassVar[WidthFields] = {"channels": ("division", "num_heads")}
 
     name: Literal["se3-transformer"] = "se3-transformer"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; (0,) for particles without a type.")
-    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å; far beyond the graph: fully connected.")
-    num_layers: int = Field(4, ge=1, description="Layers before the readout, which has one of its own.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are closer than this, Å; larger than the graph: fully connected.")
+    num_layers: int = Field(4, ge=1, description="Number of layers before the readout, which has one of its own.")
     l_max: int = Field(2, ge=0, le=6, description="Highest degree of features.")
     channels: int = Field(32, ge=1, description="Channels of each degree.")
     division: int = Field(4, ge=1, description="Channels of keys and values: channels / division.")
@@ -68,7 +68,7 @@ class SE3TransformerConfig(ModelConfig):
     attention: bool = Field(True, description="False: a Tensor Field Network.")
     self_interaction: Literal["linear", "attentive"] = Field("linear", description="How layers mix old and new channels.")
     last_self_interaction: Literal["linear", "attentive"] = Field("linear", description="The same in the vector readout.")
-    add_direction: bool = Field(False, description="The vector between both ends is added to the first vector of the sender.")
+    add_direction: bool = Field(False, description="Add the edge vector to the first vector channel of the sender.")
     radial_width: int = Field(32, ge=2, description="Hidden width of the radial networks.")
     num_basis: int = Field(16, ge=0, description="Radial basis functions; 0: the bare distance.")
     nonlinearity: NormKind = "smooth"
@@ -76,17 +76,17 @@ class SE3TransformerConfig(ModelConfig):
         "one_hot", description='Inputs from the element; "with_number": the atomic number too; None: not used.'
     )
     embed: bool = Field(True, description="A linear map brings the inputs to `channels` scalars (and vectors, if any).")
-    node_scalars: tuple[str, ...] = Field((), description="Node fields with a number per node that are inputs.")
-    node_vectors: tuple[str, ...] = Field((), description="Node fields with a vector per node that are inputs.")
+    node_scalars: tuple[str, ...] = Field((), description="Scalar node fields used as inputs.")
+    node_vectors: tuple[str, ...] = Field((), description="Vector node fields used as inputs.")
     edge_products: tuple[str, ...] = Field((), description="Node fields whose product over both ends is an edge scalar.")
-    vector_readouts: tuple[str, ...] = Field((), description="Names of vectors per node.")
+    vector_readouts: tuple[str, ...] = Field((), description="Names of the vectors per node.")
     readout: Literal["atoms", "max", "mean"] | None = Field(
         "atoms", description="Energies: a sum over atoms, or a network on atoms pooled by maximum or mean as in the reference."
     )
     cutoff_kind: Literal["smooth", "sharp"] = "smooth"
     true_parity: bool = Field(True, description="Equivariant under O(3), not only SO(3).")
-    average_degree: float = Field(averages.DEGREE, gt=0, description="Neighbours per atom; a normalisation.")
-    edge_chunk: int | None = Field(None, ge=0, description="Edges computed at a time; None: by memory; 0: all at once.")
+    average_degree: float = Field(averages.DEGREE, gt=0, description="Average neighbours per atom, for normalisation.")
+    edge_chunk: int | None = Field(None, ge=0, description="Edges per chunk; None: by memory; 0: not chunked.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "SE3TransformerConfig":
@@ -100,7 +100,7 @@ class SE3TransformerConfig(ModelConfig):
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         scalar = {None: (), "atoms": (ENERGY,)}.get(self.readout, (POOLED_ENERGY,))
         vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
         scalars = tuple(dict.fromkeys((*self.node_scalars, *self.edge_products)))
@@ -119,13 +119,13 @@ class SE3TransformerConfig(ModelConfig):
         )
 
     def fibre(self, channels: dict[int, int]) -> Irreps:
-        """Channels by degree, with the parity that the model gives each degree."""
+        """Irreps from channels per degree, with the model's parity of each degree."""
         parity = -1 if self.true_parity else 1
         return Irreps(tuple(Chunk(mul, Irrep(l, parity**l)) for l, mul in sorted(channels.items()) if mul))
 
     @property
     def inputs(self) -> Irreps:
-        """What nodes come with."""
+        """Irreps of the node inputs."""
         size = 0 if self.species is None else len(self.elements) + (self.species == "with_number")
         size += len(self.node_scalars)
         return self.fibre({0: size if size or self.node_vectors else 1, 1: len(self.node_vectors)})
@@ -137,7 +137,7 @@ class SE3TransformerConfig(ModelConfig):
 
 
 class SE3Transformer(AttendingModel):
-    """The model; call it with a graph. Invariant energies, equivariant vectors: under SE(3), and E(3) with true parities."""
+    """The model; call it on a graph. Invariant energies, equivariant vectors: under SE(3), and E(3) with true parities."""
 
     embedding: Linear | None
     first: "Layer"
@@ -180,7 +180,7 @@ class SE3Transformer(AttendingModel):
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         edges, frames = self.edges(graph)
         x, _ = self._features(graph, edges, frames)
@@ -198,16 +198,16 @@ class SE3Transformer(AttendingModel):
         return self._features(graph, edges, frames)[0].scalars
 
     def attention(self, graph: Graph) -> list[Float[Array, "edges heads"]]:
-        """Attention weights of every layer before the readout; without attention what each edge is multiplied by."""
+        """Attention weights of every layer before the readout; without attention, the factor of each edge."""
         edges, frames = self.edges(graph)
         return [weights[: graph.senders.shape[0]] for weights in self._features(graph, edges, frames)[1]]
 
     def decay_mask(self) -> "SE3Transformer":
-        """True for parameters under weight decay: all, as in the reference (which does not decay)."""
+        """Weight-decay mask: all parameters, as in the reference (which uses no decay)."""
         return all_decay(self)
 
     def edges(self, graph: Graph) -> tuple[Edges, EdgeFrames]:
-        """Geometry of the edges, and their directions and what radial networks see; shared by all layers."""
+        """Geometry of the edges, their directions and the inputs of radial networks; shared by all layers."""
         config = self.config
         kind = "smooth" if config.cutoff_kind == "smooth" else "sharp-inclusive"
         chunk = edge_chunk(self.numbers_per_edge, config.edge_chunk)
@@ -220,7 +220,7 @@ class SE3Transformer(AttendingModel):
 
     @property
     def numbers_per_edge(self) -> int:
-        """Intermediate numbers of an edge in the layer that has most: its kernels, and their products with the sender."""
+        """Intermediate values per edge in the largest layer: its kernels, and their products with the sender."""
         layers = [self.first.mix, self.layers and self.layers.mix, self.scalar_layer, self.vector_layer]
         return 2 * max(layer.kernel.num_weights for layer in layers if layer is not None)
 
@@ -261,12 +261,12 @@ class SE3Transformer(AttendingModel):
         activation = jax.nn.silu if self.config.nonlinearity == "smooth" else jax.nn.relu
         if self.config.readout == "atoms":
             return self.network(scalars, activation)[:, 0]
-        number = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(scalars[:, 0])), 1)
+        count = jnp.maximum(graph.sum_over_atoms(jnp.ones_like(scalars[:, 0])), 1)
         if self.config.readout == "mean":
-            pooled = graph.sum_over_atoms(scalars) / number[:, None]
+            pooled = graph.sum_over_atoms(scalars) / count[:, None]
         else:
             present = jnp.where(jnp.asarray(graph.atom_mask)[:, None], scalars, -jnp.inf)
-            pooled = jax.ops.segment_max(present, graph.graph_index, len(number), indices_are_sorted=True)
+            pooled = jax.ops.segment_max(present, graph.graph_index, len(count), indices_are_sorted=True)
             pooled = jnp.where(jnp.isfinite(pooled), pooled, 0)
         return self.network(pooled, activation)[:, 0]
 
@@ -294,7 +294,7 @@ class Layer(eqx.Module):
 class AttentionBlock(eqx.Module):
     """f_i ↦ W [Σ_j a_ij v_ij, f_i]. Equivariant under SO(3), and O(3) with true parities.
 
-    Keys have the degrees that queries can have: those of the input. Output degrees that the input lacks come from values alone.
+    Keys have the degrees of the input, as queries do. Output degrees that the input lacks come from values alone.
     """
 
     kernel: RadialKernel
@@ -320,7 +320,7 @@ class AttentionBlock(eqx.Module):
         self.values = config.fibre({irrep.l: mul // division for mul, irrep in irreps_out})
         self.keys = Irreps(tuple(chunk for chunk in self.values if irreps_in.count(chunk.irrep)))
         self.num_heads, self.add_direction = num_heads, config.add_direction
-        # Keys and values come from the same features: one kernel, whose radial networks stay apart.
+        # Keys and values come from the same features: one kernel, with separate radial networks.
         both = sorted((self.keys + self.values).chunks, key=lambda chunk: chunk.irrep.l)
         self.kernel = _kernel(config, irreps_in, Irreps(tuple(both)), key=keys[0])
         self.query = Linear(irreps_in, self.keys, bias=False, key=keys[1])
@@ -339,9 +339,9 @@ class AttentionBlock(eqx.Module):
             out = self.kernel(sent, frames.directions, frames.basis)
             products, values = [], []
             for block, (mul, irrep) in zip(out.blocks, self.values):
-                if (wanted := query.get(irrep)) is not None:
+                if (q := query.get(irrep)) is not None:
                     keys, block = jax.lax.split(block, [mul, mul], axis=2)
-                    products.append((wanted * keys).sum(axis=1).reshape(len(keys), self.num_heads, -1))
+                    products.append((q * keys).sum(axis=1).reshape(len(keys), self.num_heads, -1))
                 values.append(block)
             logits = jnp.concatenate(products, axis=2).sum(axis=2) / size
             return logits, Features(values, self.values)
@@ -357,7 +357,7 @@ class AttentionBlock(eqx.Module):
 class Convolution(eqx.Module):
     """f_i ↦ mean_j W(r_ij) f_j + W f_i. Equivariant under SO(3), and O(3) with true parities.
 
-    With a smooth cutoff the mean is a sum weighted by the envelope, over a constant number.
+    With a smooth cutoff the mean is a sum weighted by the envelope, divided by a constant.
     """
 
     kernel: RadialKernel
@@ -398,13 +398,13 @@ def _kernel(config: SE3TransformerConfig, irreps_in: Irreps, irreps_out: Irreps,
 
 
 def _sent(x: Features, edges: Edges, add_direction: bool) -> Features:
-    """Features of the senders, gathered as one array: a gather is a scatter in the derivative."""
+    """Features of the senders, gathered as one array: the transpose of a gather is a scatter."""
     sizes = [block.shape[1:] for block in x.blocks]
     flat = jnp.concatenate([block.reshape(len(block), -1) for block in x.blocks], axis=1)[edges.senders]
     parts = jax.lax.split(flat, [rows * mul for rows, mul in sizes], axis=1)
     blocks = [part.reshape(-1, *size) for part, size in zip(parts, sizes)]
     for index, (mul, irrep) in enumerate(x.irreps):
-        # As in the reference, not where there is but one vector: the given one.
+        # As in the reference, not where there is only one vector: the given one.
         if add_direction and irrep.l == 1 and mul > 1:
             # Here the vector points from sender to receiver.
             first = blocks[index][:, :, :1] - edges.vectors[:, :, None]

@@ -1,7 +1,7 @@
 """TorchMD-NET's Equivariant Transformer: attention over neighbours on scalars and vectors, without harmonics.
 
-Atoms carry F scalars x and F vectors v, which begin at zero. Attention weights are SiLU instead of softmax, filtered by the
-distance; vectors are made of edge directions and mixed without bias, so that they stay vectors. An atom attends to itself too.
+Atoms carry F scalars x and F vectors v, initially zero. Attention uses SiLU instead of softmax and is filtered by the distance;
+vectors are built from edge directions and mixed without bias, so that they stay equivariant. Each atom also attends to itself.
 
     x   = Dense[Emb(z), Σ_{j≠i} Emb'(z_j) Dense(e_ij) φ_ij]            e: exponential-normal basis, φ: cosine cutoff
     A_ij = SiLU(Σ_d q_i k_j SiLU(Dense(e_ij))) φ_ij,   (s1, s2, s3)_ij = split(s_j SiLU(Dense(e_ij)))         per head
@@ -11,9 +11,9 @@ distance; vectors are made of edge directions and mixed without bias, so that th
 
 Source: Thölke & De Fabritiis, ICLR 2022 (arXiv:2202.02541); reference code torchmd/torchmd-net.
 Differs: `vector_cutoff = True` (an option of the later reference code) multiplies s by φ instead of A, which makes the energy
-continuous at the cutoff; `vector_norm = "smooth"` takes √(|v|² + ε²) − ε for |v|, whose direction is rounding noise where v
-vanishes by symmetry. Presets named after the paper switch both off. Zero-length edges have no direction; neighbours are
-never left out.
+continuous at the cutoff; `vector_norm = "smooth"` takes √(|v|² + ε²) − ε for |v|, whose gradient is rounding noise where v
+vanishes by symmetry. Presets named after the paper disable both. Zero-length edges have no direction; the number of
+neighbours is not capped.
 """
 
 from typing import ClassVar, Literal
@@ -44,20 +44,20 @@ NORM_EPSILON = 0.1
 
 
 class TorchMDETConfig(ModelConfig):
-    """Everything that fixes an Equivariant Transformer's function and parameters."""
+    """Everything that determines an Equivariant Transformer's function and parameters."""
 
     renamed_fields: ClassVar[dict[str, str]] = {"vector_readout": "vector_readouts"}
     width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["torchmd-et"] = "torchmd-et"
-    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the row of its embedding.")
-    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å.")
+    elements: tuple[int, ...] = Field(description="Atomic numbers the model knows; the position is the embedding row.")
+    cutoff: float = Field(5.0, gt=0, description="Neighbours are closer than this, Å.")
     num_layers: int = Field(6, ge=1)
-    channels: int = Field(128, ge=2, description="Scalars, and vectors, of an atom.")
+    channels: int = Field(128, ge=2, description="Number of scalars, and of vectors, per atom.")
     num_heads: int = Field(8, ge=1)
     num_basis: int = Field(32, ge=1)
-    vector_cutoff: bool = Field(True, description="Values vanish at the cutoff, instead of attention weights.")
-    vector_norm: Literal["smooth", "plain"] = Field("smooth", description="How lengths of vectors are taken in the readout.")
+    vector_cutoff: bool = Field(True, description="Values vanish at the cutoff, instead of the attention weights.")
+    vector_norm: Literal["smooth", "plain"] = Field("smooth", description="Length of a vector in the readout.")
     readout: Literal["scalar", "dipole", "spatial_extent"] = Field(
         "scalar", description="A sum over atoms; the length of a dipole; Σ_i x_i |r_i − r_com|²."
     )
@@ -71,7 +71,7 @@ class TorchMDETConfig(ModelConfig):
 
     @property
     def traits(self) -> Traits:
-        """What the configuration declares about the model."""
+        """The model's traits."""
         scalar = {"scalar": ENERGY, "dipole": DIPOLE_LENGTH, "spatial_extent": SPATIAL_EXTENT}[self.readout]
         vectors = tuple(fields.Field(name, "atoms", "polar") for name in self.vector_readouts)
         return Traits(
@@ -87,7 +87,7 @@ class TorchMDETConfig(ModelConfig):
 
 
 class RadialEdges(eqx.Module):
-    """What all layers know of the edges; those of atoms to themselves are computed apart.
+    """Edge inputs shared by all layers; self-edges are handled separately.
 
     Attributes:
         geometry: The edges, under the cosine cutoff.
@@ -99,7 +99,7 @@ class RadialEdges(eqx.Module):
 
 
 class TorchMDET(DescribingModel):
-    """The model; call it with a graph. Invariant energies, equivariant vectors: under O(3) and translations."""
+    """The model; call it on a graph. Invariant energies, equivariant vectors: under O(3) and translations."""
 
     embedding: Float[Array, "types channels"]
     neighbor_embedding: "NeighborEmbedding"
@@ -129,11 +129,11 @@ class TorchMDET(DescribingModel):
             ]
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The energy or spatial extent (atoms) or the length of a dipole (graphs), and the vectors (atoms, 3), if any.
+        """The energy or spatial extent (atoms) or the dipole length (graphs), and the vectors (atoms, 3), if any.
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         x, v = self.features(graph)
         out, vector = x, v
@@ -179,11 +179,11 @@ class TorchMDET(DescribingModel):
 
     @property
     def numbers_per_edge(self) -> int:
-        """Intermediate numbers of an edge in a layer: seven vectors gathered, eight of filters, five of messages."""
+        """Intermediate values per edge in a layer: seven vectors gathered, eight of filters, five of messages."""
         return 20 * self.config.channels
 
     def decay_mask(self) -> "TorchMDET":
-        """True for parameters under weight decay: all, as in the reference (whose recipes do not decay)."""
+        """Weight-decay mask: all parameters, as in the reference (whose recipes use no decay)."""
         return all_decay(self)
 
 
@@ -245,7 +245,7 @@ class Attention(eqx.Module):
         filters = self._filters()
         assert self.values.bias is not None
         q, k, s = self.query(y), self.keys(y), y @ self._by_part(self.values.weight) + self._by_part(self.values.bias)[None]
-        # What an edge takes from its sender is gathered together: a gather is a scatter in the derivative.
+        # Everything from the sender is gathered at once: the transpose of a gather is a scatter.
         sent = jnp.concatenate([k, s, v.reshape(atoms, -1)], axis=1)
         one = jnp.ones(1, x.dtype)
         own, factor, _ = self._message(q, k, s, filters, at_zero, one)
@@ -255,7 +255,7 @@ class Attention(eqx.Module):
             message, scale, along = self._message(q, k, s, filters, basis, envelope)
             components = jax.lax.split(directions, [1, 1, 1], axis=1)
             message = jnp.concatenate([message, *(part * scale + x * along for part, x in zip(v, components))], axis=1)
-            # Attention vanishes with the envelope; vector messages may not, and stop where the edge does.
+            # Attention vanishes with the envelope; vector messages may not, so they are masked.
             return jnp.where(inside[:, None], message, 0)
 
         where = edges.geometry
@@ -272,7 +272,7 @@ class Attention(eqx.Module):
     ) -> tuple[Float[Array, "rows channels"], Float[Array, "rows channels"], Float[Array, "rows channels"]]:
         """A s1, and the factors s2 and s3 of the sender's vectors and of the direction; one row per edge."""
         rows, width = q.shape[0], q.shape[1]
-        # Both filters see the same basis: one matrix product.
+        # Both filters share their input: one matrix product.
         matrix, bias = filters
         both = jax.nn.silu(basis @ matrix + bias[None])
         key_filter, value_filter = jax.lax.split(both, [width, 3 * width], axis=1)
@@ -286,14 +286,14 @@ class Attention(eqx.Module):
         return s1.reshape(-1, width), s2, s3
 
     def _filters(self) -> tuple[Float[Array, "basis _"], Float[Array, " _"]]:
-        """Matrix and bias from the radial basis to the filters of keys and of the three values."""
+        """Matrix and bias from the radial basis to the filters of the key and the three values."""
         key, value = self.key_filter, self.value_filter
         assert key.bias is not None and value.bias is not None
         matrix = jnp.concatenate([key.weight, self._by_part(value.weight)], axis=1)
         return matrix, jnp.concatenate([key.bias, self._by_part(value.bias)])
 
     def _by_part(self, columns: Array) -> Array:
-        """Columns in the order part, head, channel; stored are head, part, channel, as in the published code."""
+        """Columns in the order part, head, channel; they are stored as head, part, channel, as in the published code."""
         by_head = columns.reshape(*columns.shape[:-1], self.num_heads, 3, -1)
         return jnp.swapaxes(by_head, -3, -2).reshape(columns.shape)
 

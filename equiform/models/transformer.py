@@ -1,11 +1,11 @@
-"""Two transformers over particles as plain tokens: the Set Transformer and the usual encoder, the baselines without geometry.
+"""Two transformers over particles as plain tokens: the Set Transformer and a standard encoder, baselines without geometry.
 
-Each particle is a token of its position, velocity and charge, taken as numbers. All tokens of a graph see each other.
+Each particle is a token of its position, velocity and charge, as plain numbers. All tokens of a graph attend to each other.
 
     "set":    y = LN(x + Attention(x)),   x = LN(y + ReLU(Dense y))                               set attention blocks
     "plain":  x = x + Attention(LN x),    x = x + Dense GELU Dense LN x                           pre-norm encoder
 
-The only symmetry is that of the order of the particles; `training.random_rotations` shows them in every orientation.
+The only symmetry is permutation equivariance; `training.random_rotations` augments the data with random orientations.
 
 Source: Lee et al., ICML 2019 (arXiv:1810.00825); Vaswani et al., NeurIPS 2017; the Set Transformer as a baseline for N-body
 in Fuchs et al., NeurIPS 2020, without sizes.
@@ -30,12 +30,12 @@ from equiform.nn.token_attention import Groups, attend, group_tokens, heads_apar
 
 
 class TransformerConfig(ParticleConfig):
-    """Everything that fixes a transformer's function and parameters."""
+    """Everything that determines a transformer's function and parameters."""
 
     width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["transformer"] = "transformer"
-    block: Literal["set", "plain"] = Field("plain", description="Set attention blocks, or the usual pre-norm encoder.")
+    block: Literal["set", "plain"] = Field("plain", description="Set attention blocks, or a standard pre-norm encoder.")
     num_layers: int = Field(4, ge=1)
     channels: int = Field(64, ge=1)
     num_heads: int = Field(4, ge=1)
@@ -48,7 +48,7 @@ class TransformerConfig(ParticleConfig):
 
 
 class Transformer(DescribingModel):
-    """The model; call it with a graph. Equivariant under permutations; not under rotations."""
+    """The model; call it on a graph. Equivariant under permutations; not under rotations."""
 
     embedding: Dense
     blocks: list["Block"]
@@ -69,12 +69,12 @@ class Transformer(DescribingModel):
 
         Args:
             graph: The batch.
-            key: Not used; the model has no dropout.
+            key: Unused; the model has no dropout.
         """
         return named_vectors(self.out(self.descriptors(graph)), self.config.vector_readouts)
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
-        """Features of each particle after the last block; they turn with nothing, and stay with nothing."""
+        """Features of each particle after the last block; neither invariant nor equivariant under rotations."""
         tokens = (jnp.asarray(graph.graph_index), jnp.asarray(graph.atom_mask))
         groups = group_tokens(tokens, num_groups=graph.graph_mask.shape[0])
         x = self.embedding(particle_inputs(graph, self.config))
@@ -83,7 +83,7 @@ class Transformer(DescribingModel):
         return x if self.norm is None else self.norm(x)
 
     def decay_mask(self) -> "Transformer":
-        """True for parameters under weight decay: all."""
+        """Weight-decay mask: all parameters."""
         return all_decay(self)
 
 

@@ -2,8 +2,8 @@
 
     widened(config, 2)        twice as many of each, so about four times the parameters
 
-Which fields that are, each configuration declares as `width_fields`: the name, and the fields whose product the widened number
-must be a multiple of. Irreps are widened irrep by irrep. Numbers of heads, layers and basis functions stay.
+Each configuration declares the fields as `width_fields`: the name, and the fields whose product must divide the widened number.
+Irreps are widened irrep by irrep. The numbers of heads, layers and basis functions do not change.
 """
 
 from math import floor, isfinite, prod
@@ -17,10 +17,10 @@ WidthFields = dict[str, tuple[str, ...]]
 
 
 def widened(config: Any, width: float | int) -> Any:
-    """The configuration with each of its `width_fields` times `width`, rounded to what is divisible; itself for 1.
+    """The configuration with its `width_fields` multiplied by `width` and rounded to a valid multiple; unchanged for 1.
 
     Raises:
-        UserError: The width is not a positive number, leaves nothing of a field, or the model has nothing to widen.
+        UserError: The width is not a positive number, reduces a field to zero, or the model has nothing to widen.
     """
     if not (isfinite(width) and width > 0):
         raise UserError(f"the width must be a positive number, not {width}")
@@ -28,7 +28,7 @@ def widened(config: Any, width: float | int) -> Any:
         return config
     fields = config.model_dump()
     if not type(config).width_fields:
-        raise UserError(f"{config.name} has no channels or hidden sizes: there is nothing that a width could scale")
+        raise UserError(f"{config.name} has no channels or hidden sizes: there is nothing for a width to scale")
     changes = {
         name: _scaled(name, fields[name], width, prod(fields[divisor] for divisor in divisors))
         for name, divisors in type(config).width_fields.items()
@@ -47,5 +47,5 @@ def _scaled(name: str, value: Any, width: float | int, multiple: int) -> Any:
     scaled = multiple * floor(width * value / multiple + 0.5)
     if not scaled:
         least = f"{multiple} (it must be divisible)" if multiple > 1 else "one"
-        raise UserError(f"a width of {width:g} leaves less than {least} of the {value} in {name}; take a larger one")
+        raise UserError(f"a width of {width:g} reduces the {value} in {name} below {least}; choose a larger width")
     return scaled

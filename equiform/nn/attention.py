@@ -1,14 +1,14 @@
-"""Softmax attention over the edges into each node, twice: the plain formula, and the streaming form that is fast.
+"""Softmax attention over the incoming edges of each node, in two forms: the plain formula, and a fast streaming form.
 
-    a_e = softmax over the edges into a node of l_e,    f_i = Σ_{e → i} a_e v_e            for each head
+    a_e = softmax of l_e over the edges into a node,    f_i = Σ_{e → i} a_e v_e            for each head
 
-With an envelope φ(d), a_e = φ_e · φ_e exp(l_e) / Σ φ_e' exp(l_e'): one factor lets an edge enter the sum smoothly, the other
-makes its own weight vanish at the cutoff also where it is the node's only edge and the ratio is one. Weights are zero on edges
-outside the cutoff, on padding, and for nodes without edges. Both forms take a message function, (inputs of some edges) →
-(logits, values), and are equal up to rounding. Equivariant under whatever the values are, if the logits are invariant.
+With an envelope φ(d), a_e = φ_e · φ_e exp(l_e) / Σ φ_e' exp(l_e'): one factor makes the sum smooth, the other makes the weight
+itself vanish at the cutoff, even where the edge is the node's only one and the ratio is one. Weights are zero on edges outside
+the cutoff, on padding, and for nodes without edges. Both forms take a message function, (inputs of some edges) → (logits,
+values), and are equal up to rounding. Equivariant under the group of the values, if the logits are invariant.
 
 Source: Liao & Smidt, ICLR 2023, section 3.3; Fuchs et al., NeurIPS 2020, eq. 10.
-Differs: the references have no envelope, and their attention jumps when an edge crosses the cutoff.
+Differs: the references have no envelope, and their attention is discontinuous when an edge crosses the cutoff.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from equiform.nn.dropout import dropout
 from equiform.runtime.chunks import in_chunks, kept
 
 Message = Callable[..., tuple[Array, Features]]
-"""Logits (edges, heads) and values of some edges, from arrays with a row for each of them."""
+"""Logits (edges, heads) and values of some edges, from arrays with one row per edge."""
 
 
 def attention(
@@ -39,11 +39,11 @@ def attention(
     """The plain form: all logits, their softmax, the weighted sum.
 
     Args:
-        message: Acts on each edge by itself; it is chunked over edges.
+        message: Per-edge function; chunked over edges.
         inputs: Its arguments.
         edges: The edges.
-        dropout_rate: Of attention weights.
-        key: Randomness of the dropout; None means evaluation.
+        dropout_rate: Dropout rate of the attention weights.
+        key: PRNG key for dropout; None means evaluation.
 
     Returns:
         The sums at the receivers, and the attention weights before dropout.
@@ -61,10 +61,10 @@ def streaming_attention(
     dropout_rate: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Features, Float[Array, "edges heads"]]:
-    """The same as `attention`; values are weighted as soon as they are there, and never wait for logits of other chunks.
+    """The same as `attention`; values are weighted as soon as they are computed, without waiting for other chunks' logits.
 
-    A chunk subtracts the largest logit of each receiver among its own edges. Its weighted values are saved for the derivative;
-    sums over edges are rescaled to a common shift, and divided by the total, afterwards.
+    Each chunk subtracts the maximum logit of each receiver over its own edges. Its weighted values are saved residuals;
+    afterwards they are rescaled to a common shift, summed over edges and divided by the normaliser.
     """
 
     def weighted(inputs: tuple, inside: Bool[Array, " some"], envelope: Array | None, rank: Int[Array, " some"]) -> tuple:
@@ -79,17 +79,17 @@ def streaming_attention(
         weights = weights * envelope[:, None]
         return weigh_heads(values, weights * envelope[:, None]), weights, shift
 
-    # Consecutive numbers for the receivers that have edges: those of a chunk are fewer than its edges.
+    # Consecutive indices of the receivers that have edges: a chunk has no more of them than edges.
     rank = jnp.cumsum(jnp.diff(edges.receivers, prepend=edges.receivers[:1]) > 0)
     values, weights, shift = in_chunks(weighted, (inputs, edges.inside, edges.envelope, rank), edges.chunk)
     rescale = _to_common_shift(shift, edges)
     total = edges.sum_at_receivers(weights * rescale) + 1e-16
-    shares = weights * rescale / total[edges.receivers]
+    normalized = weights * rescale / total[edges.receivers]
     if edges.envelope is not None:
-        shares = shares * edges.envelope[:, None]
+        normalized = normalized * edges.envelope[:, None]
     rescale = dropout(rescale, dropout_rate, key=key)
     summed = sum_over_edges(weigh_heads(values, rescale), edges).map(kept)
-    return weigh_heads(summed, 1 / total), shares
+    return weigh_heads(summed, 1 / total), normalized
 
 
 def edge_softmax(logits: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
@@ -100,8 +100,8 @@ def edge_softmax(logits: Float[Array, "edges heads"], edges: Edges) -> Float[Arr
     weights = jnp.exp(logits - highest[edges.receivers])
     if edges.envelope is not None:
         weights = weights * edges.envelope[:, None]
-    shares = weights / (edges.sum_at_receivers(weights)[edges.receivers] + 1e-16)
-    return shares if edges.envelope is None else shares * edges.envelope[:, None]
+    normalized = weights / (edges.sum_at_receivers(weights)[edges.receivers] + 1e-16)
+    return normalized if edges.envelope is None else normalized * edges.envelope[:, None]
 
 
 def weigh_heads(values: Features, weights: Float[Array, "rows heads"]) -> Features:
@@ -125,7 +125,7 @@ def sum_over_edges(values: Features, edges: Edges) -> Features:
 
 
 def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[Array, "edges heads"]:
-    """exp(shift − largest shift of the receiver): zero where the shift is −∞. A constant for derivatives."""
+    """exp(shift − largest shift of the receiver): zero where the shift is −∞. No gradient flows through it."""
     shift = jax.lax.stop_gradient(shift)
     highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)

@@ -1,6 +1,6 @@
-"""Ordinary layers on invariant channels: an affine map and a two-layer network.
+"""Standard layers on invariant channels: an affine map and a two-layer MLP.
 
-Not `equinox.nn.Linear` and `MLP`: those keep transposed weights under other names, act on one row, and draw them by JAX.
+Not `equinox.nn.Linear` and `MLP`: those store transposed weights under other names, act on one row, and draw them with JAX.
 """
 
 from collections.abc import Callable

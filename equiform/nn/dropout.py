@@ -1,9 +1,9 @@
-"""Dropout. A None key switches it off."""
+"""Dropout; a None key disables it."""
 
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray
 
 
 def dropout(x: Array, rate: float, *, key: PRNGKeyArray | None) -> Array:
-    """Ordinary inverted dropout."""
+    """Inverted dropout."""
     return eqx.nn.Dropout(rate, inference=key is None)(x, key=key)

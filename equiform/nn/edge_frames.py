@@ -1,4 +1,4 @@
-"""What layers on irreps see of an edge."""
+"""Edge inputs of layers on irreps."""
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -7,11 +7,11 @@ from equiform.algebra.so3.rotations import Directions
 
 
 class EdgeFrames(eqx.Module):
-    """Direction and invariant numbers of each edge; every array has a row per edge, so that it can be chunked.
+    """Direction and invariants of each edge; every array has one row per edge, so that it can be chunked.
 
     Attributes:
         directions: Harmonics, and rotations into the frame in which the edge is the polar axis.
-        basis: Radial basis of the distance, and what else radial networks see. Invariant.
+        basis: Radial basis of the distance, and any other inputs of radial networks. Invariant.
     """
 
     directions: Directions

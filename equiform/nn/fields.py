@@ -1,4 +1,4 @@
-"""Further inputs of nodes: columns of fields by name."""
+"""Additional node inputs: columns of fields by name."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from equiform.graph import Graph
 
 
 def node_columns(graph: Graph, names: Sequence[str], width: int) -> list[Float[Array, "atoms _"]]:
-    """Fields of nodes as arrays of `width` numbers per node.
+    """Node fields as arrays with `width` columns.
 
     Raises:
-        ValueError: The graph does not have one of them.
+        ValueError: The graph lacks one of them.
     """
     missing = sorted(set(names) - set(graph.node_fields))
     if missing:

@@ -1,4 +1,4 @@
-"""Random initial parameters, drawn by NumPy: a program of hundreds of small JAX draws takes half a minute to compile.
+"""Random initial parameters, drawn with NumPy: compiling hundreds of small JAX draws takes half a minute.
 
 Under tracing (`jax.eval_shape` of a model, which loading uses) the same functions fall back to `jax.random`.
 """
@@ -36,7 +36,7 @@ def ones(size: int) -> Array:
 
 
 def stack(layers: Sequence[Any]) -> Any:
-    """Layers of one structure as one, their arrays stacked along a new first axis."""
+    """Layers of identical structure as one, their arrays stacked along a new leading axis."""
 
     def join(*leaves: Any) -> Array:
         if any(isinstance(leaf, Tracer) for leaf in leaves):

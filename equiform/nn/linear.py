@@ -1,4 +1,4 @@
-"""Equivariant linear maps: channels of one irrep mix among themselves, biases on 0e only."""
+"""Equivariant linear maps: channels mix within each irrep, biases on 0e only."""
 
 from math import sqrt
 
@@ -15,13 +15,13 @@ from equiform.nn import init
 class Linear(eqx.Module):
     """y_l = x_l W_l (+ b for 0e). Equivariant under O(3).
 
-    An output irrep that the input does not have is zero (plus the bias).
+    An output irrep absent from the input is zero (plus the bias).
 
     Attributes:
         weights: Matrix (channels in, channels out) per irrep.
         bias: Bias of the 0e channels, if any.
-        irreps_in: What comes in, each irrep once.
-        irreps_out: What goes out, each irrep once.
+        irreps_in: Input irreps, each once.
+        irreps_out: Output irreps, each once.
     """
 
     weights: dict[str, Float[Array, "_ _"]]
@@ -41,11 +41,11 @@ class Linear(eqx.Module):
         """Weights from N(0, gain² / channels in), zero bias.
 
         Raises:
-            ValueError: An irrep stands more than once.
+            ValueError: An irrep occurs more than once.
         """
         for irreps in (irreps_in, irreps_out):
             if not irreps.is_merged():
-                raise ValueError(f"each irrep must stand once in {irreps}: merge it")
+                raise ValueError(f"each irrep must occur only once, not as in {irreps}; use Irreps.merged")
         self.irreps_in, self.irreps_out = irreps_in, irreps_out
         self.weights = {}
         for k, (mul, irrep) in zip(jax.random.split(key, max(len(irreps_out), 1)), irreps_out):

@@ -15,7 +15,7 @@ from equiform.nn import init
 
 
 class ExpNormalBasis(eqx.Module):
-    """Gaussians of exp(−α d) under a cosine cutoff, nothing learned.
+    """Gaussians of exp(−α d) under a cosine cutoff; no learned parameters.
 
     φ_k = cos-cutoff(d) exp(−β (exp(−5 d / r_c) − μ_k)²), μ_k from exp(−r_c) to 1, β = (2/K (1 − exp(−r_c)))⁻².
     """
@@ -33,7 +33,7 @@ class ExpNormalBasis(eqx.Module):
 
 
 class LayerNorm(eqx.Module):
-    """Ordinary layer normalisation over the last axis, ε = 1e−5. Equinox's takes one row, and makes its parameters by JAX."""
+    """Layer normalisation over the last axis, ε = 1e−5. Equinox's acts on one row, and makes its parameters with JAX."""
 
     weight: Float[Array, " channels"]
     bias: Float[Array, " channels"]

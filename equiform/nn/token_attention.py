@@ -1,14 +1,14 @@
-"""Softmax attention among the tokens of a group: the atoms or edges of one structure, or what belongs to one atom. Invariant.
+"""Softmax attention within groups of tokens: the atoms or edges of one structure, or the tokens of one atom. Invariant.
 
-Tokens of all groups stand in one flat array. They are brought side by side, a row per group, so that scores are dense products
-within groups and nothing passes from one group to another. A row has a fixed number of slots; where a group has more tokens,
-a slower program compares some queries at a time with all keys and masks by group: slots decide the cost, never the result.
+The tokens of all groups share one flat array. They are gathered into padded rows, one per group, so that scores are dense
+products and nothing passes between groups. A row has a fixed number of slots; if a group has more tokens, a slower path
+compares chunks of queries with all keys and masks by group: the slots determine the cost, never the result.
 
     out_q = Σ_k w_k e_qk v_k / (Σ_k w_k e_qk + s),   e_qk = exp(⟨q_q, k_k⟩ / √d)   for each head
 
-w is 1 for an ordinary token; one that is about to disappear has a weight that fades, and leaves the sums continuously. s = 1
-is a sink, an empty token with score 0, which keeps the quotient smooth where all weights fade together; s = 0 is the plain
-softmax. Without any key the result is zero.
+w is 1 for an ordinary token; the weight of a token that reaches the cutoff goes to zero, so that it leaves the sums
+continuously. s = 1 is a sink, an empty token with score 0, which keeps the quotient smooth where all weights vanish together;
+s = 0 is the plain softmax. Without keys the result is zero.
 """
 
 from collections.abc import Callable
@@ -21,21 +21,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 Allowed = Callable[[Array, Array], Array]
-"""Whether a query (by its place in the flat array) may see a key; both arrays broadcast."""
+"""Whether a query (by its index in the flat array) may attend to a key; both arrays broadcast."""
 
-_CHUNK = 64  # queries at a time where rows are too short
+_CHUNK = 64  # queries per chunk on the slower path
 
 
 class Groups(eqx.Module):
-    """Which tokens stand in which row.
+    """Assignment of tokens to rows.
 
     Attributes:
         group: The group of each token.
-        present: False for tokens that take no part.
-        rows: Tokens of each group in its slots; any token where a slot is empty.
+        present: False for tokens that are masked out.
+        rows: Index of the token in each slot of each group; arbitrary in empty slots.
         filled: False for empty slots.
-        slot: Where a token stands in its row.
-        longest: Tokens of the largest group.
+        slot: Slot of each token in its row.
+        longest: Number of tokens in the largest group.
     """
 
     group: Int[Array, " tokens"]
@@ -47,17 +47,17 @@ class Groups(eqx.Module):
 
     @property
     def always_fits(self) -> bool:
-        """Whether no group can have more tokens than slots."""
+        """Whether no group can have more tokens than slots, whatever the data."""
         return self.rows.shape[1] >= self.group.shape[0]
 
 
 def group_tokens(*parts: tuple[Int[Array, " _"], Bool[Array, " _"]], num_groups: int, slots: int | None = None) -> Groups:
-    """Bring tokens into rows by group.
+    """Assign tokens to rows by group.
 
     Args:
-        parts: Group of each token, and whether it takes part; ascending in each part, which stand one after the other.
-        num_groups: How many groups there are.
-        slots: Length of a row; None: twice the average group.
+        parts: Group of each token, ascending within a part, and False for masked tokens; parts are concatenated.
+        num_groups: Number of groups.
+        slots: Length of a row; None: twice the average group size.
     """
     tokens = sum(part[0].shape[0] for part in parts)
     slots = min(max(slots or 8 * ceil(tokens / (4 * max(num_groups, 1))), 1), max(tokens, 1))
@@ -70,7 +70,7 @@ def group_tokens(*parts: tuple[Int[Array, " _"], Bool[Array, " _"]], num_groups:
         total = total + count
     group, present = (jnp.concatenate(column) for column in zip(*parts))
     slot = jnp.concatenate(places).astype(jnp.int32)
-    row = jnp.where(present, group, num_groups)  # what takes no part, or finds no place, is left out
+    row = jnp.where(present, group, num_groups)  # masked tokens, and those without a slot, are dropped
     rows = jnp.zeros((num_groups, slots), jnp.int32)
     rows = rows.at[row, slot].set(jnp.arange(tokens, dtype=jnp.int32), mode="drop")
     return Groups(
@@ -94,63 +94,63 @@ def attend(
     sink: bool = False,
     allowed: Allowed | None = None,
 ) -> Float[Array, "queries channels"]:
-    """What each query gathers from the keys of its group, heads side by side.
+    """Attention of each query over the keys of its group, heads concatenated.
 
     Args:
         q: Queries.
         k: Keys.
         v: Values.
         queries: Rows of the queries.
-        keys: Rows of the keys, of the same groups.
+        keys: Rows of the keys, for the same groups.
         weight: Weights of the keys; None: 1.
-        sink: Whether there is an empty token with score 0.
-        allowed: A further condition on (query, key).
+        sink: Whether to add an empty token with score 0.
+        allowed: A further mask on (query, key).
     """
     if not k.shape[0]:
         return jnp.zeros((q.shape[0], q.shape[1] * q.shape[2]), q.dtype)
     weight = jnp.ones_like(k[:, 0, 0]) if weight is None else weight
 
     def side_by_side(q: Array, k: Array, v: Array, weight: Array) -> Array:
-        shares = jnp.where(keys.filled, weight[keys.rows], 0)[:, None]  # groups 1 keys
+        key_weights = jnp.where(keys.filled, weight[keys.rows], 0)[:, None]  # groups 1 keys
         if allowed is not None:
-            shares = jnp.where(allowed(queries.rows[:, :, None], keys.rows[:, None]), shares, 0)
-        out = _softmax_sum(q[queries.rows], k[keys.rows], v[keys.rows], shares, sink)
+            key_weights = jnp.where(allowed(queries.rows[:, :, None], keys.rows[:, None]), key_weights, 0)
+        out = _softmax_sum(q[queries.rows], k[keys.rows], v[keys.rows], key_weights, sink)
         return out[queries.group, jnp.clip(queries.slot, 0, out.shape[1] - 1)]
 
-    def one_by_one(q: Array, k: Array, v: Array, weight: Array) -> Array:
+    def chunked(q: Array, k: Array, v: Array, weight: Array) -> Array:
         @jax.checkpoint
-        def some(index: Array) -> Array:
+        def chunk(index: Array) -> Array:
             together = keys.present[None] & (queries.group[index][:, None] == keys.group[None])
             if allowed is not None:
                 together = together & allowed(index[:, None], jnp.arange(k.shape[0], dtype=index.dtype)[None])
-            shares = jnp.where(together, weight[None], 0)[None]
-            return _softmax_sum(q[index][None], k[None], v[None], shares, sink)[0]
+            key_weights = jnp.where(together, weight[None], 0)[None]
+            return _softmax_sum(q[index][None], k[None], v[None], key_weights, sink)[0]
 
-        number = q.shape[0]
-        index = jnp.arange(_CHUNK * ceil(number / _CHUNK), dtype=jnp.int32) % max(number, 1)
-        return jax.lax.map(some, index.reshape(-1, _CHUNK)).reshape(-1, *q.shape[1:])[:number]
+        num_queries = q.shape[0]
+        index = jnp.arange(_CHUNK * ceil(num_queries / _CHUNK), dtype=jnp.int32) % max(num_queries, 1)
+        return jax.lax.map(chunk, index.reshape(-1, _CHUNK)).reshape(-1, *q.shape[1:])[:num_queries]
 
     if queries.always_fits and keys.always_fits:
         out = side_by_side(q, k, v, weight)
     else:
         too_long = (queries.longest > queries.rows.shape[1]) | (keys.longest > keys.rows.shape[1])
-        out = jax.lax.cond(too_long, jax.checkpoint(one_by_one), jax.checkpoint(side_by_side), q, k, v, weight)
+        out = jax.lax.cond(too_long, jax.checkpoint(chunked), jax.checkpoint(side_by_side), q, k, v, weight)
     return jnp.where(queries.present[:, None], out.reshape(out.shape[0], -1), 0)
 
 
-def _softmax_sum(q: Array, k: Array, v: Array, shares: Array, sink: bool) -> Float[Array, "groups queries heads depth"]:
-    """The weighted softmax of rows; shares (groups, queries or 1, keys) are zero where a key is not seen."""
+def _softmax_sum(q: Array, k: Array, v: Array, key_weights: Array, sink: bool) -> Float[Array, "groups queries heads depth"]:
+    """The weighted softmax of rows; key_weights (groups, queries or 1, keys) are zero where a key is masked."""
     scores = jnp.einsum("gqhd,gkhd->ghqk", q, k) / sqrt(q.shape[-1])
-    seen = (shares > 0)[:, None]
-    # The quotient does not depend on what is subtracted.
+    seen = (key_weights > 0)[:, None]
+    # The quotient does not depend on the shift.
     top = jnp.where(seen, scores, 0.0 if sink else -jnp.inf).max(axis=-1, keepdims=True, initial=0.0 if sink else -jnp.inf)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    grown = jnp.where(seen, shares[:, None] * jnp.exp(jnp.where(seen, scores - top, 0)), 0)
-    total = grown.sum(axis=-1, keepdims=True) + (jnp.exp(-top) if sink else 0)
-    weights = grown / jnp.where(total > 0, total, 1)
+    exponentials = jnp.where(seen, key_weights[:, None] * jnp.exp(jnp.where(seen, scores - top, 0)), 0)
+    total = exponentials.sum(axis=-1, keepdims=True) + (jnp.exp(-top) if sink else 0)
+    weights = exponentials / jnp.where(total > 0, total, 1)
     return jnp.einsum("ghqk,gkhd->gqhd", weights, v)
 
 
 def heads_apart(x: Float[Array, "tokens channels"], num_heads: int) -> Any:
-    """Channels apart by head: tokens, heads, channels of a head."""
+    """Split channels by head: tokens, heads, channels of a head."""
     return x.reshape(x.shape[0], num_heads, -1)

@@ -1,4 +1,4 @@
-"""Validation errors of runs of table entries over their epochs, one figure for all that are compared."""
+"""Validation errors of table-entry runs over epochs, all compared runs in one figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ def draw_curves(folders: Sequence[Path], path: Path) -> Path:
 
     Args:
         folders: Finished runs of table entries.
-        path: Of the PNG file.
+        path: PNG file to write.
 
     Returns:
         The same path.
 
     Raises:
-        UserError: A folder is not such a run, or none of them was validated.
+        UserError: A folder is not such a run, or none of them has validation errors.
     """
     panels: dict[tuple[str, str], Panel] = {}
     for folder in folders:

@@ -1,4 +1,4 @@
-"""A table entry from its recipe: what will be done, the run, and the row beside the published one."""
+"""Reproducing a table entry from its recipe: the plan, the run, and the result next to the published value."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from equiform.training.metrics import in_millis
 RESULT = "benchmark.json"
 _INTERRUPTED = "interrupted.json"
 _IRRELEVANT = ("run.", "training.seed", "data.folder", "training.evaluation_batch_size", "training.checkpoint_")
-"""Changes that leave the protocol as it is."""
+"""Changes that do not affect the protocol."""
 
 
 class Result(NamedTuple):
@@ -28,16 +28,16 @@ class Result(NamedTuple):
         row: The method.
         column: The molecule, target or data.
         form: "full", "scaled" or "changed".
-        changes: What was changed from the full protocol.
+        changes: Changes from the full protocol.
         values: Test errors by quantity, each with its unit.
-        published: The published ones.
-        source: Where they stand.
-        protocol: Structures, epochs, parameters.
+        published: The published errors.
+        source: Reference for the published errors.
+        protocol: Numbers of structures, epochs and parameters.
         progress: Validation error at the first and at the best validation, by quantity, with its unit.
-        seed: Of weights and order.
-        device: What it ran on.
-        minutes: How long it took, all sessions together.
-        command: What was typed.
+        seed: Seed of weights and data order.
+        device: The device it ran on.
+        minutes: Wall time of all sessions together.
+        command: The command line.
     """
 
     recipe: str
@@ -58,19 +58,19 @@ class Result(NamedTuple):
 
 
 def read_entry(name: str, changes: Sequence[str], *, scaled: bool, folder: Path | None) -> Recipe:
-    """The recipe of a table entry, with its scaled form and further changes laid over it.
+    """The recipe of a table entry, with its scaled form and further changes applied.
 
     Raises:
-        UserError: There is no such recipe, it is not of a table, or a change is wrong.
+        UserError: There is no such recipe, it belongs to no table, or a change is invalid.
     """
     path = find_recipe(name)
     full = validate(read_source(path))
     if full.benchmark is None:
         raise UserError(f"{name} reproduces no published result; train it with: equiform train {name}")
-    laid_over = [*(full.benchmark.scaled if scaled else ()), *changes]
+    overrides = [*(full.benchmark.scaled if scaled else ()), *changes]
     base: dict[str, dict[str, Any]] = {} if folder is None else {"run": {"folder": str(folder)}}
-    recipe = validate(read_source(path, laid_over, base))
-    relevant = [change for change in laid_over if not change.startswith(_IRRELEVANT)]
+    recipe = validate(read_source(path, overrides, base))
+    relevant = [change for change in overrides if not change.startswith(_IRRELEVANT)]
     own = [change for change in changes if not change.startswith(_IRRELEVANT)]
     form = "scaled" if scaled else "changed" if own else "full"
     noted = full.benchmark.model_copy(update={"recipe": path.stem, "form": form, "changes": tuple(relevant)})
@@ -78,7 +78,7 @@ def read_entry(name: str, changes: Sequence[str], *, scaled: bool, folder: Path 
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """What is about to be done, for people."""
+    """Human-readable description of what will be run."""
     entry = _entry(recipe)
     lines = [f"{entry.row}, {entry.column}: {_in_words(entry.published) or 'no published value'} ({entry.source})"]
     if entry.form == "full":
@@ -91,15 +91,15 @@ def plan(recipe: Recipe) -> list[str]:
         values = ", ".join(f"{name} {value:g} {units.get(name, '')}".rstrip() for name, value in known.values.items())
         form = "scaled" if known.scaled else "full"
         where = f"{known.device}, {known.minutes:g} minutes"
-        lines.append(f"measured by us before ({form}; {known.protocol}; seed {known.seed}; {where}): {values}")
+        lines.append(f"our own result ({form}; {known.protocol}; seed {known.seed}; {where}): {values}")
     return lines
 
 
 def conclude(outcome: Outcome, recipe: Recipe, seconds: float) -> Result:
-    """Write the result of a finished run beside it.
+    """Write the result of a finished run into its folder.
 
     Args:
-        outcome: What the run left.
+        outcome: The outcome of the run.
         recipe: Its effective recipe.
         seconds: Wall time of this session.
     """
@@ -140,15 +140,15 @@ def read_result(folder: Path) -> Result:
     """The result of a run of a table entry.
 
     Raises:
-        UserError: It is not one, or it has not finished.
+        UserError: It is not such a run, or it has not finished.
     """
     path = folder / RESULT
     if not path.is_file():
         unfinished = (folder / "run.json").is_file()
         hint = (
-            "it has not finished; go on with: equiform recipe run --resume"
+            "it has not finished; resume with: equiform recipe run --resume"
             if unfinished
-            else "is it a run of equiform recipe run?"
+            else "was it made by equiform recipe run?"
         )
         raise UserError(f"{folder} has no result of a table entry: {hint}{f' {folder}' if unfinished else ''}")
     with explained(f"cannot read {path}", "check its permissions"):
@@ -163,7 +163,7 @@ def read_result(folder: Path) -> Result:
 
 
 def rows(result: Result) -> list[tuple[str, str, str, str, str]]:
-    """Ours, published, unit and protocol, a line per quantity."""
+    """Entry, our value, published value, unit and protocol; one row per quantity."""
     protocol = f"{result.form}: {result.protocol}"
     lines = []
     for name, (value, unit) in result.values.items():
@@ -174,18 +174,18 @@ def rows(result: Result) -> list[tuple[str, str, str, str, str]]:
 
 
 def progress_in_words(result: Result) -> str:
-    """How the error fell while training."""
+    """The validation errors at the first and the best validation, as text."""
     parts = [f"{name} {first:.4g} → {last:.4g} {unit}" for name, (first, last, unit) in result.progress.items()]
     return "validation error, first → best: " + ", ".join(parts) if parts else "no validation"
 
 
 def note_time(folder: Path, seconds: float) -> None:
-    """Keep the wall time of a session that was interrupted, for the result of the session that finishes the run."""
+    """Store the wall time of an interrupted session, for the result of the session that finishes the run."""
     write_atomically(folder / _INTERRUPTED, to_json({"minutes": round(_minutes(folder) + seconds / 60, 2)}))
 
 
 def _minutes(folder: Path) -> float:
-    """Wall time of the sessions before this one."""
+    """Wall time of the earlier sessions, minutes."""
     for name in (RESULT, _INTERRUPTED):
         if (folder / name).is_file():
             return float(json.loads((folder / name).read_text(encoding="utf-8"))["minutes"])
@@ -193,7 +193,7 @@ def _minutes(folder: Path) -> float:
 
 
 class Clock:
-    """Wall time since it was made."""
+    """Wall time since its creation."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -204,7 +204,7 @@ class Clock:
 
 
 def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchmark) -> dict[str, tuple[float, str]]:
-    """Errors of the test sets in the published units; several sets (OC20) by the sets' names."""
+    """Errors on the test sets in the published units; with several sets (OC20) keyed by the set names."""
     found: dict[str, tuple[float, str]] = {}
     for set_name, errors in tests.items():
         for quantity, error in errors.items():
@@ -213,15 +213,15 @@ def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchma
             several = len(tests) > 1
             name = (set_name if quantity == "energy" else f"{set_name} {quantity}") if several else quantity
             unit = str(error["unit"])
-            wanted = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
-            found[name] = (_error(error, entry.metric) * _factor(unit, wanted), wanted)
+            shown = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
+            found[name] = (_error(error, entry.metric) * _factor(unit, shown), shown)
             if "equivariance_error" in error:
                 found[f"{name} Δ_EQ"] = (float(error["equivariance_error"]), "")
     return found
 
 
 def _error(error: Mapping[str, Any], metric: str) -> float:
-    """The error that the table shows. (Only quantities without a unit are published as mean squares.)"""
+    """The error in the table's metric. (Only dimensionless quantities are published as mean squared errors.)"""
     return float(error["rmse"]) ** 2 if metric == "mse" else float(error["mae"])
 
 
@@ -242,18 +242,18 @@ def _table_unit(unit: str, table: str) -> str:
     return unit if table == "oc20" else in_millis(unit)[1]
 
 
-def _factor(unit: str, wanted: str) -> float:
-    if unit == wanted:
+def _factor(unit: str, published: str) -> float:
+    if unit == published:
         return 1.0
     factor, shown = in_millis(unit)
-    if shown != wanted:
-        raise UserError(f"an error in {unit or 'no unit'} cannot stand beside one in {wanted}")
+    if shown != published:
+        raise UserError(f"an error in {unit or 'no unit'} cannot be compared with one in {published}")
     return factor
 
 
 def _entry(recipe: Recipe) -> Benchmark:
     if recipe.benchmark is None:
-        raise UserError("this run is not of a table entry")
+        raise UserError("this run is not a run of a table entry")
     return recipe.benchmark
 
 

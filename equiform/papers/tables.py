@@ -1,4 +1,4 @@
-"""The papers' tables: the peers' rows as published, and ours from run folders."""
+"""The papers' tables: published rows, and our own rows from run folders."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,13 +16,13 @@ TABLES = ("qm9", "md17", "rmd17", "oc20", "nbody")
 
 
 class PaperTable(BaseModel):
-    """A table of a paper, without the rows that recipes carry.
+    """A table of a paper, without the rows that are defined in recipes.
 
     Attributes:
-        title: What it shows.
-        columns: Heads of the columns, by key; a key is `column` or `column/quantity` of a recipe.
-        rows: The peers' values by method and column key.
-        source: Where they stand.
+        title: The title.
+        columns: Column headings by key; a key is `column` or `column/quantity` of a recipe.
+        rows: Values of other methods, by method and column key.
+        source: Reference for these values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,12 +34,12 @@ class PaperTable(BaseModel):
 
 
 class Row(NamedTuple):
-    """A line of an assembled table.
+    """A row of an assembled table.
 
     Attributes:
-        method: Whose.
-        cells: By column key; several runs of ours as mean ± standard deviation.
-        note: How ours was obtained; empty for published rows.
+        method: The method.
+        cells: Values by column key; several runs of ours as mean ± standard deviation.
+        note: How our value was obtained; empty for published rows.
     """
 
     method: str
@@ -54,10 +54,10 @@ def read_table(name: str) -> PaperTable:
 
 
 def assemble(name: str, folders: Sequence[Path]) -> tuple[PaperTable, list[Row]]:
-    """The published rows, then ours: one per method and form, runs that differ in the seed alone put together.
+    """The published rows, then ours: one per method and form, averaged over runs that differ only in the seed.
 
     Raises:
-        UserError: A folder holds no finished run of a table entry, or one of another table.
+        UserError: A folder is not a finished run of a table entry, or belongs to another table.
     """
     from equiform.errors import UserError
 
@@ -79,7 +79,7 @@ def assemble(name: str, folders: Sequence[Path]) -> tuple[PaperTable, list[Row]]
 
 
 def markdown(table: PaperTable, lines: Sequence[Row]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     keys = [key for key in table.columns if any(key in row.cells for row in lines)]
     head = ["Method", *(table.columns[key] for key in keys), "How"]
     body = [[row.method, *(row.cells.get(key, "") for key in keys), row.note] for row in lines]
@@ -88,7 +88,7 @@ def markdown(table: PaperTable, lines: Sequence[Row]) -> str:
 
 @cache
 def _published(table: str) -> Mapping[str, Mapping[str, str]]:
-    """What the built-in recipes say was published, by method and column key."""
+    """The published values in the built-in recipes, by method and column key."""
     found: dict[str, dict[str, str]] = {}
     for path in builtin_recipes().values():
         entry = load_recipe(path)[0].benchmark

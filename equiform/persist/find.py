@@ -1,4 +1,4 @@
-"""Which model folder a path means."""
+"""Resolve a path to a model folder."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from equiform.errors import UserError
 
 
 def find_model(path: Path) -> Path:
-    """The model folder that a path means: itself, or the best model of a run folder.
+    """The model folder that a path refers to: itself, or the best model of a run folder.
 
     Raises:
-        UserError: There is nothing, or a run that has no model yet.
+        UserError: Nothing is there, or a run that has no model yet.
     """
     if not path.exists():
         raise UserError(f"{path}: no such model or run folder")
@@ -18,4 +18,4 @@ def find_model(path: Path) -> Path:
     for name in ("best", "last"):
         if (path / name / "config.json").is_file():
             return path / name
-    raise UserError(f"{path} is a run that has not written a model yet; go on with: equiform train --resume {path}")
+    raise UserError(f"{path} is a run that has not written a model yet; resume it with: equiform train --resume {path}")

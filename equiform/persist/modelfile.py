@@ -1,8 +1,8 @@
 """Model files: a folder with `config.json` and `weights.safetensors`.
 
 `config.json` holds everything that is not a weight: the architecture's configuration, energy scale and
-conventions, reference energies, units, where the model comes from, and the checksum of the weights. Loading
-parses JSON and copies arrays; nothing in the file is ever executed. Precision is kept bit for bit.
+conventions, reference energies, units, provenance, and the checksum of the weights. Loading parses JSON and copies
+arrays; nothing in the file is ever executed. Weights are restored bit for bit.
 """
 
 import json
@@ -27,19 +27,19 @@ from equiform.tasks.api import Task
 
 FORMAT = "equiform-model"
 FORMAT_VERSION = 2
-"""1 (0.1.0): a section `potential` for every task, and former names of fields of configurations; read, not written."""
+"""1 (0.1.0): a section `potential` for every task, and former names of configuration fields; read, not written."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a model file holds.
+    """The content of a model file.
 
     Attributes:
-        task: The model, and what its outputs stand for.
-        reference_energies: eV of an isolated atom by atomic number, to be added on the host in float64.
-        metadata: Where the model comes from; whatever was given to `save_model`.
+        task: The model and the meaning of its outputs.
+        reference_energies: Energy of an isolated atom, eV, by atomic number; to be added on the host in float64.
+        metadata: Provenance of the model, as given to `save_model`.
     """
 
     task: Task
@@ -58,17 +58,17 @@ def save_model(
     """Write a model file; at every moment the folder holds the whole old model or the whole new one.
 
     Args:
-        folder: Where; it must not exist or be empty.
-        task: The model, and what its outputs stand for.
-        reference_energies: eV of an isolated atom by atomic number.
-        metadata: Where the model comes from: plain values that fit into JSON.
+        folder: Where to write; it must not exist or be empty.
+        task: The model and the meaning of its outputs.
+        reference_energies: Energy of an isolated atom, eV, by atomic number.
+        metadata: Provenance of the model, as values that JSON can hold.
         overwrite: Replace an earlier model in that folder.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: Something else is there, or the disk refuses.
+        UserError: The folder is occupied, or writing fails.
     """
     folder = Path(folder).absolute()
     _check_place(folder, overwrite)
@@ -108,8 +108,7 @@ def load_model(path: str | Path) -> LoadedModel:
         path: The model folder, or one of the two files in it.
 
     Raises:
-        UserError: It is not a model file, or a damaged one, or of a version or architecture that is not known
-            here.
+        UserError: It is not a model file, is damaged, or has an unknown version or architecture.
     """
     from equiform.models import MODELS, parse_config
 
@@ -138,7 +137,7 @@ def load_model(path: str | Path) -> LoadedModel:
 
 
 def load_weights(path: str | Path, like: Task) -> Task:
-    """The weights of a model file, in a task whose model has the same architecture and precision.
+    """Load the weights of a model file into a task whose model has the same architecture and precision.
 
     Raises:
         UserError: The file is damaged, or belongs to another model.
@@ -159,7 +158,7 @@ def _fill_model(model_config: Any, weights: dict[str, np.ndarray], source: str) 
         found, rest = eqx.partition(build_model(model_config, key=jax.random.key(0)), _is_array)
         return found
 
-    # Only shapes are needed: the random initial weights are never computed.
+    # Only shapes are needed, so the random initial weights are never computed.
     shapes = jax.eval_shape(arrays)
     dtypes = {array.dtype for array in weights.values() if np.issubdtype(array.dtype, np.floating)}
     if len(dtypes) > 1:
@@ -170,7 +169,7 @@ def _fill_model(model_config: Any, weights: dict[str, np.ndarray], source: str) 
         floating = np.issubdtype(leaf.dtype, np.floating)
         return jax.ShapeDtypeStruct(leaf.shape, dtype if floating else leaf.dtype)
 
-    with jax.enable_x64(True):  # Or else double precision would be cut off.
+    with jax.enable_x64(True):  # Otherwise float64 weights would be truncated.
         return eqx.combine(filled(jax.tree.map(expected, shapes), weights, source), rest)
 
 
@@ -219,7 +218,7 @@ def _read_config(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of a file of format version 1 as version 2 has it."""
+    """The content of a file of format version 1, converted to version 2."""
     from equiform.models import upgraded
     from equiform.tasks.motion import VECTORS
 
@@ -240,12 +239,12 @@ def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
 def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     file = folder / WEIGHTS_FILE
     if not file.is_file():
-        raise UserError(f"{folder} is not a whole model: {WEIGHTS_FILE} is missing")
+        raise UserError(f"{folder} is not a complete model: {WEIGHTS_FILE} is missing")
     with explained(f"cannot read {file}", "check its permissions"):
         content = file.read_bytes()
     if checksum(content) != config["weights"].get("sha256"):
         raise UserError(
-            f"{file} is damaged or of another model: its checksum is not the one in {CONFIG_FILE}; copy both files again"
+            f"{file} is damaged or of another model: its checksum differs from the one in {CONFIG_FILE}; copy both files again"
         )
     try:
         return load_safetensors(content)
@@ -261,11 +260,11 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder} holds other files; choose another folder for the model")
     if not overwrite:
-        raise UserError(f"{folder} holds a model already; choose another folder, or allow to replace it (--overwrite)")
+        raise UserError(f"{folder} holds a model already; choose another folder, or replace it with --overwrite")
 
 
 def _swap(temporary: Path, folder: Path) -> None:
-    """Put a finished folder in its place; between the renames the old model is where loading finds it."""
+    """Move a finished folder into place; between the two renames loading finds the old model in `_aside`."""
     aside = _aside(folder)
     if folder.is_dir():
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which leaves of a model are trained, their names, and their precision."""
+"""The trained leaves of a model, their names, and their precision."""
 
 from typing import Any
 
@@ -21,24 +21,24 @@ def split(tree: Any) -> tuple[Any, Any]:
 
 
 def num_parameters(tree: Any) -> int:
-    """How many numbers are trained."""
+    """Number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree) if is_parameter(leaf))
 
 
 def with_dtype(tree: Any, dtype: Any) -> Any:
     """A copy with all parameters in one precision."""
-    # A real copy also where the precision stays: the caller's arrays outlive the buffers donated in training.
+    # Always a real copy: the caller's arrays must outlive the buffers donated in training.
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype) if is_parameter(leaf) else leaf, tree)
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """The leaves by their place in the tree, such as `blocks.0.linear.weight`."""
+    """The leaves by their path in the tree, such as `blocks.0.linear.weight`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def filled(like: Any, arrays: dict[str, np.ndarray], source: str) -> Any:
-    """A tree shaped like another one, its arrays taken by name.
+    """A tree with the structure of another one, filled with arrays by name.
 
     Args:
         like: Arrays, or their shapes and types.
@@ -48,20 +48,20 @@ def filled(like: Any, arrays: dict[str, np.ndarray], source: str) -> Any:
     Raises:
         UserError: An array is missing, left over, or of another shape or precision.
     """
-    wanted = named(like)
-    missing, surplus = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    expected = named(like)
+    missing, surplus = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
     if missing or surplus:
         parts = [f"{_some(missing)} missing"] if missing else []
         parts += [f"{_some(surplus)} unknown"] if surplus else []
         raise UserError(f"{source} does not belong to this model: {' and '.join(parts)}")
-    for name, leaf in wanted.items():
+    for name, leaf in expected.items():
         have = arrays[name]
         if have.shape != leaf.shape or have.dtype != leaf.dtype:
             raise UserError(
                 f"{source} does not belong to this model: {name} is {have.dtype}{list(have.shape)}, "
                 f"expected {leaf.dtype}{list(leaf.shape)}"
             )
-    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted])
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in expected])
 
 
 def _some(names: list[str]) -> str:

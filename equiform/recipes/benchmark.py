@@ -1,4 +1,4 @@
-"""What a recipe says about the entry of a published table that it reproduces."""
+"""The `benchmark:` section of a recipe: the published table entry that it reproduces."""
 
 from typing import Literal
 
@@ -12,10 +12,10 @@ class Measured(BaseModel):
         values: Test error by quantity, in the unit of the published value.
         scaled: Whether the scaled form was run.
         protocol: Training, validation and test structures, epochs.
-        seed: Of weights, dropout and data order.
-        device: What it ran on.
-        minutes: How long it took.
-        command: What was typed.
+        seed: Seed of weights, dropout and data order.
+        device: The device it ran on.
+        minutes: Wall time.
+        command: The command line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,21 +30,21 @@ class Measured(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """The `benchmark:` section of a recipe: where its result stands in a paper, and what was published there.
+    """The `benchmark:` section of a recipe: the entry of a paper's table, and its published values.
 
     Attributes:
         table: The table.
-        row: The method's name in it.
+        row: The method's name in the table.
         column: The molecule or target.
         published: Test error and unit by quantity; empty where the authors published none.
-        metric: Which error is published: the mean absolute one or the mean squared one.
-        source: Where the published values stand.
-        cost: What the full protocol costs.
+        metric: The published metric: mean absolute or mean squared error.
+        source: Reference for the published values.
+        cost: Cost of the full protocol.
         scaled: Changes (`section.key=value`) that make it fit a small machine.
-        measured: What we measured ourselves.
+        measured: Our own results.
         recipe: Written by a run: the built-in recipe that it followed.
         form: Written by a run: as published, scaled, or with changes of its own.
-        changes: Written by a run: what was changed.
+        changes: Written by a run: the changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

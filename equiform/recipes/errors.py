@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, told as people need them: the place, the key, what was given and meant."""
+"""Human-readable configuration errors: the place, the key, the value given and the one probably meant."""
 
 import re
 import types
@@ -23,18 +23,18 @@ def explain(
     """One line per mistake.
 
     Args:
-        error: What pydantic found.
-        tree: The values that were checked.
-        model: The type they were checked against.
-        prefix: Where `tree` stands in the whole configuration.
-        origin: Says where a key was given (`file.yaml:3`).
-        known_paths: Every `section.key` there is, to find the section of a key given in the wrong one.
+        error: The pydantic error.
+        tree: The values that were validated.
+        model: The type they were validated against.
+        prefix: Key path of `tree` in the whole configuration.
+        origin: Returns where a key was given (`file.yaml:3`).
+        known_paths: Every valid `section.key`, to find the right section of a misplaced key.
     """
     mistakes: dict[KeyPath, list[str]] = {}
     for entry in error.errors():
         path = prefix + _path_in(tree, entry)
         mistakes.setdefault(path, []).append(_message(entry, path, model, known_paths))
-    # Of a union, the member that got farther is the one that was meant.
+    # Of a union, the member whose errors lie deepest is the one that was meant.
     inner = [path for path in mistakes if not any(other[: len(path)] == path != other for other in mistakes)]
     return "\n".join(f"{origin(path)}: {_joined(mistakes[path])}" for path in inner)
 
@@ -48,7 +48,7 @@ def _message(entry: Any, path: KeyPath, model: type[BaseModel], known_paths: Seq
         hint = suggest(key, known) or (f"; did you mean '{elsewhere[0]}'?" if elsewhere else "")
         hint = hint or suggest(key, [other.split(".")[-1] for other in known_paths])
         where = f" in {section}" if section else ""
-        return f"unknown key '{key}'{where}{hint or '; there are: ' + ', '.join(known)}"
+        return f"unknown key '{key}'{where}{hint or '; valid keys: ' + ', '.join(known)}"
     name = ".".join(map(str, path))
     if entry["type"] == "missing":
         return f"{name} is missing"
@@ -63,17 +63,17 @@ def _message(entry: Any, path: KeyPath, model: type[BaseModel], known_paths: Seq
 
 
 def _joined(messages: Sequence[str]) -> str:
-    """The messages about one key (a union gives one per member) as one sentence."""
+    """The messages about one key (a union yields one per member) as one sentence."""
     messages = list(dict.fromkeys(messages))
     parts = [re.fullmatch(r"(\S+ )should (.*)(, but .* was given.*)", message) for message in messages]
     if len(messages) > 1 and all(parts):
-        wanted = " or ".join(dict.fromkeys(part[2] for part in parts if part))
-        return f"{parts[0][1]}should {wanted}{parts[0][3]}" if parts[0] else ""
+        expected = " or ".join(dict.fromkeys(part[2] for part in parts if part))
+        return f"{parts[0][1]}should {expected}{parts[0][3]}" if parts[0] else ""
     return " or ".join(messages)
 
 
 def _path_in(tree: Any, entry: Any) -> KeyPath:
-    """The keys of a pydantic location; the parts that name members of a union are left out."""
+    """The keys of a pydantic location, without the parts that name members of a union."""
     path: list[str | int] = []
     for depth, part in enumerate(entry["loc"]):
         inside = (isinstance(tree, dict) and part in tree) or (

@@ -1,9 +1,9 @@
-"""A recipe: everything that decides a training run, in one YAML file of typed sections.
+"""A recipe: everything that defines a training run, in one YAML file of typed sections.
 
-`data:` says where the structures and labels are, `model:` which architecture, `training:` how it is
-optimised, `run:` where the results go. Every key is checked before anything is read or computed; an error
-names the file, the line and the key that was probably meant. What was effective is written to the run
-folder and trains again as it is.
+`data:` gives the structures and labels, `model:` the architecture, `training:` the optimisation, `run:` the
+output folder. Every key is checked before anything is read or computed; an error names the file, the line
+and the key that was probably meant. The effective recipe is written to the run folder and can be run again
+as it is.
 """
 
 import re
@@ -25,7 +25,7 @@ from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
 
 SHIPPED = "equiform:"
-"""Prefix of a data path that names a file shipped with the package."""
+"""Prefix of a data path that refers to a file shipped with the package."""
 
 
 class ModelChoice(BaseModel):
@@ -34,7 +34,7 @@ class ModelChoice(BaseModel):
     Attributes:
         preset: A named set of fields; "auto" picks one by the amount of data and the machine.
         name: The architecture, with its own defaults, instead of a preset.
-        width: Channels, heads' channels and hidden sizes are that many times the preset's; fields that are given stay as given.
+        width: Factor on the preset's channels, head channels and hidden sizes; fields given explicitly are not scaled.
             An effective recipe has the widened fields instead.
     """
 
@@ -46,12 +46,12 @@ class ModelChoice(BaseModel):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The architecture's fields that were given."""
+        """The architecture's fields that were set."""
         return dict(self.model_extra or {})
 
 
 class RunConfig(BaseModel):
-    """Where the results go.
+    """The output of a run.
 
     Attributes:
         folder: The run folder; None means `runs/<data>-<n>` with the next free number.
@@ -79,12 +79,12 @@ class Recipe(BaseModel):
     benchmark: Benchmark | None = None
 
     def to_yaml(self) -> str:
-        """The whole recipe as YAML, defaults written out."""
+        """The whole recipe as YAML, defaults included."""
         return yaml_lines.dump(self.model_dump(mode="json"))
 
 
 class Source:
-    """A recipe as it was given: a tree of plain values, and where each of them came from."""
+    """A recipe as given: a tree of plain values, and the origin of each."""
 
     def __init__(self, tree: dict[str, Any], origins: Mapping[KeyPath, str], name: str):
         self.tree = tree
@@ -100,15 +100,15 @@ class Source:
 
 
 def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None) -> Source:
-    """Read a recipe file, if there is one, and lay `key=value` overrides over it.
+    """Read a recipe file, if there is one, and apply `key=value` overrides.
 
-    Paths of data in a file are relative to that file (or, if nothing is there, to the current folder); paths
+    Data paths in a file are relative to that file (or, if nothing is there, to the current folder); paths
     in overrides are relative to the current folder.
 
     Args:
-        path: The recipe file, or None for a recipe of defaults.
+        path: The recipe file, or None for the default recipe.
         overrides: `section.key=value`, the value in YAML.
-        base: Values that the command line gives otherwise, such as the data file.
+        base: Values from other command-line arguments, such as the data file.
 
     Raises:
         UserError: The file is not a recipe, or an override is not `key=value`.
@@ -123,7 +123,7 @@ def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[
             _set(source, (section, key), value, "command line")
     for text in overrides:
         name, equals, value = text.partition("=")
-        if name == "model" and equals:  # One word chooses the architecture, or a preset of one.
+        if name == "model" and equals:  # A single word selects an architecture or a preset.
             name = "model.name" if value in _architectures() else "model.preset"
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)+", name):
             hint = suggest(name, known_paths()) if equals else ""
@@ -139,7 +139,7 @@ def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[
 
 
 def validate(source: Source) -> Recipe:
-    """Check every key and value of a recipe, those of the model section too.
+    """Check every key and value of a recipe, including the model section.
 
     Raises:
         UserError: One line per mistake: where it is, what is wrong, and the key that was probably meant.
@@ -155,7 +155,7 @@ def validate(source: Source) -> Recipe:
 def load_recipe(
     path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
 ) -> tuple[Recipe, Source]:
-    """`read_source` and `validate` in one: what the commands call."""
+    """`read_source` and `validate` in one, for the commands."""
     source = read_source(path, overrides, base)
     return validate(source), source
 
@@ -180,16 +180,16 @@ def model_config(
     preset_if_auto: str | None,
     source: Source | None = None,
 ) -> Any:
-    """The architecture's configuration that a model section asks for.
+    """The architecture's configuration for a model section.
 
     Args:
         choice: The model section.
         elements: Atomic numbers found in the data; a section that lists its own keeps them.
-        preset_if_auto: The preset that "auto" stands for; None while only the keys are checked.
-        source: Where the section came from, for error messages.
+        preset_if_auto: The preset for "auto"; None while only the keys are checked.
+        source: Origin of the section, for error messages.
 
     Raises:
-        UserError: Unknown model or preset, or a field that the architecture does not have or cannot take.
+        UserError: Unknown model or preset, or an unknown or invalid field of the architecture.
     """
     from equiform.models import MODELS, parse_config
     from equiform.models.presets import ALL_PRESETS, preset
@@ -206,17 +206,17 @@ def model_config(
         if choice.name not in MODELS:
             raise UserError(
                 f"{source.origin(('model', 'name'))}: there is no model {choice.name!r}"
-                f"{suggest(choice.name, MODELS)}; there are: {', '.join(MODELS)}"
+                f"{suggest(choice.name, MODELS)}; available: {', '.join(MODELS)}"
             )
         start: dict[str, Any] = {"name": choice.name, "elements": elements}
     else:
-        wanted = choice.preset or "auto"
-        if wanted != "auto" and wanted not in ALL_PRESETS:
+        requested = choice.preset or "auto"
+        if requested != "auto" and requested not in ALL_PRESETS:
             raise UserError(
-                f"{source.origin(('model', 'preset'))}: there is no preset {wanted!r}"
-                f"{suggest(wanted, ALL_PRESETS)}; there are: auto, {', '.join(ALL_PRESETS)}"
+                f"{source.origin(('model', 'preset'))}: there is no preset {requested!r}"
+                f"{suggest(requested, ALL_PRESETS)}; available: auto, {', '.join(ALL_PRESETS)}"
             )
-        start = preset((preset_if_auto or "small") if wanted == "auto" else wanted, elements=elements).model_dump()
+        start = preset((preset_if_auto or "small") if requested == "auto" else requested, elements=elements).model_dump()
     renamed = MODELS[start["name"]][0].renamed_fields
     for old in renamed.keys() & fields.keys():
         new = f"renamed to {renamed[old]} (a list of names)" if renamed[old] else "dropped: the model has no such setting"
@@ -247,7 +247,7 @@ def shipped_data(name: str) -> Path:
     path = folder / name
     if not path.is_file():
         have = sorted(entry.name for entry in folder.glob("*.extxyz")) if folder.is_dir() else []
-        raise UserError(f"{SHIPPED}{name}: no such data file in the package{suggest(name, have)}; there are: {', '.join(have)}")
+        raise UserError(f"{SHIPPED}{name}: no such data file in the package{suggest(name, have)}; available: {', '.join(have)}")
     return path
 
 
@@ -276,7 +276,7 @@ def find_recipe(name: str) -> Path:
     """A recipe file by its path or by its built-in name.
 
     Raises:
-        UserError: There is neither.
+        UserError: Neither exists.
     """
     path, builtin = Path(name), builtin_recipes()
     if path.is_file():
@@ -288,7 +288,7 @@ def find_recipe(name: str) -> Path:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of a recipe, for editors: completion and checks while typing."""
+    """JSON schema of a recipe, for completion and validation in editors."""
     from equiform.models import MODELS
     from equiform.models.presets import ALL_PRESETS
 
@@ -296,14 +296,14 @@ def json_schema() -> dict[str, Any]:
     section: dict[str, Any] = {
         "preset": {"enum": ["auto", *ALL_PRESETS], "description": "A named set of fields."},
         "name": {"enum": list(MODELS), "description": "The architecture, instead of a preset."},
-        "width": {"type": "number", "exclusiveMinimum": 0, "description": "Channels and hidden sizes times this number."},
+        "width": {"type": "number", "exclusiveMinimum": 0, "description": "Factor on channels and hidden sizes."},
     }
     for config, _ in MODELS.values():
         model = config.model_json_schema()
         schema["$defs"] |= model.pop("$defs", {})
         for key, entry in model["properties"].items():
             if key in section and section[key] != entry and key != "name":
-                section[key] = {"anyOf": [*section[key].get("anyOf", [section[key]]), entry]}  # Architectures differ in it.
+                section[key] = {"anyOf": [*section[key].get("anyOf", [section[key]]), entry]}  # Differs between architectures.
             section.setdefault(key, entry)
     schema["$defs"]["ModelChoice"] = {"type": "object", "properties": section, "additionalProperties": False}
     for definition in schema["$defs"].values():
@@ -312,7 +312,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _describe(definition: dict[str, Any]) -> None:
-    """Move what a docstring says of each attribute to the attribute, where editors show it."""
+    """Move the description of each attribute from the docstring to the attribute, where editors show it."""
     summary, _, attributes = definition.get("description", "").partition("\n\nAttributes:\n")
     for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", attributes, flags=re.MULTILINE):
         if name in definition["properties"]:
@@ -322,7 +322,7 @@ def _describe(definition: dict[str, Any]) -> None:
 
 
 def _load(path: Path, depth: int = 0) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """A recipe file laid over the one that it names as `base`: a built-in base, or a file beside it."""
+    """A recipe file merged over the one named as its `base`: a built-in base, or a file in the same folder."""
     tree, lines = yaml_lines.load_with_lines(path)
     origins = {key: f"{path}:{line}" for key, line in lines.items()}
     _resolve_paths(tree, path.parent)
@@ -330,8 +330,8 @@ def _load(path: Path, depth: int = 0) -> tuple[dict[str, Any], dict[KeyPath, str
     if base is None:
         return tree, origins
     known = {entry.stem: entry for entry in sorted((_recipe_folder() / "base").glob("*.yaml"))}
-    beside = path.parent / str(base)
-    place = beside if beside.is_file() else known.get(str(base))
+    sibling = path.parent / str(base)
+    place = sibling if sibling.is_file() else known.get(str(base))
     if place is None or depth > 5:
         raise UserError(f"{origins.get(('base',), path)}: there is no base {base!r}{suggest(str(base), known)}")
     below, below_origins = _load(place, depth + 1)
@@ -358,10 +358,10 @@ def _set(source: Source, keys: KeyPath, value: Any, origin: str) -> None:
             tree[key] = {}
         tree = tree[key]
         if not isinstance(tree, dict):
-            raise UserError(f"{origin}: {'.'.join(map(str, keys[: depth + 1]))} is a value, not a section of keys")
+            raise UserError(f"{origin}: {'.'.join(map(str, keys[: depth + 1]))} is a value, not a section")
     tree[keys[-1]] = value
     if keys == ("model", "preset") or keys == ("model", "name"):
-        # The later choice wins over the one in the file.
+        # An override takes precedence over the choice in the file.
         tree.pop("name" if keys[-1] == "preset" else "preset", None)
     source.origins = {path: place for path, place in source.origins.items() if path[: len(keys)] != keys}
     source.origins[keys] = origin
@@ -381,7 +381,7 @@ def _resolve_paths(tree: Mapping[str, Any], folder: Path) -> None:
     def resolve(text: str) -> str:
         if text.startswith(SHIPPED) or Path(text).is_absolute():
             return text
-        pattern = text.partition("@")[0]  # FILE@:100 takes a part, *.xyz takes several
+        pattern = text.partition("@")[0]  # FILE@:100 selects a slice, *.xyz several files
         elsewhere = not glob(str(folder / pattern)) and glob(pattern)
         return str((Path(text) if elsewhere else folder / text).absolute())
 
@@ -408,7 +408,7 @@ def _explain(error: ValidationError, source: Source, model: type[BaseModel], pre
 
 
 def known_paths() -> list[str]:
-    """Every `section.key` of a recipe, with the fields of the architectures."""
+    """Every `section.key` of a recipe, including the fields of the architectures."""
     from equiform.models import MODELS
 
     sections = [("data", DataConfig), ("data", SetConfig), ("training", TrainingConfig), ("run", RunConfig)]

@@ -1,6 +1,6 @@
-"""YAML with line numbers: what a configuration error needs to say where it is.
+"""YAML with line numbers, for the location in configuration errors.
 
-Scalars follow the YAML 1.2 core schema, as people expect: `1e-3` is a float, `no` and `No` (nobelium) are
+Scalars follow the YAML 1.2 core schema, as users expect: `1e-3` is a float, `no` and `No` (nobelium) are
 strings, `2024-01-01` is a string, `010` is ten.
 """
 
@@ -33,7 +33,7 @@ _FLOAT = (
     r"[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9]+|[0-9][0-9_]*\.?)(?:[eE][-+]?[0-9]+)?$"
     r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 )
-# Kind of scalar: its pattern and how it may begin. The first that matches wins, so int stands before float.
+# Kind of scalar: its pattern and possible first characters. The first match wins, so int comes before float.
 _SCALARS = {
     "bool": (r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     "int": (r"[-+]?[0-9][0-9_]*$", "-+0123456789"),
@@ -59,16 +59,16 @@ def dump(tree: dict[str, Any]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value of a piece of YAML on the command line (`4`, `1e-3`, `[a, b]`, `{hot: x.xyz}`).
+    """The value of a YAML fragment from the command line (`4`, `1e-3`, `[a, b]`, `{hot: x.xyz}`).
 
     Raises:
-        UserError: It is not YAML; the caller knows which argument it came from.
+        UserError: It is not YAML; the caller adds the argument it came from.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{text!r} cannot be read as a value ({problem}); put it in quotes?") from error
+        raise UserError(f"{text!r} cannot be parsed as a value ({problem}); does it need quotes?") from error
 
 
 def load_with_lines(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -78,10 +78,10 @@ def load_with_lines(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         path: The file.
 
     Returns:
-        The content, and for every key and list entry the line (from 1) it stands on.
+        The content, and the line number (from 1) of every key and list entry.
 
     Raises:
-        UserError: The file cannot be read, is not YAML, names a key twice, or is not a mapping.
+        UserError: The file cannot be read, is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ def _collect(
     file: Path,
     above: tuple[yaml.Node, ...],
 ) -> None:
-    """Fill `lines` for everything below a node, refusing what construction would silently accept."""
+    """Fill `lines` for everything below a node, and reject what construction would silently accept."""
     line = node.start_mark.line + 1
     if any(node is parent for parent in above):
         raise UserError(f"{file}:{line}: an alias refers to itself")

@@ -1,10 +1,10 @@
-"""What a trained model attends to: by the elements of a pair, by distance, and by whether the pair is bonded.
+"""Attention of a trained model: by the elements of a pair, by distance, and by whether the pair is bonded.
 
-Attention weights of all blocks and heads are averaged over the edges of many structures. As the weights of a receiver sum to
-one, they are smaller where it has more neighbours; *relative* attention is weight · number of senders, 1 for an even spread.
+Attention weights of all heads are averaged over the edges of many structures, per block. As the weights of a receiver sum to
+one, they are smaller where it has more neighbours; *relative* attention is weight · number of senders, 1 for uniform weights.
 
-Source: Thölke & De Fabritiis, "TorchMD-NET", ICLR 2022, section on attention weights. Differs: relative to an even spread, and
-by block.
+Source: Thölke & De Fabritiis, "TorchMD-NET", ICLR 2022, section on attention weights. Differs: relative to uniform attention,
+and by block.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from equiform.deploy.predictor import Predictor
 
 BOND = 1.25
-"""Two atoms are bonded if they are nearer than so many times the sum of their covalent radii."""
+"""Two atoms are bonded if their distance is less than this multiple of the sum of their covalent radii."""
 
 NUM_BINS = 40
-_TOGETHER = 16  # structures of a batch
+_TOGETHER = 16  # structures per batch
 KINDS = ("all", "bonded", "non-bonded")
 
 
@@ -38,13 +38,13 @@ class AttentionStatistics(NamedTuple):
     Attributes:
         elements: Atomic numbers, ascending: rows (receivers) and columns (senders) of the maps.
         pair_relative: Sum of relative attention by kind of edge, block, receiver's and sender's element.
-        pair_weight: Sum of attention weights in the same way.
-        pair_count: Edges by kind and elements.
-        receivers: Receivers with neighbours, by element.
+        pair_weight: Sum of attention weights, likewise.
+        pair_count: Number of edges by kind and elements.
+        receivers: Number of receivers with neighbours, by element.
         distance_relative: Sum of relative attention by kind, block and distance bin.
-        distance_count: Edges by kind and distance bin.
-        edges_of_bins: Distances between the bins, Å.
-        structures: How many were looked at.
+        distance_count: Number of edges by kind and distance bin.
+        edges_of_bins: Bin edges, Å.
+        structures: Number of structures.
     """
 
     elements: tuple[int, ...]
@@ -58,12 +58,12 @@ class AttentionStatistics(NamedTuple):
     structures: int
 
     def relative(self, kind: str = "all") -> Float[np.ndarray, "blocks elements elements"]:
-        """Mean attention relative to an even spread, by block and element pair; NaN without such an edge."""
+        """Mean relative attention by block and element pair; NaN where there is no such edge."""
         index = KINDS.index(kind)
         return _ratio(self.pair_relative[index], self.pair_count[index][None])
 
     def share(self) -> Float[np.ndarray, "blocks elements elements"]:
-        """How much of a receiver's attention goes to senders of each element: rows sum to one."""
+        """Fraction of a receiver's attention that goes to senders of each element: rows sum to one."""
         return _ratio(self.pair_weight[0], self.receivers[None, :, None])
 
     def by_distance(self, kind: str = "all") -> Float[np.ndarray, "blocks bins"]:
@@ -75,19 +75,19 @@ class AttentionStatistics(NamedTuple):
 def collect_attention(
     predictor: "Predictor", structures: "Sequence[Atoms]", progress: Callable[[int, int], None] | None = None
 ) -> AttentionStatistics:
-    """Run a model over structures and gather its attention.
+    """Run a model over structures and accumulate its attention statistics.
 
     Args:
         predictor: The model.
-        structures: What to look at.
-        progress: Told (structures done, structures in all).
+        structures: The structures.
+        progress: Progress callback `(done, total)`, in structures.
 
     Raises:
-        UserError: The model has no attention, or nothing has neighbours.
+        UserError: The model has no attention, or no atom has neighbours.
     """
     elements = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
     if not elements:
-        raise UserError("there is no structure to look at")
+        raise UserError("there are no structures to analyse")
     bins = np.linspace(0, predictor.cutoff, NUM_BINS + 1)
     sums: dict[str, Any] = {}
     for done, (graph, weights) in enumerate(_attention(predictor, structures), 1):
@@ -95,12 +95,12 @@ def collect_attention(
         if progress is not None:
             progress(done, len(structures))
     if not sums or not sums["pair_count"].any():
-        raise UserError("no atom of these structures has a neighbour: there is no attention to look at")
+        raise UserError("no atom of these structures has a neighbour: there is no attention to analyse")
     return AttentionStatistics(elements, **sums, edges_of_bins=bins, structures=len(structures))
 
 
 def bonded(numbers: np.ndarray, senders: np.ndarray, receivers: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Whether the ends of each edge are bonded, by covalent radii."""
+    """Whether the two atoms of each edge are bonded, by covalent radii."""
     from ase.data import covalent_radii
 
     radii = covalent_radii[numbers]
@@ -113,7 +113,7 @@ def write_analysis(statistics: AttentionStatistics, folder: Path, title: str) ->
     Returns:
         The files.
     """
-    with explained(f"cannot write into {folder}", "free some space or mend the permissions"):
+    with explained(f"cannot write into {folder}", "free some space or fix the permissions"):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in ("attention.json", "attention_elements.png", "attention_distance.png")]
         write_atomically(paths[0], to_json(as_dict(statistics)))
@@ -154,16 +154,16 @@ def _attention(predictor: "Predictor", structures: "Sequence[Atoms]") -> Iterato
 
     model = predictor.task.model
     if not isinstance(model, AttendingModel):
-        raise UserError(f"{type(model).__name__} models offer no attention")
+        raise UserError(f"{type(model).__name__} models do not expose attention weights")
     graphs = [predictor.graph(atoms, index) for index, atoms in enumerate(structures)]
     groups = [graphs[start : start + _TOGETHER] for start in range(0, len(graphs), _TOGETHER)]
     sizes = [Capacity(*map(sum, zip(*(graph.capacity for graph in group)))) for group in groups]
     capacity = Capacity(*(max(column) for column in zip(*sizes)))
-    ask = eqx.filter_jit(type(model).attention)
+    attention = eqx.filter_jit(type(model).attention)
     for group in groups:
         with predictor.precision():
             device = to_device(batch(group, capacity), jnp.dtype(predictor.dtype))
-            blocks = jax.tree.map(np.asarray, ask(model, device))
+            blocks = jax.tree.map(np.asarray, attention(model, device))
         weights = np.stack([np.abs(block).mean(axis=-1) for block in blocks])
         start = 0
         for graph in group:
@@ -228,7 +228,7 @@ def _figure(columns: int, rows: int, size: tuple[float, float], title: str) -> t
 def _plot_elements(statistics: AttentionStatistics, path: Path, title: str) -> None:
     names, side = _symbols(statistics), 0.5 * len(statistics.elements) + 2.2
     maps = [(f"relative, {kind}", _mean(statistics.relative(kind))) for kind in KINDS]
-    maps.append(("share of the receiver's attention", _mean(statistics.share())))
+    maps.append(("fraction of the receiver's attention", _mean(statistics.share())))
     figure, places = _figure(len(maps), 1, (side, side), title)
     for axes, (name, values) in zip(places, maps):
         picture = axes.imshow(values, cmap="viridis", vmin=0)
@@ -254,12 +254,12 @@ def _plot_distance(statistics: AttentionStatistics, path: Path, title: str) -> N
     for axes, name in zip(places, ("all blocks", "all pairs")):
         axes.axhline(1, color="grey", linewidth=0.8)
         axes.set_xlabel("distance (Å)")
-        axes.set_ylabel("attention relative to an even spread")
+        axes.set_ylabel("attention relative to uniform")
         axes.set_title(name, fontsize="medium")
         axes.legend()
     figure.savefig(path, dpi=120)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over blocks; NaN stays where no block has an edge (all have the same ones)."""
+    """Mean over blocks; NaN where there is no edge (all blocks have the same edges)."""
     return values.mean(axis=0)

@@ -1,8 +1,8 @@
-"""How far a model of vectors per particle is from equivariance: the error of N-body tables, Δ_EQ.
+"""Equivariance error of a model that predicts vectors per particle, as in N-body tables: Δ_EQ.
 
     Δ_EQ = ‖L Φ(x) − Φ(L x)‖ / ‖L Φ(x)‖,   L a random rotation about the origin
 
-Positions and fields rotate together, each field as it is declared: positions alone would be another problem.
+Positions and fields rotate together, each field by its declared representation.
 
 Source: Fuchs et al., NeurIPS 2020 (definition and the column of the table).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _VECTOR = ("atoms", "polar")
 SAMPLES = 100
-"""Structures of a test set that the error of a trained model is measured on."""
+"""Number of structures of a test set on which the error of a trained model is measured."""
 
 Predict = Callable[[Graph], Float[AnyArray, "atoms 3"]]
 
@@ -39,42 +39,42 @@ def equivariance_error(
     shift: float = 0.0,
     seed: int = 0,
 ) -> float:
-    """The mean of Δ_EQ over random rotations, padding left out.
+    """The mean of Δ_EQ over random rotations, padding excluded.
 
     Args:
         predict: Φ, vectors per node of a batch that do not depend on the origin (a displacement, a change of velocity).
-        graph: x, a host graph; of any number of structures.
+        graph: x, a host graph with any number of structures.
         declared: Declarations of the graph's fields.
-        num_rotations: How many.
-        mirrored: Turn every other one over as well (O(3) instead of SO(3)).
-        shift: Also move everything by a random vector with this standard deviation per axis.
-        seed: Of the rotations and shifts.
+        num_rotations: Number of rotations.
+        mirrored: Combine every other rotation with an inversion (O(3) instead of SO(3)).
+        shift: Also translate everything by a random vector with this standard deviation per axis.
+        seed: Seed of the rotations and shifts.
 
     Raises:
-        ValueError: All vectors are zero, so that no error is relative to them.
+        ValueError: All vectors are zero, so the relative error is undefined.
     """
     rng = np.random.default_rng(seed)
     before, real = np.asarray(predict(graph), np.float64), np.asarray(graph.atom_mask)
     if not np.abs(before[real]).max(initial=0) > 0:
-        raise ValueError("all vectors are zero: there is nothing to compare errors with")
+        raise ValueError("all vectors are zero: the relative error is undefined")
     errors = []
     for number in range(num_rotations):
-        turn = random_rotation(seed + number) * (-1 if mirrored and number % 2 else 1)
-        moved = rotated(graph, np.broadcast_to(turn, (len(graph.graph_mask), 3, 3)), declared)
+        rotation = random_rotation(seed + number) * (-1 if mirrored and number % 2 else 1)
+        moved = rotated(graph, np.broadcast_to(rotation, (len(graph.graph_mask), 3, 3)), declared)
         moved = moved.replace(positions=moved.positions + shift * rng.normal(size=(1, 3)))
-        expected = (before @ turn.T)[real]
+        expected = (before @ rotation.T)[real]
         found = np.asarray(predict(moved), np.float64)[real]
         errors.append(np.linalg.norm(expected - found) / np.linalg.norm(expected))
     return float(np.mean(errors))
 
 
 def equivariance_errors(task: Task, dataset: "Dataset", names: Collection[str], *, dtype: str = "float32") -> dict[str, float]:
-    """Δ_EQ of each vector that a trained model gives the nodes of a data set, on its first `SAMPLES` structures.
+    """Δ_EQ of each per-node vector of a trained model, on the first `SAMPLES` structures of a data set.
 
     Args:
         task: The trained model.
         dataset: Host graphs.
-        names: Targets; those that are no vectors per node, or zero everywhere, are left out.
+        names: Targets; those that are not vectors per node, or are zero everywhere, are skipped.
         dtype: Precision of weights and arithmetic.
     """
     import equinox as eqx
@@ -92,6 +92,6 @@ def equivariance_errors(task: Task, dataset: "Dataset", names: Collection[str], 
 
         vectors = {target.name for target in task.targets if (target.field.axis, target.field.representation) == _VECTOR}
         unmoved = outputs(cast, to_device(graph, np.dtype(dtype)))
-        wanted = [name for name in names if name in vectors and np.abs(np.asarray(unmoved[name])).max() > 0]
+        nonzero = [name for name in names if name in vectors and np.abs(np.asarray(unmoved[name])).max() > 0]
         known = dataset.declared
-        return {name: equivariance_error(lambda g, name=name: predict(g, name), graph, declared=known) for name in wanted}
+        return {name: equivariance_error(lambda g, name=name: predict(g, name), graph, declared=known) for name in nonzero}

@@ -14,12 +14,12 @@ QUANTITIES = {
     "forces": "force components",
     "stress": "stress components",
 }
-"""What the errors are called; another quantity has its own name. The total energy stands for itself in the papers' tables."""
+"""Display names of the errors; other quantities keep their own name. The total energy appears only in the papers' tables."""
 
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """One line of the table of errors, in units that people read."""
+    """One row of the table of errors, in display units."""
 
     data: str
     quantity: str
@@ -30,7 +30,7 @@ class ErrorRow:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot and what it shows."""
+    """A plot and its caption."""
 
     path: Path
     caption: str
@@ -38,18 +38,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says.
+    """The content of the page.
 
     Attributes:
         title: Heading.
-        summary: One paragraph each, what happened in plain words.
-        errors: Per data set, what `evaluate` returned.
-        targets: Lines of (claim, measured, wanted, met).
+        summary: Paragraphs that summarise the run.
+        errors: The result of `evaluate` per data set.
+        targets: Rows of (claim, measured, target, met).
         figures: Plots, in order.
         data: Lines of the data report.
-        warnings: What looked wrong in the data.
+        warnings: Warnings about the data.
         recipe: The effective recipe, YAML.
-        facts: Name → value: sizes, times, versions.
+        facts: Name → value, for sizes, times and versions.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Report:
 
 
 def error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[ErrorRow]:
-    """The errors of several data sets, electronvolts as millielectronvolts."""
+    """The errors of several data sets, with electronvolts shown as millielectronvolts."""
     rows = []
     for name, quantities in errors.items():
         others = {key: key for key in quantities if key not in QUANTITIES and key != "energy"}
@@ -87,7 +87,7 @@ def write_report(report: Report, path: Path) -> Path:
     parts = [f"<h1>{_escape(report.title)}</h1>"]
     parts += [f"<p>{_escape(text)}</p>" for text in report.summary]
     if report.targets:
-        parts.append(_table(("Target", "Measured", "Wanted", ""), [_target(row) for row in report.targets]))
+        parts.append(_table(("Check", "Measured", "Target", ""), [_target(row) for row in report.targets]))
     rows = error_rows(report.errors)
     if rows:
         parts.append("<h2>Errors</h2>")
@@ -115,7 +115,7 @@ def write_report(report: Report, path: Path) -> Path:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, never an exponent for what people meet."""
+    """Three significant digits, without an exponent in the usual range."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         digits = max(0, 2 - _magnitude(value))
         return f"{value:.{digits}f}"
@@ -127,8 +127,8 @@ def _magnitude(value: float) -> int:
 
 
 def _target(row: tuple[str, str, str, bool]) -> tuple[str, str, str, str]:
-    claim, measured, wanted, met = row
-    return claim, measured, wanted, "met" if met else "NOT MET"
+    claim, measured, target, met = row
+    return claim, measured, target, "met" if met else "NOT MET"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), header: bool = True) -> str:

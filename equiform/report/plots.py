@@ -1,6 +1,6 @@
 """Plots of a run: learning curves, parity, molecular dynamics. PNG files, drawn without a display.
 
-Colours are Okabe and Ito's, which people with any colour vision tell apart; every axis has its unit.
+The colours are the colour-blind-safe palette of Okabe and Ito; every axis has its unit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAX_POINTS = 20_000
-"""More points than this only blacken a parity plot; a seeded sample is drawn."""
+"""Maximum number of points in a parity plot; of more points a seeded random sample is drawn."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a plot over the training.
+    """One curve of a plot over training.
 
     Attributes:
-        label: What the legend says.
+        label: Legend label.
         x: Epochs (or steps).
         y: Values in the unit of the panel.
-        marked: Draw a marker per point, for what is measured now and then.
+        marked: Draw a marker per point, for quantities measured at intervals.
     """
 
     label: str
@@ -53,11 +53,11 @@ class Parity:
     """Predicted against reference values of one quantity.
 
     Attributes:
-        quantity: Such as "force components".
-        unit: Of the values.
-        reference: Per data set.
-        predicted: Per data set, in the same order.
-        error_unit: Unit in which the mean absolute error is written.
+        quantity: Name, such as "force components".
+        unit: Unit of the values.
+        reference: Reference values per data set.
+        predicted: Predicted values per data set, in the same order.
+        error_unit: Unit of the mean absolute error in the legend.
         error_scale: `error_unit` per `unit`.
     """
 
@@ -70,7 +70,7 @@ class Parity:
 
 
 def lines(path: Path, panels: Sequence[Panel], *, title: str = "") -> Path:
-    """Draw panels side by side, one file.
+    """Draw panels side by side in one file.
 
     Returns:
         The path of the PNG file.
@@ -166,10 +166,10 @@ def dynamics(
         path: PNG file to write.
         time: ps.
         temperature: K.
-        total_energy: Potential and kinetic energy of the system, eV.
-        num_atoms: Atoms in the system.
-        drift: Slope of the total energy, eV/atom/ps; drawn and written if given.
-        title: Above the panels.
+        total_energy: Potential plus kinetic energy of the system, eV.
+        num_atoms: Number of atoms in the system.
+        drift: Slope of the total energy, eV/atom/ps; drawn and labelled if given.
+        title: Title above the panels.
 
     Returns:
         The path of the PNG file.

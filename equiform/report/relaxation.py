@@ -1,7 +1,7 @@
-"""Does a model know where a relaxation will end? Its displacement readout on held-out relaxations, beside two simple rules.
+"""Prediction of the end of a relaxation: a model's displacement readout on held-out relaxations, against two baselines.
 
-The rules: nothing moves; everything moves along its force. The step length of the second is fitted on the relaxations that the
-model was trained on; a further row gives it the best step for the very frames it is judged on, which no method could know.
+The baselines: nothing moves; everything moves along its force. The step length of the second is fitted on the training
+relaxations; a further row uses the optimal step for the evaluated frames themselves, which no method could know.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ READOUT = "displacement"
 
 
 class Rule(NamedTuple):
-    """How good a prediction of the displacement is, over the atoms of tag > 0.
+    """Errors of a predicted displacement, over the atoms with tag > 0.
 
     Attributes:
-        name: Of the prediction.
+        name: Name of the prediction.
         mae: Mean absolute error of a component, Å.
-        cosine: Mean over frames of the cosine between predicted and true displacement of all atoms together; NaN for none.
+        cosine: Mean over frames of the cosine between predicted and true displacement of all atoms; NaN without displacement.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Rule(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Rules on a set of frames.
+    """The model and the baselines on a set of frames.
 
     Attributes:
-        frames: Which frames.
-        count: How many.
-        rules: The model, and the simple rules.
+        frames: Description of the frames.
+        count: Number of frames.
+        rules: The model and the baselines.
     """
 
     frames: str
@@ -56,18 +56,18 @@ class Comparison(NamedTuple):
 def compare_relaxations(
     loaded: LoadedModel, *, folder: str | None = None, dtype: str = "float32"
 ) -> tuple[str, list[Comparison]]:
-    """The model of an OC20 run that was divided by system, on its training and on its held-out systems.
+    """The model of an OC20 run split by system, on its training and its held-out systems.
 
     Compared are the first frames, all frames that still move, and, if the model was trained with noise, all held-out frames
     displaced as in training.
 
     Args:
         loaded: The model, with the data section of its run.
-        folder: Where the relaxations are; where they were in training if not given.
+        folder: Folder of the relaxations; None: the one used in training.
         dtype: Precision.
 
     Returns:
-        The split in words, and the comparisons.
+        A description of the split, and the comparisons.
 
     Raises:
         UserError: The model was not trained on such data, or has no such readout.
@@ -79,18 +79,18 @@ def compare_relaxations(
     if READOUT not in [field.name for field in traits.vectors]:
         raise UserError(f"this model has no {READOUT} readout; train one with a recipe such as oc20-is2rs")
     if trained.get("set") != "oc20-is2re" or trained.get("split") != "systems":
-        raise UserError("this model was not trained on relaxations divided by system (data.set=oc20-is2re, data.split=systems)")
+        raise UserError("this model was not trained on relaxations split by system (data.set=oc20-is2re, data.split=systems)")
     settings = SetConfig(**{**trained, **({"folder": folder} if folder is not None else {})})
     store = open_store("oc20-is2re", oc20.SAMPLE, settings.folder)
     split = system_split(store, settings.seed)
-    hood = oc20_neighborhood(traits.edge_cutoff)
+    neighborhood = oc20_neighborhood(traits.edge_cutoff)
     graphs = partial(
         StoredGraphs,
         store,
-        edges=store.edges(hood),
+        edges=store.edges(neighborhood),
         node_labels={"tags": "tags"},
         node_values={READOUT: lambda row: oc20.displacement(store, row)},
-        noise=Noise(lambda row, rng: oc20.draw_positions(store, row, rng, probability=1.0), hood),
+        noise=Noise(lambda row, rng: oc20.draw_positions(store, row, rng, probability=1.0), neighborhood),
     )
 
     def predicted(parts: Sequence[Graph]) -> Any:
@@ -107,13 +107,13 @@ def compare_relaxations(
             found.append(Comparison(f"{name} of {part} systems", len(rows), _rules(values, (forces, steps[name]))))
     if settings.noise:
         rows = np.sort(split.test)
-        shaken = graphs(rows).gathered(range(len(rows)), (settings.seed, 0))
-        found.append(Comparison("displaced frames of held-out systems", len(rows), _rules(predicted(shaken))))
+        noised = graphs(rows).gathered(range(len(rows)), (settings.seed, 0))
+        found.append(Comparison("displaced frames of held-out systems", len(rows), _rules(predicted(noised))))
     return split.about, found
 
 
 def _start_or_moving(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The frames that are compared, in their order in the store; the last frame of a relaxation has nowhere to go."""
+    """The frames that are compared, in the order of the store; the last frame of a relaxation has zero displacement."""
     rows = np.sort(rows)
     moving = [row for row in rows.tolist() if np.nanmax(np.abs(oc20.displacement(store, row))) > 0.01]
     return {
@@ -123,7 +123,7 @@ def _start_or_moving(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best_step(forces: np.ndarray, true: np.ndarray) -> float:
-    """The step with the least mean absolute error: the median of true / force, weighted by the force."""
+    """The step with the lowest mean absolute error: the median of true / force, weighted by |force|."""
     weights, ratios = np.abs(forces).ravel(), (true / np.where(forces == 0, np.inf, forces)).ravel()
     order = np.argsort(ratios)
     below = np.cumsum(weights[order])
@@ -140,7 +140,7 @@ def _in_order(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _rules(values: Any, along: tuple[np.ndarray, float] | None = None) -> list[Rule]:
-    """The model and the simple rules; `along`: forces and the step fitted in training, where there are forces."""
+    """Errors of the model and the baselines; `along`: forces and the step fitted in training, if there are forces."""
     predicted, true, frame = _in_order(values)
     candidates = {"model": (predicted, predicted), "nothing moves": (np.zeros_like(true), np.zeros_like(true))}
     if along is not None:

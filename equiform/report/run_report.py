@@ -1,4 +1,4 @@
-"""The plots and the page of a training run."""
+"""The plots and the report page of a training run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from equiform.report import plots
 from equiform.report.html import Figure, Report, error_rows, write_report
 from equiform.training.metrics import in_millis, read_metrics
 
-_WAYS = (
+_PATHS_CAPTION = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
     "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
 )
@@ -26,12 +26,12 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training run left behind.
+    """The results of a training run.
 
     Attributes:
         folder: The run folder.
         model: The best model.
-        errors: Per data set, errors by target.
+        errors: Errors by target, per data set.
         report: The HTML page.
         plots: PNG files by name.
         facts: Name → value, for the page.
@@ -59,9 +59,9 @@ def write(
         run: The run folder.
         recipe: The effective recipe, YAML.
         data: The prepared data.
-        evaluations: Per data set, errors and values.
+        evaluations: Errors and values per data set.
         facts: Name → value, for the page.
-        extra: Called with the outcome; further `figures`, `targets`, `summary` for the page.
+        extra: Called with the outcome; returns further `figures`, `targets`, `summary` for the page.
     """
     from equiform.runtime.files import write_atomically
 
@@ -69,9 +69,9 @@ def write(
     units = {key: str(error["unit"]) for e in evaluations.values() for key, error in e.errors.items()}
     learning_curve(read_metrics(run.path), files["learning curve"], units)
     parity(evaluations, files["parity"])
-    ways = _trajectories(data, evaluations, run.path / "trajectories.png")
-    if ways is not None:
-        files["trajectories"] = ways
+    paths_plot = _trajectories(data, evaluations, run.path / "trajectories.png")
+    if paths_plot is not None:
+        files["trajectories"] = paths_plot
     errors = {name: evaluation.errors for name, evaluation in evaluations.items()}
     content = json.dumps(errors, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(run.path / "errors.json", content.encode())
@@ -87,7 +87,7 @@ def write(
     figures = [
         Figure(files["learning curve"], "Loss and errors on the validation data while training."),
         Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
-        *([] if ways is None else [Figure(ways, _WAYS)]),
+        *([] if paths_plot is None else [Figure(paths_plot, _PATHS_CAPTION)]),
         *more.get("figures", ()),
     ]
     rows = error_rows(errors)
@@ -111,12 +111,12 @@ def write(
 
 
 def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Title and unit of everything that may be plotted: our targets, and other quantities under their own names."""
+    """Title and unit of every plotted quantity: energy, forces and stress, and other quantities under their own names."""
     return {**TARGETS, **{key: (key, unit) for key, unit in known.items() if key not in TARGETS and key != "energy"}}
 
 
 def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
-    """Paths of simulated particles of the first test set, where the data are such."""
+    """Plot of the paths of simulated particles in the first N-body test set; None without one."""
     from equiform.data.sets.nbody_samples import NBodySamples
     from equiform.report.trajectories import by_simulation, trajectories
 
@@ -128,7 +128,7 @@ def _trajectories(data: Any, evaluations: Mapping[str, Any], path: Any) -> Any:
 
 
 def learning_curve(records: list[dict[str, Any]], path: Any, units: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Loss of training and validation, and validation errors, over epochs."""
+    """Training and validation loss, and validation errors, over epochs."""
     train = [record for record in records if record["kind"] == "train"]
     validation = [record for record in records if record["kind"] == "validation"]
     losses = [plots.Curve("training", _column(train, "epoch"), _column(train, "loss"))]

@@ -1,4 +1,4 @@
-"""Particles on their way: true paths, true and predicted ends."""
+"""Trajectories of simulated particles: true paths, true and predicted end points."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Vectors = dict[str, Float[np.ndarray, "simulations bodies 3"]]
 """Predictions by name."""
 
 PANELS = 6
-"""Simulations in one picture."""
+"""Number of simulations in one figure."""
 
 
 def by_simulation(evaluation: Evaluation, samples: NBodySamples) -> Vectors:
@@ -28,7 +28,7 @@ def by_simulation(evaluation: Evaluation, samples: NBodySamples) -> Vectors:
 def mean_squared_errors(
     samples: NBodySamples, predicted: Float[np.ndarray, "samples bodies 3"]
 ) -> Float[np.ndarray, "samples"]:
-    """Of the predicted displacements, simulation by simulation."""
+    """Mean squared error of the predicted displacements, per simulation."""
     true = np.stack([samples.path(k)[-1] - samples.path(k)[0] for k in range(len(samples))])
     return ((predicted - true) ** 2).mean(axis=(1, 2))
 
@@ -40,7 +40,7 @@ def spread_over(errors: Float[np.ndarray, "samples"], count: int) -> list[int]:
 
 
 def plane_of(cloud: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "2 3"]:
-    """The two axes along which points spread most."""
+    """The two principal axes along which the points spread most."""
     return np.linalg.svd(cloud - cloud.mean(axis=0), full_matrices=False)[2][:2]
 
 
@@ -52,14 +52,14 @@ def trajectories(
     *,
     title: str = "",
 ) -> Path:
-    """Draw some simulations, each in the plane in which its particles spread most.
+    """Draw some simulations, each projected onto the plane in which its particles spread most.
 
     Args:
         path: PNG file to write.
         samples: The simulations.
         predicted: Predicted displacement of every particle of every simulation.
         chosen: Which simulations; None: spread over the quantiles of the error, the best first and the worst last.
-        title: Above the panels.
+        title: Title above the panels.
 
     Returns:
         The path of the PNG file.
@@ -75,11 +75,11 @@ def trajectories(
         plane = plane_of(np.concatenate([steps.reshape(-1, 3), end]))
         for body, charge in enumerate(samples.trajectories.charges[index]):
             colour = COLOURS[0] if charge > 0 else COLOURS[1]
-            way, goal = steps[:, body] @ plane.T, end[body] @ plane.T
-            axes.plot(*way.T, color=colour, linewidth=1.2, zorder=1)
-            axes.plot(*way[0], color=colour, marker=".", markersize=4, zorder=2)
-            axes.plot(*way[-1], color=colour, marker="o", markersize=7, fillstyle="none", linestyle="none", zorder=2)
-            axes.plot(*goal, color=colour, marker="x", markersize=6, linestyle="none", zorder=3)
+            track, predicted_end = steps[:, body] @ plane.T, end[body] @ plane.T
+            axes.plot(*track.T, color=colour, linewidth=1.2, zorder=1)
+            axes.plot(*track[0], color=colour, marker=".", markersize=4, zorder=2)
+            axes.plot(*track[-1], color=colour, marker="o", markersize=7, fillstyle="none", linestyle="none", zorder=2)
+            axes.plot(*predicted_end, color=colour, marker="x", markersize=6, linestyle="none", zorder=3)
         axes.set_aspect("equal", adjustable="datalim")
         _label(axes, f"simulation {index}: mean squared error {error[index]:.2g}", "", "")
     return _save(figure, path)

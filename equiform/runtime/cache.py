@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache in the user's cache folder: later starts do not compile again.
+"""JAX's persistent compilation cache in the user's cache folder: later starts need not compile again.
 
 For programs, not for libraries: it sets a process-wide option. The command line calls it, importing does not.
 """
@@ -17,17 +17,16 @@ MIN_COMPILE_SECONDS = 0.5
 
 
 def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
-    """Keep compiled programs from one process to the next.
+    """Cache compiled programs across processes.
 
     A cache that the user has chosen already (`JAX_COMPILATION_CACHE_DIR`, or JAX's own option) stays, and
     `JAX_ENABLE_COMPILATION_CACHE=false` is respected.
 
     Args:
-        folder: Where; without it a folder of this JAX version and processor in the user's cache folder.
+        folder: The cache folder; None: one for this JAX version and processor in the user's cache folder.
 
     Returns:
-        The folder in use; None where there is none (switched off, or not writable: then programs are compiled
-        anew).
+        The folder in use; None if there is none (disabled, or not writable: then programs are compiled again).
     """
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
@@ -48,18 +47,18 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
 
 
 def default_folder() -> Path:
-    """A folder of its own for each JAX version and kind of processor: programs hold machine code."""
+    """A separate folder for each JAX version and kind of processor, because programs hold machine code."""
     key = hashlib.sha256(processor().encode()).hexdigest()[:8]
     return user_cache_folder() / "equiform" / f"xla-{metadata.version('jaxlib')}-{platform.machine()}-{key}"
 
 
 def user_cache_folder() -> Path:
-    """Where programs of this user keep what can be made again, by the custom of the operating system."""
+    """The user's cache folder, by the convention of the operating system."""
     return platformdirs.user_cache_path()
 
 
 def processor() -> str:
-    """What tells apart processors with different instructions, as far as the system says."""
+    """Identifier of the processor's instruction set, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

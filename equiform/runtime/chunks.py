@@ -1,4 +1,4 @@
-"""Chunked over edges, and rematerialised: memory need not grow with the intermediate values of all edges."""
+"""Chunking over edges and rematerialisation, so that memory need not hold the intermediate values of all edges."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from jax.ad_checkpoint import checkpoint_name
 
 
 def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) -> Any:
-    """`function(*arguments)`, some edges at a time; what happens inside is computed again for derivatives, unless `kept`.
+    """`function(*arguments)`, chunked over edges and rematerialised in the backward pass, except for saved residuals (`kept`).
 
-    On a processor the intermediate values of a chunk stay in its caches; anywhere, the memory they need no longer grows with
-    the number of edges.
+    On a CPU the intermediate values of a chunk stay in cache; on any device their memory no longer grows with the number of
+    edges.
 
     Args:
-        function: Acts on each edge by itself.
+        function: Acts on each edge independently.
         arguments: Arrays with one row per edge; the number of rows is a multiple of `size`, if there is more than one chunk.
-        size: Edges per chunk; None: all at once, and kept.
+        size: Edges per chunk; None: not chunked, and not rematerialised.
     """
     num_edges = jax.tree.leaves(arguments)[0].shape[0]
     if size is None or num_edges <= size:
@@ -28,12 +28,12 @@ def in_chunks(function: Callable[..., Any], arguments: Any, size: int | None) ->
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function; what happens inside is computed again for derivatives, unless `kept`."""
+    """The function, rematerialised in the backward pass except for saved residuals (`kept`)."""
     return jax.checkpoint(function, prevent_cse=False, policy=_KEPT)
 
 
 def kept(x: Array) -> Array:
-    """x, marked: of what is computed again for derivatives it is stored instead."""
+    """Mark x as a saved residual: it is stored for the backward pass instead of rematerialised."""
     return checkpoint_name(x, _NAME)
 
 

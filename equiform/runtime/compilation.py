@@ -1,4 +1,4 @@
-"""How programs of models are compiled."""
+"""Compilation of model programs."""
 
 import functools
 import gc
@@ -11,17 +11,17 @@ import jax
 
 
 def compiler_options() -> Any:
-    """Options for programs of models: on a processor LLVM's first level.
+    """Compiler options for model programs: on CPUs, LLVM optimisation level 1.
 
-    It compiles faster, and to faster programs: at higher levels LLVM rewrites the loops of fused operations for the worse.
+    It compiles faster, and to faster programs: at higher levels LLVM pessimises the loops of fused operations.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`eqx.filter_jit` with `compiler_options`, asked for at the first call only.
+    """`eqx.filter_jit` with `compiler_options`, which are evaluated at the first call.
 
-    Before it, a process may still join others, and its devices are not known.
+    Before that, `jax.distributed` may not be initialised yet, and the devices are unknown.
     """
 
     @functools.cache
@@ -38,7 +38,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """For tracing a large program: a quarter of the time Python looks for cycles among its many new objects."""
+    """For tracing a large program, where Python's garbage collector takes a quarter of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

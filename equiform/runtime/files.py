@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never a part."""
+"""Atomic file writes: a reader sees the old content or the new one, never a partial file."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from equiform.errors import UserError
 
 @contextmanager
 def explained(action: str, advice: str) -> Iterator[None]:
-    """Turn what the operating system refuses (disk full, no permission, ...) into one clear line.
+    """Turn errors of the operating system (disk full, no permission, ...) into one clear line.
 
     Args:
         action: What was attempted, such as "cannot write the checkpoint".
-        advice: What to do, and what is safe.
+        advice: What to do, and what is unaffected.
 
     Raises:
         UserError: An `OSError` happened inside.
@@ -30,10 +30,10 @@ def explained(action: str, advice: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, force it to the disk, and move it there.
+    """Write to a temporary file beside `path`, sync it to disk, and rename it.
 
     Raises:
-        OSError: It cannot be written; an earlier file of that name is as it was.
+        OSError: It cannot be written; an earlier file of that name is unchanged.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, so that a rename survives a power cut."""
+    """Sync a folder's entries to disk, so that a rename survives a power failure."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -65,5 +65,5 @@ def checksum(content: bytes) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON as people read it; floats keep every bit, NaN and infinity are refused."""
+    """Human-readable JSON; floats round-trip exactly, NaN and infinity are refused."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

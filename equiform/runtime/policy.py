@@ -1,8 +1,8 @@
-"""The execution policy: what a machine wants of a program that computes the same numbers anywhere.
+"""The execution policy: how a program that computes the same numbers anywhere is adapted to the machine.
 
-Models declare how many intermediate numbers an edge needs in a layer; how many edges are then computed at a time is decided
-here, by the platform and its memory. On a processor the numbers of a chunk stay in its caches; elsewhere they take a bounded
-share of the memory, so that a structure of any size leaves room for what is stored per edge and layer.
+Models declare how many intermediate values an edge needs in a layer; the number of edges per chunk is then chosen here, by the
+platform and its memory. On a CPU the values of a chunk stay in cache; elsewhere they take a bounded fraction of the memory, so
+that a structure of any size leaves room for what is stored per edge and layer.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from typing import Any
 import jax
 
 CACHE_NUMBERS = 2_000_000
-"""Numbers whose chunk stays in a processor's caches: 8 MB in float32, where the models' steps were fastest."""
+"""Values per chunk that stay in a CPU's caches: 8 MB in float32, where the models' steps were fastest."""
 MEMORY_SHARE = 1 / 32
-"""Of an accelerator's memory, for the intermediate numbers of a chunk."""
+"""Fraction of an accelerator's memory for the intermediate values of a chunk."""
 UNKNOWN_MEMORY = 8 * 2**30
-"""Bytes, for a device that does not say how much it has."""
+"""Bytes assumed for a device that does not report its memory."""
 NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True)
 class ExecutionPolicy:
-    """How large the pieces of a program are.
+    """Chunk sizes of a program.
 
     Attributes:
-        chunk_numbers: Intermediate numbers of the edges that are computed at a time.
-        fewest_edges: Edges of a chunk at least, or it does not pay.
+        chunk_numbers: Intermediate values per chunk.
+        fewest_edges: Minimum edges per chunk; smaller chunks do not pay off.
     """
 
     chunk_numbers: int
     fewest_edges: int
 
     def edges_per_chunk(self, numbers_per_edge: int) -> int:
-        """How many edges are computed at a time.
+        """Number of edges per chunk.
 
         Args:
-            numbers_per_edge: Intermediate numbers of an edge in the model's largest layer.
+            numbers_per_edge: Intermediate values per edge in the model's largest layer.
         """
         return max(self.chunk_numbers // numbers_per_edge, self.fewest_edges)
 
@@ -46,7 +46,7 @@ def policy_for(platform: str, memory: int | None) -> ExecutionPolicy:
 
     Args:
         platform: "cpu", "gpu" or "tpu", as JAX calls it.
-        memory: Bytes that programs may use; None: not known.
+        memory: Bytes available to programs; None: unknown.
     """
     if platform == "cpu":
         return ExecutionPolicy(CACHE_NUMBERS, fewest_edges=64)
@@ -61,11 +61,11 @@ def current_policy() -> ExecutionPolicy:
 
 
 def edge_chunk(numbers_per_edge: int, requested: int | None = None) -> int:
-    """Edges computed at a time, 0 for all.
+    """Edges per chunk; 0: not chunked.
 
     Args:
-        numbers_per_edge: Intermediate numbers of an edge in the model's largest layer.
-        requested: What the configuration says; None: what suits the device.
+        numbers_per_edge: Intermediate values per edge in the model's largest layer.
+        requested: The value in the configuration; None: chosen for the device.
     """
     return current_policy().edges_per_chunk(numbers_per_edge) if requested is None else requested
 

@@ -1,9 +1,9 @@
 """Compiled programs that a later start loads without tracing them again.
 
-JAX's persistent cache finds a program by what it lowers to, so even a hit traces and lowers the model first: seconds for a
-training step. Here a program is found by what it is made from: the model's description, the settings, shapes of the
-arguments, this package's source text and the releases of those that decide the numbers. Anything that cannot be described
-completely, such as a function or a class from elsewhere, is not stored, and nothing is where the persistent cache is off.
+JAX's persistent cache is keyed by the lowered program, so even a hit traces and lowers the model first: seconds for a training
+step. Here the key is what the program is made from: the model's description, the settings, the shapes of the arguments, this
+package's source text and the versions of the packages that determine the numbers. Programs with a part that cannot be
+described completely, such as a function or a foreign class, are not stored, nor is any if the persistent cache is disabled.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from equiform.runtime.files import write_atomically
 from equiform.runtime.versions import package_versions
 
 MOST_PROGRAMS = 24
-"""The oldest ones are deleted."""
+"""Maximum number of stored programs; the oldest ones are deleted."""
 SETTINGS = (
     "jax_enable_x64",
     "jax_default_matmul_precision",
@@ -38,7 +38,7 @@ SETTINGS = (
     "jax_debug_infs",
     "jax_disable_jit",
 )
-"""JAX's options that change what a function is traced to."""
+"""JAX options that affect tracing."""
 
 
 class Indescribable(Exception):
@@ -46,10 +46,10 @@ class Indescribable(Exception):
 
 
 def load_or_compile(identity: Any, arguments: tuple, results: Any, compile: Callable[[], Any]) -> Any:
-    """The program from the store, else a newly compiled one that is stored if it can be.
+    """The program from the store, or else a newly compiled one, which is stored if possible.
 
     Args:
-        identity: Everything but the arguments that decides what the program computes.
+        identity: Everything except the arguments that determines what the program computes.
         arguments: Its arguments.
         results: A tree with the structure of its results.
         compile: Traces, lowers and compiles it.
@@ -62,10 +62,10 @@ def load_or_compile(identity: Any, arguments: tuple, results: Any, compile: Call
         try:
             return deserialize_and_load(path.read_bytes(), in_tree, out_tree)
         except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError):
-            pass  # half a file, or from another build of the same release: compiled and written anew
+            pass  # truncated, or from another build of the same release: compile and store it again
     with _CacheHits() as hits:
         program = compile()
-    if hits.count:  # JAX cannot write a program that it has read: functions would be missing
+    if hits.count:  # JAX cannot serialise a program that it has deserialised: functions would be missing
         return program
     try:
         payload, *trees = serialize(program)
@@ -74,12 +74,12 @@ def load_or_compile(identity: Any, arguments: tuple, results: Any, compile: Call
             write_atomically(path, payload)
             _tidy(path.parent)
     except (OSError, ValueError, NotImplementedError, RuntimeError, UserError):
-        pass  # a store that is full or not writable, a device that cannot: then there is none
+        pass  # disk full or not writable, or unsupported by the device: do not store it
     return program
 
 
 def describe(value: Any) -> str:
-    """A text that two values share only if they are equal for every purpose of tracing; arrays by their bytes.
+    """A text that two values share only if they are equivalent for tracing; arrays are described by their bytes.
 
     Raises:
         Indescribable: There is none for this kind of value.
@@ -114,7 +114,7 @@ def describe(value: Any) -> str:
 
 
 class _CacheHits:
-    """Counts what JAX's own cache gives inside the block."""
+    """Counts hits of JAX's own cache inside the block."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -132,7 +132,7 @@ class _CacheHits:
 
 
 def _path(identity: Any, arguments: tuple) -> Path | None:
-    """Where the program is; None where it cannot be."""
+    """Path of the stored program; None if it cannot be stored."""
     config: Any = jax.config
     folder = config.jax_compilation_cache_dir
     if not folder or not config.jax_enable_compilation_cache or "://" in str(folder):

@@ -1,4 +1,4 @@
-"""Which releases of the packages that decide the numbers are installed."""
+"""Installed versions of the packages that determine the numbers."""
 
 from importlib import metadata
 

@@ -1,4 +1,4 @@
-"""Relaxation of a structure, and of its cell, with ASE's optimisers."""
+"""Relaxation of a structure, and optionally of its cell, with ASE's optimisers."""
 
 import warnings
 from collections.abc import Callable
@@ -23,8 +23,7 @@ ADVICE = "free some space or choose another place"
 
 
 class RelaxProgress(NamedTuple):
-    """A step of a relaxation: energy in eV, largest force in eV/Å (with a cell, the filter's force on it "
-    "too)."""
+    """A step of a relaxation: energy in eV, maximum force in eV/Å (including the filter's force on the cell, if relaxed)."""
 
     step: int
     energy: float
@@ -67,16 +66,16 @@ def relax(
         predictor: The model; float64 is advisable below an `fmax` of 1e-3 eV/Å.
         atoms: The initial structure; it is not changed. ASE constraints are respected.
         optimizer: "FIRE" (robust), "LBFGS" or "BFGS" (fewer steps near a minimum).
-        fmax: Largest force on an atom at which the structure counts as relaxed, eV/Å.
-        steps: How many at most.
+        fmax: Convergence criterion: maximum force on an atom, eV/Å.
+        steps: Maximum number of steps.
         cell: Relax the cell as well.
-        trajectory: Where every step goes: *.traj, *.extxyz or *.xyz.
+        trajectory: File that every step is written to: *.traj, *.extxyz or *.xyz.
         overwrite: Whether an existing trajectory may be replaced.
         max_force: A larger force ends the relaxation, eV/Å.
-        progress: Called after every step.
+        progress: Progress callback, called after every step.
 
     Raises:
-        UserError: The structure or the file does not do, or the forces explode.
+        UserError: The structure or the file is unsuitable, or the forces explode.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.optimize import BFGS, FIRE, LBFGS
@@ -106,7 +105,7 @@ def relax(
     more: dict[str, Any] = {"maxstep": _CELL_STEP} if cell else {}
     driver = optimizers[optimizer](target, logfile=None, **more)
 
-    def look() -> None:
+    def observe() -> None:
         forces = np.linalg.norm(target.get_forces(), axis=-1).max(initial=0.0)
         _check(float(np.linalg.norm(atoms.get_forces(), axis=-1).max(initial=0.0)), max_force, driver.nsteps)
         if path is not None:
@@ -115,9 +114,9 @@ def relax(
             progress(RelaxProgress(driver.nsteps, float(atoms.get_potential_energy()), float(forces)))
 
     initial_energy = float(atoms.get_potential_energy())
-    driver.attach(look)
+    driver.attach(observe)
     with warnings.catch_warnings():
-        # SciPy's remark on the cell filter's matrix logarithm: an error of 1e-13, which is no one's concern.
+        # SciPy's warning about the cell filter's matrix logarithm: an error of 1e-13, which is harmless.
         warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
         converged = bool(driver.run(fmax=fmax, steps=steps))
     results = dict(atoms.calc.results)
@@ -153,9 +152,8 @@ def _cell_filter(atoms: "Atoms") -> Any:
 def _check(force: float, limit: float, step: int) -> None:
     if not force <= limit:
         raise UserError(
-            f"the relaxation exploded at step {step}: a force of {force:.4g} eV/Å, over the limit of "
-            f"{limit:g} "
-            "eV/Å; the structure is outside of what the model can describe"
+            f"the relaxation exploded at step {step}: a force of {force:.4g} eV/Å, above the limit of {limit:g} eV/Å; "
+            "the structure is outside the model's domain"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is predicted: one file a task, one entry each in `TASKS`."""
+"""Tasks, the quantities to predict: one file and one entry in `TASKS` each."""
 
 from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
@@ -6,4 +6,4 @@ from equiform.tasks.motion import Motion
 from equiform.tasks.property import Property
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Potential, Property, Motion)}
-"""By the name that a model file gives them."""
+"""Tasks by their name in model files."""

@@ -1,6 +1,6 @@
-"""What every task is: a model, what is predicted with it, in which units, and how that is trained and reported.
+"""The abstract task: a model, the quantities predicted with it, their units, and how they are trained and reported.
 
-A task is what training, evaluation, model files and reports know of: its targets have names, axes, units and representations.
+Training, evaluation, model files and reports work on tasks: their targets have names, axes, units and representations.
 Energy, property and motion are here; a task of another kind (radiance of rays, energies of spin lattices) is one more file.
 """
 
@@ -22,8 +22,8 @@ class Target:
     """One quantity that a task predicts.
 
     Attributes:
-        field: Its name, axis, representation and unit; labels are the field of that name.
-        per_atom: Its error is also reported, and in a loss usually taken, divided by the number of atoms.
+        field: Its name, axis, representation and unit; labels are the field with that name.
+        per_atom: Its error is also reported per atom, and usually enters the loss per atom.
     """
 
     field: Field
@@ -36,12 +36,12 @@ class Target:
 
     @property
     def unit(self) -> str:
-        """The unit of the field; empty for a pure number."""
+        """The unit of the field; empty if dimensionless."""
         return self.field.unit
 
 
 class Task(eqx.Module):
-    """A model and what its outputs stand for; abstract.
+    """A model and the meaning of its outputs; abstract.
 
     Attributes:
         model: The model.
@@ -54,12 +54,12 @@ class Task(eqx.Module):
     @property
     @abstractmethod
     def targets(self) -> tuple[Target, ...]:
-        """What is predicted, the main target first."""
+        """The predicted quantities, the main target first."""
 
     @property
     @abstractmethod
     def known_elements(self) -> tuple[int, ...]:
-        """Atomic numbers that predictions can be made for."""
+        """Atomic numbers for which predictions can be made."""
 
     @abstractmethod
     def predict(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -67,17 +67,17 @@ class Task(eqx.Module):
 
         Args:
             graph: The batch.
-            wanted: Names of targets that are needed; others may be left out if they cost something.
-            key: Randomness of dropout; None means evaluation.
+            wanted: Names of the requested targets; others may be left out if they cost extra.
+            key: PRNG key for dropout; None means evaluation.
         """
 
     @abstractmethod
     def for_training(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The same values, differentiable with respect to the parameters at the least cost (and to nothing else)."""
+        """The same values, differentiable with respect to the parameters only, at the least cost."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything but the model, as plain values for JSON."""
+        """Everything except the model, as plain values for JSON."""
 
     @classmethod
     @abstractmethod
@@ -85,7 +85,7 @@ class Task(eqx.Module):
         """The task with these settings.
 
         Raises:
-            KeyError, TypeError, ValueError: They are not settings of this task.
+            KeyError, TypeError, ValueError: They are not valid settings of this task.
         """
 
     @property
@@ -111,5 +111,5 @@ class Task(eqx.Module):
 
 
 def scaled(outputs: Mapping[str, Array], scales: tuple[tuple[str, float], ...]) -> dict[str, Array]:
-    """Outputs in the units of their targets: what is named in `scales` times its factor."""
+    """Outputs in the units of their targets: those named in `scales` are multiplied by their factor."""
     return {**outputs, **{name: factor * outputs[name] for name, factor in scales if name in outputs}}

@@ -1,7 +1,7 @@
 """Potential, the energy task: per-atom energies of a model → energy, forces and stress of a structure.
 
 The energies here are *interaction* energies, E − Σ_i E0(Z_i): reference energies of thousands of eV would cost 1e-4 eV
-of every float32 energy, so they are added on the host in float64 (`equiform.deploy.predictor`) and subtracted from the
+of precision in float32, so they are added on the host in float64 (`equiform.deploy.predictor`) and subtracted from the
 labels before training (`equiform.data`).
 """
 
@@ -30,17 +30,17 @@ class Potential(Task):
     atom is exactly its reference energy. Conservative: forces are −∂E/∂positions, stress is ∂E/∂ε / volume.
 
     With `cohesion` each atom that has neighbours also has a constant energy, so that the model need not learn several eV of
-    binding from nothing: Σ_i c(Z_i) (1 − exp(−2 n_i)), n_i = Σ_j φ(d_ij / cutoff) with the smooth envelope φ. It is zero for
-    an isolated atom, smooth through the cutoff, and flat where an atom has a few neighbours.
+    binding from scratch: Σ_i c(Z_i) (1 − exp(−2 n_i)), n_i = Σ_j φ(d_ij / cutoff) with the smooth envelope φ. It is zero for
+    an isolated atom, smooth through the cutoff, and saturates once an atom has a few neighbours.
 
     Attributes:
         model: The model.
         scale: eV per unit of the model's energy output.
         shift: eV per structure, added to the total (the reference's mean of the energies).
         elements: Atomic numbers whose isolated-atom output is subtracted.
-        anchored: Whether it is subtracted.
+        anchored: Whether to subtract it.
         cohesion: c, eV, for each of `elements`; empty: none. Only with `anchored`.
-        scales: What one unit of each further readout of the model is worth, by name.
+        scales: Unit of each further readout of the model, by name.
     """
 
     model: Model
@@ -55,7 +55,7 @@ class Potential(Task):
     def __check_init__(self) -> None:
         if not self.model.traits.has_energy:
             given = ", ".join(field.name for field in self.model.traits.outputs)
-            raise ValueError(f"{type(self.model).__name__} gives no energy, so it is no potential; it gives {given}")
+            raise ValueError(f"{type(self.model).__name__} predicts no energy, so it is not a potential; it predicts {given}")
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -66,11 +66,11 @@ class Potential(Task):
 
     @property
     def known_elements(self) -> tuple[int, ...]:
-        """Atomic numbers that predictions can be made for: of an anchored potential, those it is anchored for."""
+        """Atomic numbers for which predictions can be made; for an anchored potential, those it is anchored for."""
         return self.elements if self.anchored else self.model.traits.elements
 
     def predict(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The energy, and forces and stress if they are wanted; see `__call__`."""
+        """The energy, and forces and stress if requested; see `__call__`."""
         return self(graph, forces="forces" in wanted, stress="stress" in wanted, key=key)
 
     def settings(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Potential(Task):
         return self.model.traits.edges_only
 
     def outputs(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """Outputs of the model, the energy (of atoms, or of structures if the model pools them) in eV and anchored."""
+        """Outputs of the model, with the energy (per atom, or per structure if the model pools) in eV and anchored."""
         if not self.anchored:
             outputs = dict(self.model(graph, key=key))
             return scaled(outputs | {"energy": self.scale * outputs["energy"]}, self.scales)
@@ -112,17 +112,17 @@ class Potential(Task):
         axes = {field.name: field.axis for field in self.model.traits.outputs}
         isolated = outputs["energy"][sizes[axes["energy"]] :]
         which = jnp.searchsorted(jnp.asarray(self.elements, graph.species.dtype), graph.species)
-        kept = {name: values[: sizes[axes[name]]] for name, values in outputs.items()}
+        readouts = {name: values[: sizes[axes[name]]] for name, values in outputs.items()}
         if axes["energy"] == "graphs":
-            kept["energy"] = self.scale * (kept["energy"] - graph.sum_over_atoms(isolated[which]))
-            return scaled(kept, self.scales)
-        kept["energy"] = self.scale * (kept["energy"] - isolated[which])
+            readouts["energy"] = self.scale * (readouts["energy"] - graph.sum_over_atoms(isolated[which]))
+            return scaled(readouts, self.scales)
+        readouts["energy"] = self.scale * (readouts["energy"] - isolated[which])
         if any(self.cohesion):
-            kept["energy"] += jnp.asarray(self.cohesion, kept["energy"].dtype)[which] * self._boundness(graph)
-        return scaled(kept, self.scales)
+            readouts["energy"] += jnp.asarray(self.cohesion, readouts["energy"].dtype)[which] * self._boundness(graph)
+        return scaled(readouts, self.scales)
 
     def _boundness(self, graph: Graph) -> Float[Array, "atoms"]:
-        """1 − exp(−2 n) with n the neighbours of an atom, each counted by the envelope of its distance."""
+        """1 − exp(−2 n), n the number of neighbours of an atom, each weighted by its envelope."""
         edges = make_edges(graph, self.model.traits.edge_cutoff, "smooth", zero_length=False)
         return -jnp.expm1(-2 * edges.sum_at_receivers(edges.weight))
 
@@ -140,7 +140,7 @@ class Potential(Task):
             graph: The batch.
             forces: Also return forces.
             stress: Also return the stress; it needs cells of non-zero volume (zero is returned where there is none).
-            key: Randomness of dropout; None means evaluation.
+            key: PRNG key for dropout; None means evaluation.
 
         Returns:
             `energy` (graphs) in eV, without reference energies; `forces` (atoms, 3) in eV/Å; `stress` (graphs, 3, 3)
@@ -163,10 +163,10 @@ class Potential(Task):
         return result
 
     def for_training(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """The same values as `predict`, with a cheaper derivative with respect to the parameters (and no other one).
+        """The same values as `predict`, with a cheaper derivative with respect to the parameters only.
 
         A loss L(E, F, σ) has the parameter gradient of the scalar Σ L_E E + v·∂E/∂(x, ε) with v = (−L_F, L_σ / volume) held
-        fixed: the derivative of the gradient of E in the direction v, instead of a reverse pass over a reverse pass.
+        fixed: a forward-over-reverse derivative in the direction v instead of reverse over reverse.
         """
         forces, stress = "forces" in wanted, "stress" in wanted
         if not (forces or stress):
@@ -174,15 +174,16 @@ class Potential(Task):
         return _for_training(self, graph, key, forces, stress)
 
     def _coordinates(self, graph: Graph, stress: bool) -> tuple[tuple[Array, ...], Callable[..., Graph]]:
-        """What energies are differentiated by, and the graph at other values of it.
+        """The variables that energies are differentiated by, and the graph as a function of them.
 
-        Edge vectors, if the model reads nothing else: the derivative of what they are made of is then a sum, not a scatter of
-        every edge into its cell. Otherwise positions, and for the stress a symmetric strain that moves atoms and cell.
+        Edge vectors, if the model reads nothing else: their derivatives with respect to positions and strain are then plain
+        sums, not a scatter of every edge into its cell. Otherwise positions, and for the stress a symmetric strain that
+        deforms positions and cell.
         """
         if self.by_edges:
             return (jnp.asarray(graph.edge_vectors()),), lambda vectors: graph.replace(vectors=vectors)
         if graph.vectors is not None:
-            raise ValueError("this model reads positions, so forces cannot be taken of a graph with given edge vectors")
+            raise ValueError("this model reads positions, so there are no forces for a graph with given edge vectors")
 
         def moved(positions: Array, strain: Array | None = None) -> Graph:
             if strain is None:
@@ -195,7 +196,7 @@ class Potential(Task):
         return (positions, jnp.zeros_like(graph.cell)) if stress else (positions,), moved
 
     def _energy(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The total energy and all readouts: what forces are taken of."""
+        """The total energy, which forces are derivatives of, and all readouts."""
         return self._total(graph, key)
 
     def _total(self, graph: Graph, key: PRNGKeyArray | None) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -259,7 +260,7 @@ def _inverse_volume(graph: Graph) -> Float[Array, "graphs 1 1"]:
 
 
 def _with_isolated_atoms(graph: Graph, elements: tuple[int, ...]) -> Graph:
-    """Append one atom without neighbours per element, each in a graph slot of its own."""
+    """Append one isolated atom per element, each in its own graph slot."""
     count, slots = len(elements), graph.graph_mask.shape[0]
 
     def extend(array: Any, rows: int, fill: Any = 0) -> Array:

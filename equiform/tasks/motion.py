@@ -1,4 +1,4 @@
-"""Motion: where simulated particles go, as a vector per particle: a displacement, a change of velocity."""
+"""Motion: where simulated particles move, as vectors per particle: a displacement, a change of velocity."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
@@ -12,15 +12,15 @@ from equiform.tasks.api import Target, Task, scaled
 
 DISPLACEMENT, VELOCITY_CHANGE = "displacement", "velocity_change"
 VECTORS = (DISPLACEMENT, VELOCITY_CHANGE)
-"""The vectors that a motion has, of which a model may give one or both."""
+"""The vectors of a motion; a model may predict one or both."""
 
 
 class Motion(Task):
-    """A model whose vectors say where particles go; it has no energy.
+    """A model whose vectors are the motion of particles; it has no energy.
 
     Attributes:
         model: The model; its traits name the vectors.
-        scales: What one unit of each vector is worth, by name; those left out are in the unit of their labels.
+        scales: Unit of each vector, by name; vectors without one are in the unit of their labels.
     """
 
     model: Model
@@ -29,7 +29,7 @@ class Motion(Task):
 
     def __check_init__(self) -> None:
         if not self.model.traits.vectors:
-            raise ValueError(f"{type(self.model).__name__} gives no vector per particle; set vector_readouts")
+            raise ValueError(f"{type(self.model).__name__} predicts no vector per particle; set vector_readouts")
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -39,7 +39,7 @@ class Motion(Task):
 
     @property
     def known_elements(self) -> tuple[int, ...]:
-        """Those of the model; (0,) for particles without a type."""
+        """The elements of the model; (0,) for particles without a type."""
         return self.model.traits.elements
 
     def predict(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -48,7 +48,7 @@ class Motion(Task):
         return scaled({target.name: outputs[target.name] for target in self.targets}, self.scales)
 
     def for_training(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """As `predict`."""
+        """See `predict`."""
         return self.predict(graph, wanted, key=key)
 
     def settings(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Property: one number per structure (polarisability, gap, length of a dipole, …) made of a model's invariant readout.
+"""Property: one number per structure (polarisability, gap, length of a dipole, …) from a model's invariant readout.
 
 P = scale · Σ_i s_i + shift      a readout per atom;      P = scale · s + shift      a readout per structure
 """
@@ -17,15 +17,15 @@ from equiform.tasks.api import Target, Task, scaled
 
 
 class Property(Task):
-    """A model with what its invariant readout stands for. It has no forces.
+    """A model and the meaning of its invariant readout. It has no forces.
 
     Attributes:
         model: The model; its traits name the readout (`traits.scalar`).
-        name: The property's name, that of its labels.
+        name: Name of the property and of its labels.
         unit_name: Its unit.
-        scale: What one unit of the readout is worth.
+        scale: Unit of the readout, in the property's unit.
         shift: Added to it, the mean of the property over the training structures.
-        scales: What one unit of each further readout is worth, by name.
+        scales: Unit of each further readout, by name.
     """
 
     model: Model
@@ -38,7 +38,7 @@ class Property(Task):
 
     def __check_init__(self) -> None:
         if self.model.traits.scalar is None:
-            raise ValueError(f"{type(self.model).__name__} has no invariant readout, so no property of a structure")
+            raise ValueError(f"{type(self.model).__name__} has no invariant readout, so it predicts no property")
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -49,7 +49,7 @@ class Property(Task):
 
     @property
     def known_elements(self) -> tuple[int, ...]:
-        """Those of the model."""
+        """The elements of the model."""
         return self.model.traits.elements
 
     def predict(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -64,7 +64,7 @@ class Property(Task):
         return {self.name: value, **scaled(outputs, self.scales)}
 
     def for_training(self, graph: Graph, wanted: Collection[str], *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
-        """As `predict`."""
+        """See `predict`."""
         return self.predict(graph, wanted, key=key)
 
     def settings(self) -> dict[str, Any]:

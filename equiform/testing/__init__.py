@@ -1,8 +1,8 @@
-"""The conformance suite that every model must pass, for use in anybody's tests.
+"""The conformance suite that every model must pass, usable in any test suite.
 
 Each check takes a `Task` (a `Potential`, `Property` or `Motion`) and raises `AssertionError` with the measured error when a
-claim does not hold. Which checks apply follows from the model's declared traits: what is claimed is checked to hold, and a
-symmetry that is not claimed is checked to fail. They run in float64: enable it first, and build the model afterwards.
+claim does not hold. The model's declared traits select the checks: what is claimed is checked to hold, and a symmetry that is
+not claimed is checked to fail. They run in float64: enable it first, and build the model afterwards.
 
     from equiform.testing import check, checks_for
     for name in checks_for(task):
@@ -29,7 +29,7 @@ def check(name: str, task: Task) -> None:
 
     Raises:
         AssertionError: The task does not conform.
-        RuntimeError: float64 is off, so no tolerance would mean anything.
+        RuntimeError: float64 is disabled, so the tolerances would be meaningless.
         ValueError: The check does not apply to a task with these traits.
     """
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]

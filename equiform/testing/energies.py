@@ -55,13 +55,13 @@ def stress_is_the_strain_gradient(potential: Potential) -> None:
 
 
 def smooth_through_the_cutoff(potential: Potential) -> None:
-    """Energy and forces of a pair, each atom the other's only neighbour, go continuously through the cutoff."""
+    """Energy and forces of a pair, each atom the other's only neighbour, are continuous through the cutoff."""
     cutoff, species = potential.model.traits.cutoff, elements_of(potential)[:1].repeat(2)
     assert cutoff is not None, "the traits claim a smooth cutoff, but there is none"
     fields = node_fields(potential, 2)
 
     def at(distance: float, *, listed: bool = True) -> dict[str, np.ndarray]:
-        # The edge stays in the list beyond the cutoff: the model itself must let it go.
+        # The edge stays in the list beyond the cutoff: the model itself must drop it.
         positions = np.array([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
         edges = ([0, 1], [1, 0]) if listed else ([], [])
         return evaluate(potential, make_graph(positions, species, *edges, node_fields=fields))
@@ -79,7 +79,7 @@ def smooth_through_the_cutoff(potential: Potential) -> None:
 
 
 def isolated_atom_has_its_reference_energy(potential: Potential) -> None:
-    """The interaction energy of a lone atom is exactly zero in an anchored potential; always finite, without force."""
+    """The interaction energy of a lone atom is exactly zero in an anchored potential; always finite, with zero force."""
     for element in elements_of(potential)[:3]:
         result = evaluate(potential, graph_of(potential, np.zeros((1, 3)), np.array([element])))
         assert np.isfinite(result["energy"]).all(), f"energy of an isolated atom is {result['energy']}"

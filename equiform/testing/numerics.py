@@ -16,7 +16,7 @@ from equiform.testing.samples import Check, always, close, evaluate, fields_of, 
 
 
 def padding_changes_nothing(task: Task) -> None:
-    """Padding atoms and edges, the edges pointing at real atoms, leave every result as it is."""
+    """Padding atoms and edges, the edges pointing at real atoms, change no result."""
     graph = sample(task)
     before, size = evaluate(task, graph), graph.capacity
     padded = batch([graph], Capacity(size.atoms + 5, size.edges + 9, 2))
@@ -32,7 +32,7 @@ def padding_changes_nothing(task: Task) -> None:
 
 
 def batches_are_independent(task: Task) -> None:
-    """A structure has the same outputs alone and in company."""
+    """A structure has the same outputs alone and in a batch."""
     graphs = [sample(task, n, seed) for n, seed in ((7, 0), (4, 1), (1, 2))]
     together, start = evaluate(task, batch(graphs)), 0
     for index, graph in enumerate(graphs):
@@ -62,7 +62,7 @@ def single_precision_is_close(task: Task) -> None:
 
 
 def saving_and_loading_is_exact(task: Task) -> None:
-    """A model file gives back the same numbers, bit for bit."""
+    """A model file restores the same numbers, bit for bit."""
     from equiform.persist.modelfile import load_model, save_model
 
     graph = sample(task, 4)
@@ -81,16 +81,16 @@ def loss_falls(task: Task) -> None:
     name, scale = task.quantity, float(task.settings().get("scale", 1.0))
     before = eqx.filter_jit(lambda task, graph: task.predict(graph, (name,))[name])(task, graph)
     scalar = task.target(name).field.representation == "invariant"
-    # A target that the model can reach under its symmetries: a shifted energy, or shrunken vectors.
+    # A target that the model can reach under its symmetries: a shifted energy, or shortened vectors.
     target = before + 0.5 * scale if scalar else 0.5 * before
 
     def loss(arrays: Any) -> jax.Array:
         found = eqx.combine(arrays, static).predict(graph, (name,))[name]
         return (((found - target) / scale) ** 2).mean()
 
-    rate, steps, share = (3e-3, 12, 0.5) if scalar else (1e-2, 30, 0.8)
+    rate, steps, fraction = (3e-3, 12, 0.5) if scalar else (1e-2, 30, 0.8)
     values = losses_of_adam(loss, arrays, rate=rate, steps=steps)
-    assert min(values) < share * values[0], f"the loss went from {values[0]:.3g} to {min(values):.3g} only"
+    assert min(values) < fraction * values[0], f"the loss went from {values[0]:.3g} to {min(values):.3g} only"
 
 
 def coinciding_nodes_are_finite(task: Task) -> None:

@@ -1,4 +1,4 @@
-"""Random inputs that suit a task's model, and its compiled outputs."""
+"""Random inputs for a task's model, and its compiled outputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Check:
 
     Attributes:
         function: Raises `AssertionError` with the measured error.
-        applies: Whether a task's traits ask for it.
+        applies: Whether it applies to a task, by its traits.
     """
 
     function: Callable[[Any], None]
@@ -39,7 +39,7 @@ def is_potential(task: Task) -> bool:
 
 
 def always(task: Task) -> bool:
-    """Every task."""
+    """True for every task."""
     return True
 
 
@@ -50,7 +50,7 @@ def elements_of(task: Task) -> np.ndarray:
 
 
 def molecule(task: Task, num_atoms: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (Å) and species of a random compact molecule of the model's elements, no two atoms nearer than 0.9 Å."""
+    """Positions (Å) and species of a random compact molecule of the model's elements, no two atoms closer than 0.9 Å."""
     rng = np.random.default_rng(seed)
     species = rng.choice(elements_of(task), num_atoms)
     positions: list[np.ndarray] = []
@@ -62,7 +62,7 @@ def molecule(task: Task, num_atoms: int = 7, seed: int = 0) -> tuple[np.ndarray,
 
 
 def node_fields(task: Task, num_atoms: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random values of the fields that the model needs; tags count up."""
+    """Random values of the fields that the model needs; tags cycle through their values."""
     rng, traits = np.random.default_rng([seed, 5]), task.model.traits
     fields: dict[str, np.ndarray] = {}
     for field in traits.needs:
@@ -124,7 +124,7 @@ def _compiled(task: Task, graph: Graph, stress: bool) -> dict[str, jax.Array]:
 
 
 def fields_of(task: Task, results: dict[str, np.ndarray]) -> dict[str, Field]:
-    """The declarations of what was evaluated."""
+    """The declarations of the evaluated targets."""
     return {name: task.target(name).field for name in results}
 
 

@@ -1,5 +1,6 @@
-"""Checks of what a model's traits claim: symmetries, outputs, needed fields, additivity, dependence on edges only."""
+"""Checks of a model's traits: symmetries, outputs, needed fields, additivity, dependence on edges only."""
 
+import jax
 import numpy as np
 
 from equiform.algebra.so3.rotations import random_rotation
@@ -25,7 +26,7 @@ _ORIGIN = np.array([3.0, -20.0, 7.0])
 
 
 def moved(task: Task, graph: Graph, matrix: np.ndarray) -> Graph:
-    """A host graph and its fields under an element of O(3)."""
+    """A host graph transformed, with its fields, by an element of O(3)."""
     declared = declarations(*task.model.traits.needs)
     by = np.broadcast_to(matrix, (len(graph.species), 3, 3))
     fields = {n: transformed(find_field(n, "atoms", declared), np.asarray(v), by) for n, v in graph.node_fields.items()}
@@ -33,7 +34,7 @@ def moved(task: Task, graph: Graph, matrix: np.ndarray) -> Graph:
 
 
 def error_of(task: Task, before: dict[str, np.ndarray], after: dict[str, np.ndarray], matrix: np.ndarray) -> float:
-    """The largest difference between transformed outputs and outputs of what was transformed, relative to the outputs."""
+    """The largest difference between transformed outputs and outputs of the transformed graph, relative to the outputs."""
     worst = 0.0
     for name, field in fields_of(task, before).items():
         expected = transformed(field, before[name], np.broadcast_to(matrix, (len(before[name]), 3, 3)))
@@ -55,7 +56,7 @@ def symmetries_are_as_declared(task: Task) -> None:
         if name in claimed:
             assert error <= 1e-10, f"{name} are claimed, but the error is {error:.1e} in float64"
         else:
-            # Rounding is below 1e-12; a model that is told from its mirror image only by odd products may be this close.
+            # Rounding is below 1e-12; a model that breaks reflection only through odd products may be this close.
             assert error > 1e-8, f"{name} are not claimed, but the error is only {error:.1e}: claim them"
     if "rotations" in claimed and task.model.traits.stable:
         other, matrix = cases["rotations"][0]
@@ -77,9 +78,9 @@ def permutations_are_as_declared(task: Task) -> None:
 
 
 def outputs_are_as_declared(task: Task) -> None:
-    """The model returns what its traits name, with one row per atom or graph, in the shape of its representation."""
+    """The model returns the outputs of its traits, with one row per atom or graph, in the shape of its representation."""
     graph, traits = sample(task, 4), task.model.traits
-    found = task.model(to_device(graph, precision(task)))
+    found = jax.eval_shape(task.model, to_device(graph, precision(task)))
     declared = {field.name: field for field in traits.outputs}
     assert set(found) == set(declared), f"the outputs are {sorted(found)}, declared are {sorted(declared)}"
     sizes = {"atoms": graph.capacity.atoms, "graphs": graph.capacity.graphs}
@@ -89,16 +90,16 @@ def outputs_are_as_declared(task: Task) -> None:
 
 
 def needed_fields_are_as_declared(task: Task) -> None:
-    """A graph without one of the fields that the traits name is refused with that name."""
+    """A graph without one of the required fields is refused by an error that names it."""
     graph = to_device(sample(task, 4), precision(task))
     for field in task.model.traits.needs:
         rest = {name: value for name, value in graph.node_fields.items() if name != field.name}
-        told = ""
+        message = ""
         try:
-            task.model(graph.replace(node_fields=rest))
+            jax.eval_shape(task.model, graph.replace(node_fields=rest))
         except ValueError as error:
-            told = str(error)
-        assert field.name in told, f"without the needed field {field.name!r} there is no error that names it: {told!r}"
+            message = str(error)
+        assert field.name in message, f"without the needed field {field.name!r} there is no error that names it: {message!r}"
 
 
 def far_apart_is_additive(task: Task) -> None:

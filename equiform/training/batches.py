@@ -1,6 +1,6 @@
-"""Batches in a fixed order, prepared by a thread while the device computes.
+"""Batches in a fixed order, prepared in a background thread while the device computes.
 
-The order is a pure function of (sizes, seed, epoch), so a stream can be entered at any place.
+The order is a pure function of (sizes, seed, epoch), so a stream can start at any batch.
 """
 
 import queue
@@ -19,20 +19,20 @@ from equiform.graph import Capacity, Graph, batch
 from equiform.training import parallel
 
 AHEAD = 2
-"""Batches that are ready before they are asked for."""
+"""Number of batches prepared ahead."""
 
 
 class Batch(NamedTuple):
-    """A batch on the device, and where it stands.
+    """A batch on the device and its position in the run.
 
     Attributes:
         epoch: Epoch it belongs to.
-        position: Its place in the epoch.
+        position: Its index in the epoch.
         per_epoch: Number of batches in that epoch.
-        indices: Structures in it.
-        num_atoms: Real atoms in it.
+        indices: Indices of its structures in the data set.
+        num_atoms: Number of real atoms.
         graph: The padded batch.
-        signature: Equal for batches that one compiled program serves.
+        signature: Equal for batches that share a compiled program.
     """
 
     epoch: int
@@ -45,24 +45,24 @@ class Batch(NamedTuple):
 
     @property
     def capacity(self) -> Capacity:
-        """Of the batch, or of its part on each device."""
+        """Capacity of the batch, or of its shard on each device."""
         return Capacity(*(getattr(self.graph, name).shape[-1] for name in ("species", "senders", "graph_mask")))
 
 
 class BatchStream:
-    """The batches of a data set from some place on; use it in a `with` statement.
+    """The batches of a data set from a given position on; use it in a `with` statement.
 
     Args:
         dataset: Host graphs, with their sizes.
-        batch_size: Structures per batch on average.
-        edge_budget: Most edges of a batch, unless a single structure has more.
-        seed: Of the order.
+        batch_size: Average number of structures per batch.
+        edge_budget: Maximum number of edges in a batch, unless a single structure has more.
+        seed: Seed of the order.
         epoch: The first epoch.
         position: The first batch in it.
-        shuffle: A new order in every epoch; else one epoch in the order of the data set.
+        shuffle: Reshuffle in every epoch; if False, a single epoch in the order of the data set.
         dtype: Precision of floating-point arrays.
-        mesh: Devices that share each batch.
-        rotate: Turn every structure at random, another way in every epoch.
+        mesh: Devices over which each batch is sharded.
+        rotate: Apply a random rotation to every structure, a different one in every epoch.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class BatchStream:
                     break
                 epoch, position = epoch + 1, 0
             self._put(StopIteration())
-        except BaseException as error:  # Whatever it is, it is raised where the batch was asked for.
+        except BaseException as error:  # Re-raised in the consumer's thread, by `__next__`.
             self._put(error)
 
     def _put(self, item: Any) -> bool:
@@ -147,7 +147,7 @@ class BatchStream:
     def _prepare(self, epoch: int, place: int, plan: Any) -> Batch:
         indices = np.asarray(plan[place].indices)
         host = jax.tree.map(self._cast, self._collated(plan[place], epoch))
-        # The switch for 64 bits belongs to a thread, not to the process.
+        # JAX's x64 switch is per thread, not per process.
         with jax.enable_x64(self._dtype == np.float64):
             graph = jax.device_put(host) if self._mesh is None else parallel.scattered(self._mesh, host)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(host))
@@ -169,13 +169,13 @@ class BatchStream:
         capacity = planned.capacity
         if self._mesh is not None:
             return parallel.stacked_parts(graphs, capacity, self._mesh.size)
-        # Noised positions have other edges than those that the plan counted.
+        # Noised positions have other edges than the plan counted.
         edges = sum(len(graph.senders) for graph in graphs)
         return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=parallel.roomy(edges)))
 
     def _rotated(self, graphs: Sequence[Graph], indices: Any, epoch: int) -> list[Graph]:
         rotations, start, result = drawn_rotations(indices, self._seed, epoch), 0, []
-        for graph in graphs:  # some hold several structures
+        for graph in graphs:  # a graph may hold several structures
             count = len(graph.graph_mask)
             result.append(rotated(graph, rotations[start : start + count], self._dataset.declared))
             start += count

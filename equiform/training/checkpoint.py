@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to resume as if it had never stopped.
 
 A checkpoint is a pair of files, `step-00001200.safetensors` with the arrays and `step-00001200.json` with the
-rest and the checksums of both. The arrays are written first; both are forced to the disk and renamed into
-place. So a checkpoint exists once its JSON does, and one whose checksum does not fit is never loaded. The
+rest and the checksums of both. The arrays are written first; both files are synced to disk and renamed into
+place. So a checkpoint exists once its JSON does, and one whose checksum does not match is never loaded. The
 last two are kept.
 """
 
@@ -26,12 +26,12 @@ KEPT = 2
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read and found whole.
+    """A checkpoint that was read and passed its checksums.
 
     Attributes:
-        step: Steps done.
+        step: Number of completed steps.
         arrays: The training state by name.
-        progress: Where the run is: plain values.
+        progress: Position of the run, as plain values.
     """
 
     step: int
@@ -49,12 +49,12 @@ class CheckpointFolder:
         """Write a checkpoint, then remove all but the last two.
 
         Args:
-            step: Steps done.
+            step: Number of completed steps.
             state: A tree of arrays.
-            progress: Plain values that fit into JSON.
+            progress: Plain values, JSON serialisable.
 
         Raises:
-            UserError: The disk refuses; earlier checkpoints are as they were.
+            UserError: The files cannot be written; earlier checkpoints are untouched.
         """
         host = {name: np.asarray(leaf) for name, leaf in named(jax.device_get(state)).items()}
         arrays = save_safetensors(host)
@@ -68,7 +68,7 @@ class CheckpointFolder:
         content["sha256"] = _checksum_of(content)
         earlier = self.steps()
         kept = f"the checkpoint of step {earlier[0]} is safe" if earlier else "nothing was lost"
-        advice = f"{kept}; free some space ({len(arrays) / 2**20:.0f} MiB are needed) and resume"
+        advice = f"{kept}; free some space (it takes {len(arrays) / 2**20:.0f} MiB) and resume"
         with explained(f"cannot write the checkpoint of step {step}", advice):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._arrays_file(step), arrays)
@@ -76,7 +76,7 @@ class CheckpointFolder:
             self._remove_old()
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, whole or not, the newest first."""
+        """Steps that have a checkpoint, intact or not, newest first."""
         names = [path.stem.removeprefix("step-") for path in self.folder.glob("step-*.json")]
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
@@ -84,7 +84,7 @@ class CheckpointFolder:
         """Read a checkpoint and check it.
 
         Raises:
-            UserError: It is damaged, or of a format version that is not known here.
+            UserError: It is damaged, or has an unsupported format version.
         """
         json_file, arrays_file = self._json_file(step), self._arrays_file(step)
         with explained(f"cannot read the checkpoint of step {step}", "check the permissions of the run folder"):
@@ -96,14 +96,14 @@ class CheckpointFolder:
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{json_file} is damaged") from error
         if not whole:
-            raise UserError(f"{json_file} is damaged: its checksum does not fit")
+            raise UserError(f"{json_file} is damaged: its checksum does not match")
         if content["format_version"] != FORMAT_VERSION:
             raise UserError(
                 f"{json_file} has format version {content['format_version']}, this version of Equiform reads "
                 f"{FORMAT_VERSION}; resume with the version that wrote it"
             )
         if content["arrays_sha256"] != checksum(data):
-            raise UserError(f"{arrays_file} is damaged: its checksum does not fit")
+            raise UserError(f"{arrays_file} is damaged: its checksum does not match")
         try:
             arrays = load_safetensors(data)
         except (SafetensorError, ValueError) as error:
@@ -111,22 +111,22 @@ class CheckpointFolder:
         return Checkpoint(step, arrays, content["progress"])
 
     def latest(self, say: Callable[[str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint; None if there has never been one.
+        """The newest intact checkpoint; None if the folder has no checkpoints.
 
         Args:
-            say: Told about every damaged checkpoint that is passed over.
+            say: Called with a message for every damaged checkpoint that is skipped.
 
         Raises:
-            UserError: There are checkpoints, but none is whole.
+            UserError: There are checkpoints, but none is intact.
         """
         steps = self.steps()
         for step in steps:
             try:
                 return self.load(step)
             except UserError as error:
-                say(f"the checkpoint of step {step} is passed over: {error}")
+                say(f"the checkpoint of step {step} is skipped: {error}")
         if steps:
-            raise UserError(f"no checkpoint in {self.folder} is whole; start a new run")
+            raise UserError(f"no checkpoint in {self.folder} is intact; start a new run")
         return None
 
     def _arrays_file(self, step: int) -> Path:
@@ -138,7 +138,7 @@ class CheckpointFolder:
     def _remove_old(self) -> None:
         kept = set(self.steps()[:KEPT])
         for step in set(self.steps()) - kept:
-            # The JSON first: arrays without it are no checkpoint.
+            # The JSON first: arrays without it are not a checkpoint.
             self._json_file(step).unlink(missing_ok=True)
             self._arrays_file(step).unlink(missing_ok=True)
         for path in self.folder.glob("step-*.safetensors"):
@@ -150,7 +150,7 @@ class CheckpointFolder:
 
 
 def restored(like: Any, checkpoint: Checkpoint) -> Any:
-    """The training state of a checkpoint, in the shape of a fresh one.
+    """The training state of a checkpoint, with the structure of a freshly initialised one.
 
     Raises:
         UserError: The checkpoint was written by another model or with other settings.

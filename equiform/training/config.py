@@ -1,4 +1,4 @@
-"""What decides how a model is trained: one small frozen type, checked before anything is computed."""
+"""The training configuration: small frozen types, validated before anything is computed."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ class LossConfig(BaseModel):
 
     Attributes:
         weight: Factor of this term; the units of the target cancel here (1 per eV, 1 per eV/Å, ...).
-        kind: "l1" mean |error|, "l2norm" mean Euclidean length of the error of a row (an atom's force),
+        kind: "l1" mean |error|, "l2norm" mean Euclidean norm of the error of a row (an atom's force),
             "huber" quadratic below `delta` and linear above, "mse" mean squared error.
-        delta: Where "huber" turns from quadratic to linear, in the unit of the target.
+        delta: Where "huber" switches from quadratic to linear, in the unit of the target.
         final_weight: Weight at the end of the run, reached linearly over its steps; None keeps `weight`.
     """
 
@@ -27,7 +27,7 @@ class LossConfig(BaseModel):
 
 
 class EnergyLoss(LossConfig):
-    """The energy term; per atom, structures of different size count alike.
+    """The energy term; per atom, structures of different sizes have equal weight.
 
     Attributes:
         per_atom: Divide the error of a structure by its number of atoms.
@@ -44,7 +44,7 @@ class ForcesLoss(LossConfig):
 
 
 class Losses(BaseModel):
-    """The terms of the loss. A term without any label in the training data is left out, and said.
+    """The terms of the loss. A term without any label in the training data is dropped, with a message.
 
     Attributes:
         energy: Energy of a structure.
@@ -65,7 +65,7 @@ class Losses(BaseModel):
     def _check_names(self) -> "Losses":
         double = {"energy", "forces", "stress"} & set(self.other)
         if double:
-            raise ValueError(f"{', '.join(sorted(double))} belongs beside 'other', not in it")
+            raise ValueError(f"{', '.join(sorted(double))} is a key of the losses themselves, not of 'other'")
         return self
 
     def terms(self) -> dict[str, LossConfig]:
@@ -80,7 +80,7 @@ class Normalization(BaseModel):
     Attributes:
         mean: In the unit of the quantity.
         std: In the unit of the quantity.
-        readouts: What one unit of each further readout is worth, by name (OC20: `{displacement: 0.877}`, Å).
+        readouts: Scale of each further readout, by name (OC20: `{displacement: 0.877}`, Å).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -93,41 +93,41 @@ class Normalization(BaseModel):
 class TrainingConfig(BaseModel):
     """The `training:` section of a recipe.
 
-    The run is as long as `epochs`, `max_steps` and `max_minutes` allow, the tightest one deciding; without
-    any of them it is 100 epochs.
+    The tightest of `epochs`, `max_steps` and `max_minutes` sets the length of the run; without any of them it
+    is 100 epochs.
 
     Attributes:
-        batch_size: Structures per batch on average; batches are packed by atoms and edges.
+        batch_size: Average number of structures per batch; batches are packed by atoms and edges.
         evaluation_batch_size: The same for validation; None means `batch_size`.
         epochs: Passes over the training set.
-        max_steps: Optimizer steps.
-        max_minutes: Wall time, compilation and validation included, but at least half of it is trained. The speed is
-        measured after compilation,
+        max_steps: Number of optimizer steps.
+        max_minutes: Wall time, compilation and validation included, but at least half of it is spent training. The speed is
+            measured after compilation,
             then the number of steps is fixed and stored, so that resuming reproduces the run.
         learning_rate: Peak of the schedule.
-        schedule: The learning rate changes with every "step" or with every "epoch" (as the published recipes
-            do).
-        warmup_fraction: Share of the run over which the learning rate rises linearly.
-        warmup_epochs: The same in epochs; if given, it decides.
-        initial_learning_rate: Where the warm-up starts.
-        final_learning_rate: Where the cosine ends.
-        weight_decay: Decoupled decay (AdamW) of the leaves that the model says decay.
-        beta1: Decay of Adam's running mean of the gradient.
-        beta2: Decay of Adam's running mean of its square.
+        schedule: Whether the learning rate changes every "step" or every "epoch" (as in the published
+            recipes).
+        warmup_fraction: Fraction of the run over which the learning rate rises linearly.
+        warmup_epochs: The same in epochs; takes precedence if given.
+        initial_learning_rate: Learning rate at the start of the warm-up.
+        final_learning_rate: Learning rate at the end of the cosine.
+        weight_decay: Decoupled decay (AdamW) of the leaves in the model's decay mask.
+        beta1: Decay rate of Adam's first moment.
+        beta2: Decay rate of Adam's second moment.
         epsilon: Added to Adam's denominator.
-        clip: Largest global norm of the gradient; None switches clipping off.
-        ema: Decay of the running mean of the weights that is validated and saved; None switches it off.
+        clip: Maximum global norm of the gradient; None switches clipping off.
+        ema: Decay of the EMA of the weights, which is validated and saved; None switches it off.
         losses: The terms of the loss.
         normalization: How the model's output becomes the quantity: "anchored" (isolated atoms at their reference energy,
             scaled by the forces), "mean-std" (of the training structures, as most papers standardise), "none", or numbers.
-        standardized_losses: The terms of the loss are of errors divided by the normalisation's std, as published.
-        early_stopping: Stop after so many validations without a better loss; None never does.
-        random_rotations: Every structure is turned at random each time it is trained on; for models that are not equivariant.
-        seed: Of the data order, of dropout and of random rotations.
+        standardized_losses: Compute the loss on errors divided by the normalisation's std, as published.
+        early_stopping: Patience: stop after this many validations without a better loss; None never stops.
+        random_rotations: Apply a random rotation to every structure each time it is used; for models that are not equivariant.
+        seed: Seed of the data order, of dropout and of random rotations.
         dtype: Precision of weights and arithmetic.
-        devices: How many local devices share each batch; None: all, but not more than structures in a batch.
+        devices: Number of local devices over which each batch is sharded; None: all, but at most one per structure of a batch.
         validate_every: Steps between validations; None means every epoch, but at most 100 times in a run.
-        log_every: Steps between lines of the metrics file.
+        log_every: Steps between entries of the metrics log.
         checkpoint_minutes: Wall time between checkpoints.
         checkpoint_every: Steps between checkpoints, in addition.
     """
@@ -168,5 +168,5 @@ class TrainingConfig(BaseModel):
     def _check_losses(self) -> "TrainingConfig":
         terms = self.losses.terms().values()
         if not any(term.weight > 0 or (term.final_weight or 0) > 0 for term in terms):
-            raise ValueError("every term of the loss is off or has weight 0; give losses.energy.weight=1, say")
+            raise ValueError("every term of the loss is off or has weight 0; set losses.energy.weight=1, for example")
         return self

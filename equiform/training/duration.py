@@ -1,4 +1,4 @@
-"""How many steps a run has, and how often it validates: fixed once, at the start, and stored."""
+"""Number of steps of a run and its validation interval: fixed once, at the start, and stored."""
 
 import math
 import time
@@ -27,8 +27,8 @@ class Duration(NamedTuple):
     """The length of a run.
 
     Attributes:
-        total_steps: Steps in the run.
-        steps_per_epoch: Steps in its first epoch.
+        total_steps: Number of steps in the run.
+        steps_per_epoch: Number of steps in its first epoch.
         validate_every: Steps between validations.
     """
 
@@ -38,21 +38,21 @@ class Duration(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Measured seconds of a step and of a validation, without compilation."""
+    """Measured time of a step and of a validation in seconds, without compilation."""
 
     step: float
     validation: float
 
 
 def duration(config: TrainingConfig, steps_per_epoch: int, steps_in_time: int | None) -> Duration:
-    """The tightest of the limits that were given; 100 epochs without any."""
+    """The tightest of the given limits; 100 epochs if there are none."""
     limits = [config.max_steps, config.epochs and config.epochs * steps_per_epoch, steps_in_time]
     total = min((limit for limit in limits if limit), default=DEFAULT_EPOCHS * steps_per_epoch)
     return Duration(total, steps_per_epoch, _validate_every(config, steps_per_epoch, total))
 
 
 def steps_within(seconds: float, speed: Speed, config: TrainingConfig, steps_per_epoch: int) -> int:
-    """The most steps, validations included, that fit into a time; at least one."""
+    """The largest number of steps that fits into the time, validations included; at least one."""
 
     def cost(total: int) -> float:
         validations = math.ceil(total / _validate_every(config, steps_per_epoch, total))
@@ -72,11 +72,11 @@ def measure(
     config: TrainingConfig,
     validator: Validator | None,
 ) -> Speed:
-    """Time steps on a copy of the state, so that the run itself is not touched, and one validation.
+    """Time some steps, on a copy of the state so that the run itself is not touched, and one validation.
 
     Args:
         step: The training step; it is compiled here.
-        state: Where the run begins.
+        state: The initial state of the run.
         train: The training set.
         config: Training settings, with `max_minutes`.
         validator: Runs a validation; None if there is none.
@@ -93,7 +93,7 @@ def measure(
             start = time.perf_counter()
             trial, loss = step(trial, batch, 0.0, weights)
             jax.block_until_ready(loss)
-            # The first step of a program also loads it; it is not counted.
+            # The first step of a program also loads it and is not counted.
             if step.compilations == known:
                 measured, steps = parallel.agreed(measured + time.perf_counter() - start), steps + 1
     validation = 0.0

@@ -1,4 +1,4 @@
-"""How good a task is on a data set: mean absolute and root mean square errors, with units."""
+"""Evaluation of a task on a data set: mean absolute and root mean square errors, with units."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,16 +19,14 @@ from equiform.training.config import LossConfig
 from equiform.training.loss import Mean, as_labelled, loss_terms, per_atom, target_errors
 
 PER_ATOM = "_per_atom"
-"""Ends the name of an error that is divided by the number of atoms of its structure."""
-
-"""Edges of a batch, unless one structure has more: large cells must not fill the memory of a small machine."""
+"""Suffix of the name of an error that is divided by the number of atoms of its structure."""
 
 
 class Values(NamedTuple):
     """Predictions and labels of one target, one row per label, for parity plots.
 
     Attributes:
-        predicted: What the task gives.
+        predicted: The task's predictions.
         reference: The labels.
         structure: Index of the structure in the data set.
     """
@@ -62,7 +60,7 @@ def evaluate(
     """Errors by target: `{"energy_per_atom": {"mae": ..., "rmse": ..., "unit": "eV/atom", "count": ...},
     ...}`.
 
-    Args: as of `evaluate_with_values`.
+    Args: see `evaluate_with_values`.
     """
     return evaluate_with_values(task, dataset, batch_size=batch_size, dtype=dtype, targets=targets, progress=progress).errors
 
@@ -76,15 +74,15 @@ def evaluate_with_values(
     targets: Iterable[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Errors by target, and the numbers behind them. Errors are summed in float64 against the float64 labels.
+    """Errors by target, and the values behind them. Errors are summed in float64 against the float64 labels.
 
     Args:
-        task: What to judge; dropout is off.
-        dataset: Host graphs with label fields; NaN where not given.
-        batch_size: Structures per batch on average.
+        task: The task to evaluate; dropout is off.
+        dataset: Host graphs with label fields; NaN marks a missing label.
+        batch_size: Average number of structures per batch.
         dtype: Precision of the predictions.
-        targets: Which of the task's targets to compare; None means all, as far as there are labels.
-        progress: Told how many structures were done.
+        targets: Which of the task's targets to compare; None means all that have labels.
+        progress: Progress callback `(done)`, the number of structures done.
     """
     names = labelled(dataset, [target.name for target in task.targets] if targets is None else targets)
     rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in names}
@@ -120,7 +118,7 @@ def evaluate_with_values(
 
 
 def labelled(dataset: Dataset, names: Iterable[str]) -> list[str]:
-    """Which of the names have at least one label in the data set."""
+    """The names that have at least one label in the data set."""
     return [name for name in names if dataset.has_label(name)]
 
 
@@ -130,7 +128,7 @@ def error_name(target: Target) -> str:
 
 
 def error_unit(target: Target) -> str:
-    """The unit of a target's error; empty for a pure number."""
+    """The unit of a target's error; empty for a dimensionless one."""
     return f"{target.unit}/atom" if target.per_atom else target.unit
 
 
@@ -138,10 +136,10 @@ class Validator:
     """Loss and errors of the current weights on a data set; compiled once per capacity.
 
     Args:
-        static: What is not a weight of the task.
+        static: The non-trainable part of the task.
         dataset: Host graphs with label fields.
         terms: The terms of the loss.
-        batch_size: Structures per batch on average.
+        batch_size: Average number of structures per batch.
         dtype: Precision.
     """
 
@@ -153,11 +151,11 @@ class Validator:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far."""
+        """Number of programs compiled so far."""
         return len(self._signatures)
 
     def __call__(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
-        """The loss with the weights of the first step, and the errors by target."""
+        """The loss with its term weights as of the first step, and the errors by target."""
         parts = []
         with _one_pass(self._dataset, self._batch_size, self._dtype) as stream:
             for batch in stream:
@@ -207,7 +205,7 @@ def _collect(
     indices: np.ndarray,
     per_atom: Collection[str],
 ) -> None:
-    """Take predictions of a batch apart and put them beside the float64 labels."""
+    """Split the predictions of a batch by structure and pair them with the float64 labels."""
     first_atom = 0
     for slot, index in enumerate(indices):
         graph = dataset[int(index)]

@@ -1,8 +1,8 @@
-"""The training loop, written out, and what is around it: resuming, the record, checkpoints, the best model.
+"""The training loop, written out; resuming, the metrics log, checkpoints and the best model are in `session.py`.
 
-A run is a pure function of the weights it starts from, the data, the configuration and the number of steps:
-data order and dropout follow from (seed, step) alone. So a run that was interrupted at any moment and resumed
-from its last checkpoint ends with the same bits as one that was not (on one machine; on GPUs as far as their
+A run is a pure function of its initial weights, the data, the configuration and the number of steps:
+data order and dropout depend on (seed, step) alone. So a run that was interrupted at any moment and resumed
+from its last checkpoint ends bitwise identical to one that was not (on one machine; on GPUs as far as their
 kernels are deterministic, `XLA_FLAGS=--xla_gpu_deterministic_ops=true`).
 """
 
@@ -23,24 +23,24 @@ from equiform.training.session import Session
 from equiform.training.signals import StopRequest, TrainingInterrupted
 
 IN_FLIGHT = 4
-"""Steps on their way before the host waits for the oldest: bounds memory, hides the work of the host."""
+"""Steps dispatched before the host waits for the oldest: bounds memory, hides the host's work."""
 
 STEPS_BETWEEN_QUESTIONS = 10
 
 
 class FitResult(NamedTuple):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        task: The best model by validation loss (with running-mean weights, if they are on).
-        best_step: Steps it had seen.
+        task: The best model by validation loss (with EMA weights, if the EMA is on).
+        best_step: The step it was saved at.
         best_loss: Its validation loss; None without a validation set.
         errors: Its validation errors by target.
-        steps: Steps done.
-        total_steps: Steps planned.
+        steps: Number of completed steps.
+        total_steps: Number of planned steps.
         stopped_early: Whether patience ran out.
-        compilations: Programs compiled in this session.
-        compile_seconds: Time spent on compiling the training step in this session.
+        compilations: Number of programs compiled in this session.
+        compile_seconds: Time spent compiling the training step in this session.
     """
 
     task: Task
@@ -68,15 +68,15 @@ def fit(
 
     Args:
         task: The model to start from; its weights are not changed.
-        train: Host graphs with label fields, and their sizes .
-        validation: The same, for choosing the best model; None or empty takes the last one.
+        train: Host graphs with label fields.
+        validation: The same, for choosing the best model; if None or empty, the last model is the best.
         config: Training settings.
-        run: Where checkpoints, record and models go.
-        progress: Whether to say what happens and to draw a bar, on standard error.
-        resume: Go on from the last checkpoint of the run folder, or begin if there is none yet.
+        run: Where checkpoints, metrics log and models go.
+        progress: Whether to print messages and a progress bar on standard error.
+        resume: Resume from the last checkpoint of the run folder, or start if there is none yet.
 
     Raises:
-        UserError: No labels to train on, a loss that is not finite, a full disk, another model's checkpoint.
+        UserError: No labels to train on, a non-finite loss, a full disk, another model's checkpoint.
         TrainingInterrupted: SIGTERM or Ctrl-C; a checkpoint was written.
     """
     with (
@@ -94,12 +94,12 @@ def fit(
             if "RESOURCE_EXHAUSTED" not in str(error):
                 if jax.process_count() > 1:
                     raise UserError(
-                        "another process of the run has ended, and this one ends too; start all of them again with "
+                        "another process of the run has exited, so this one exits too; restart all of them with "
                         f"equiform train --resume RUN ({str(error).splitlines()[0][:150]})"
                     ) from error
                 raise
             raise UserError(
-                f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) and start anew"
+                f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) and start again"
             ) from error
         finally:
             session.close()
@@ -118,7 +118,7 @@ def fit(
 
 
 def _train(session: Session, stop: StopRequest) -> None:
-    """The loop."""
+    """The training loop."""
     config, at, duration = session.config, session.at, session.duration
     several = jax.process_count() > 1
     in_flight: deque[jax.Array] = deque()
@@ -143,12 +143,12 @@ def _train(session: Session, stop: StopRequest) -> None:
             if at.step % duration.validate_every == 0 or done:
                 session.validate()
             stopping = stop.received is not None
-            if several:  # Where one stops, all do, at the same step; asking takes a message to everybody.
+            if several:  # All processes must stop at the same step; agreeing on it is a collective operation.
                 stopping = at.step % STEPS_BETWEEN_QUESTIONS == 0 and parallel.anywhere(stopping)
             if done or at.stopped_early or stopping or session.checkpoint_is_due():
                 session.checkpoint()
             if stopping and not done:
                 session.save_last()
                 signal = stop.received.name if stop.received is not None else "a signal to another process"
-                reached = f"stopped by {signal} after step {at.step} of {duration.total_steps}; all is saved"
+                reached = f"stopped by {signal} after step {at.step} of {duration.total_steps}; everything is saved"
                 raise TrainingInterrupted(reached, session.folder.path, stop.exit_code)

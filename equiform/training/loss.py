@@ -1,8 +1,8 @@
 """Loss = Σ_target weight · (mean error over the entries that have a label).
 
-A label that was not given is NaN and counts neither in the sum nor in the number of entries; padding
-likewise. Sums and counts are kept apart until the end, so that a whole data set can be averaged over entries,
-not over batches.
+A missing label is NaN and counts neither in the sum nor in the number of entries; the same holds for padding.
+Sums and counts stay separate until the end, so that a whole data set is averaged over entries, not over
+batches.
 """
 
 from collections.abc import Mapping
@@ -28,19 +28,19 @@ class Errors(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet."""
+    """A mean before the division."""
 
     total: Float[AnyArray, ""]
     count: Float[AnyArray, ""]
 
 
 def target_errors(name: str, outputs: Mapping[str, Array], graph: Graph) -> Errors | None:
-    """Errors of a target where the graph has labels of that name; None if it has no such field.
+    """Errors of a target where the graph has labels of that name; None if there is no such field.
 
     A readout per atom whose label is per graph (a dipole) is summed over the atoms of each graph.
 
     Raises:
-        ValueError: There are labels, but the model has no such readout or one of another shape.
+        ValueError: There are labels, but the model has no such readout, or its shape differs.
     """
     if name in graph.graph_fields:
         label, mask = graph.graph_fields[name], graph.graph_mask
@@ -49,10 +49,10 @@ def target_errors(name: str, outputs: Mapping[str, Array], graph: Graph) -> Erro
     else:
         return None
     if name not in outputs:
-        raise ValueError(f"the loss has a term {name!r}, but the model gives only {', '.join(sorted(outputs))}")
+        raise ValueError(f"the loss has a term {name!r}, but the model's outputs are {', '.join(sorted(outputs))}")
     prediction, label = as_labelled(outputs[name], name, graph), jnp.asarray(label)
     if prediction.shape != label.shape:
-        raise ValueError(f"{name!r}: the model gives {prediction.shape}, the labels are {label.shape}")
+        raise ValueError(f"{name!r}: the prediction has shape {prediction.shape}, the labels {label.shape}")
     valid = mask & ~jnp.isnan(label).any(axis=tuple(range(1, label.ndim)))
     valid = jnp.asarray(valid)
     chosen = _rows(valid, label.ndim)
@@ -62,7 +62,7 @@ def target_errors(name: str, outputs: Mapping[str, Array], graph: Graph) -> Erro
 
 
 def as_labelled(prediction: Array, name: str, graph: Graph) -> Array:
-    """A prediction on the axis of its labels: one per atom is summed where the labels are per graph (a dipole)."""
+    """A prediction on the axis of its labels: per-atom values are summed where the labels are per graph (a dipole)."""
     if name in graph.graph_fields and prediction.shape[0] != graph.graph_mask.shape[0]:
         return graph.sum_over_atoms(prediction)
     return prediction
@@ -88,7 +88,7 @@ def term(errors: Errors, config: LossConfig, weights: Float[Array, "rows"] | Non
     components = difference[0].size
     if config.kind == "l2norm":
         squared = (difference**2).reshape(difference.shape[0], -1).sum(axis=1)
-        # Where the error is exactly zero the derivative of the root is infinite; the gradient there is 0.
+        # Where the error is exactly zero the derivative of the square root is infinite; the gradient is set to 0.
         length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
         length = length if weights is None else length * weights
         return Mean(length.sum(), rows.astype(difference.dtype))

@@ -1,8 +1,8 @@
-"""The record of a run: `metrics.jsonl`, one JSON object per line, and the same numbers for TensorBoard.
+"""The metrics log of a run: `metrics.jsonl`, one JSON object per line, and the same values for TensorBoard.
 
-Keys of a line: `kind` ("train", "validation" or "event"), `step`, `epoch`, then numbers. What depends on the
-clock is under `timing`, so that two runs that computed the same wrote the same up to `timing`. A number that
-is not finite is written as null.
+Keys of an entry: `kind` ("train", "validation" or "event"), `step`, `epoch`, then numbers. Clock-dependent
+values are under `timing`, so that two runs that computed the same wrote the same log up to `timing`. A
+non-finite number is written as null.
 """
 
 import json
@@ -20,20 +20,20 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricsLog:
-    """Appends to the record of a run.
+    """Appends to the metrics log of a run.
 
     Args:
         folder: The run folder.
-        keep_bytes: Length of the record that is kept; later lines come from steps that will be done again.
-            None starts a new one.
-        step: Steps done when the record goes on.
+        keep_bytes: Length to truncate the log to; later entries come from steps that will be repeated.
+            None starts a new log.
+        step: Number of completed steps when the log is resumed.
     """
 
     def __init__(self, folder: Path, keep_bytes: int | None = None, step: int = 0):
-        self._advice = "free some space or mend the permissions, and resume"
+        self._advice = "free some space or fix the permissions, and resume"
         self._path = folder / METRICS_FILE
         with explained("cannot write the metrics", self._advice):
-            # A record that is gone or shorter than it was is no reason to lose the run.
+            # A log that is missing or shorter than expected is no reason to abort the run.
             keep = min(keep_bytes or 0, self._path.stat().st_size if self._path.exists() else 0)
             self._file = open(self._path, "r+b" if keep else "wb")  # noqa: SIM115
             self._file.truncate(keep)
@@ -41,10 +41,10 @@ class MetricsLog:
             self._board = _TensorBoard(folder / TENSORBOARD_FOLDER, None if keep_bytes is None else step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one line.
+        """Append one entry.
 
         Raises:
-            UserError: The disk refuses.
+            UserError: The file cannot be written.
         """
         line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
         with explained("cannot write the metrics", self._advice):
@@ -53,25 +53,24 @@ class MetricsLog:
             self._board.write(record)
 
     def sync(self) -> int:
-        """Force the record to the disk; its length in bytes, for a checkpoint."""
+        """Sync the log to disk and return its length in bytes, for a checkpoint."""
         with explained("cannot write the metrics", self._advice):
             self._board.flush()
             os.fsync(self._file.fileno())
             return self._file.tell()
 
     def close(self) -> None:
-        """Close the files; what the disk does not take any more is left out (a checkpoint has been told)."""
+        """Close the files; write errors are ignored here, as `sync` has already reported them."""
         for file in (self._board, self._file):
             with suppress(OSError):
                 file.close()
 
 
 class _TensorBoard:
-    """One event file, written where it is called.
+    """One event file, written synchronously.
 
     Differs: tensorboardX's `SummaryWriter` writes from a thread; once the disk is full that thread is dead
-        and the
-    next call waits for it for ever.
+        and the next call hangs.
     """
 
     def __init__(self, folder: Path, purge_step: int | None):
@@ -79,10 +78,10 @@ class _TensorBoard:
         from tensorboardX.proto import event_pb2, summary_pb2
 
         folder.mkdir(exist_ok=True)
-        # The classes are made at run time; a type checker cannot see them.
+        # The classes are generated at run time; a type checker cannot see them.
         self._events: Any = event_pb2
         self._summaries: Any = summary_pb2
-        # Two sessions may begin within one second, the resolution of the name.
+        # Two sessions may start within one second, the resolution of the file name.
         self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
         if purge_step is not None:
             self._add(step=purge_step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
@@ -107,12 +106,12 @@ class _TensorBoard:
 
 
 def in_millis(unit: str) -> tuple[float, str]:
-    """Factor and unit in which an error is shown: electronvolts as millielectronvolts, the size that people quote."""
+    """Factor and unit in which an error is shown: electronvolts as millielectronvolts, as is customary."""
     return (1e3, f"m{unit}") if unit.startswith("eV") else (1.0, unit)
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's record; an incomplete last one (the run was killed) is left out."""
+    """The entries of a run's metrics log; an incomplete last one (the run was killed) is dropped."""
     path = Path(folder) / METRICS_FILE
     with explained(f"cannot read {path}", "is this a run folder?"):
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""AdamW with decay groups, the warm-up cosine, clipping and the running mean of the weights."""
+"""AdamW with a decay mask, the cosine schedule with warm-up, gradient clipping and the EMA of the weights."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from equiform.training.config import TrainingConfig
 def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_epoch: int, total_steps: int) -> float:
     """Warm-up, then cosine: lr = min + ½ (peak − min) (1 + cos(π t / T)) with t in steps or in whole epochs.
 
-    The cosine is not shifted by the warm-up: at its end the rate is already a little below the peak.
+    The cosine is not shifted by the warm-up: when the warm-up ends, the rate is already slightly below the peak.
 
     Args:
-        config: Peak, ends, warm-up and unit of the schedule.
-        step: Steps done so far (0 for the first one).
-        epoch: Epochs done so far.
-        steps_per_epoch: Steps in an epoch.
-        total_steps: Steps in the run.
+        config: Peak, end points, warm-up and unit of the schedule.
+        step: Number of completed steps (0 for the first one).
+        epoch: Number of completed epochs.
+        steps_per_epoch: Number of steps in an epoch.
+        total_steps: Number of steps in the run.
 
     Source: the schedule of the published recipes (timm's cosine per epoch; OC20's per step).
     Differs: not optax's, whose cosine begins after the warm-up and is computed in the precision of the device.
@@ -43,9 +43,9 @@ def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_ep
 
 
 def decay_mask(task: Task, params: Any) -> Any:
-    """Which parameters decay: what the model's `decay_mask()` says (True: decays).
+    """Which parameters decay, according to the model's `decay_mask()` (True: decays).
 
-    The mask is a tree with a bool in the place of each parameter; it may have more leaves than that.
+    The mask is a tree with a bool for each parameter; it may have further leaves.
 
     Raises:
         ValueError: The mask leaves a parameter out.
@@ -53,7 +53,7 @@ def decay_mask(task: Task, params: Any) -> Any:
     given = named(task.model.decay_mask())
     unsaid = [name for name in named(params.model) if not isinstance(given.get(name), bool)]
     if unsaid:
-        raise ValueError(f"decay_mask() of {type(task.model).__name__} says nothing about {', '.join(unsaid[:5])}")
+        raise ValueError(f"decay_mask() of {type(task.model).__name__} has no entry for {', '.join(unsaid[:5])}")
     values = [given.get(name.removeprefix("model."), True) for name in named(params)]
     return jax.tree.unflatten(jax.tree.structure(params), values)
 
@@ -63,7 +63,7 @@ def adam(config: TrainingConfig) -> optax.GradientTransformation:
     inner = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        # Optax relies on implicit promotion (an integer count), which our tests otherwise forbid.
+        # Optax relies on implicit promotion (an integer count), which our tests forbid.
         with jax.numpy_dtype_promotion("standard"):
             return inner.update(updates, state, params)
 
@@ -71,15 +71,15 @@ def adam(config: TrainingConfig) -> optax.GradientTransformation:
 
 
 def flattened(tree: Any) -> tuple[Float[Array, " numbers"], Callable[[Any], Any]]:
-    """All leaves in one vector, and what makes a tree of such a vector again.
+    """All leaves in one vector, and the function that turns such a vector back into the tree.
 
-    A model has dozens of arrays, most of them small, and each operation on each of them is a kernel to compile and to start.
+    A model has dozens of arrays, most of them small, and each operation on each of them is a kernel to compile and launch.
     """
     return ravel_pytree(tree)
 
 
 def clipped(gradient: Float[Array, " numbers"], limit: float | None) -> Float[Array, " numbers"]:
-    """The gradient, shortened to a norm of `limit` if it is longer."""
+    """The gradient, rescaled to norm `limit` if its norm is larger."""
     if limit is None:
         return gradient
     clip = optax.clip_by_global_norm(limit)
@@ -90,16 +90,16 @@ def clipped(gradient: Float[Array, " numbers"], limit: float | None) -> Float[Ar
 def ema_updated(
     ema: Float[Array, " numbers"], params: Float[Array, " numbers"], step: Array, decay: float
 ) -> Float[Array, " numbers"]:
-    """mean ← mean + (1 − d) (parameters − mean), with d = min(decay, (1 + step) / (10 + step)).
+    """ema ← ema + (1 − d) (params − ema), with d = min(decay, (1 + step) / (10 + step)).
 
-    The small d at first forgets the random start, so that the mean is useful long before 1 / (1 − decay)
-    steps.
+    The initially small d forgets the random initialisation, so that the EMA is useful long before
+    1 / (1 − decay) steps.
 
     Args:
-        ema: The running mean, see `flattened`.
+        ema: The EMA as a vector, see `flattened`.
         params: The parameters after the step, likewise.
-        step: Steps done before this one.
-        decay: The largest d.
+        step: Number of steps before this one.
+        decay: The maximum of d.
     """
     steps = step.astype(params.dtype)
     d = jnp.minimum((1 + steps) / (10 + steps), decay)

@@ -1,4 +1,4 @@
-"""What a person sees while a model is trained: lines about what happens, a bar with ETA and throughput."""
+"""Terminal output of training: messages, and a progress bar with ETA and throughput."""
 
 import time
 from types import TracebackType
@@ -8,10 +8,10 @@ from equiform.training.metrics import in_millis
 
 
 class Reporter:
-    """Says things on standard error; in a terminal it also draws a bar.
+    """Prints messages on standard error; in a terminal it also draws a progress bar.
 
     Args:
-        enabled: Whether to say anything at all.
+        enabled: Whether to print anything at all.
     """
 
     def __init__(self, enabled: bool):
@@ -26,7 +26,7 @@ class Reporter:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         if self._enabled:
             self._console().print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -51,11 +51,11 @@ class Reporter:
         self._bar.start()
 
     def update(self, step: int, rate: str | None = None) -> None:
-        """Move the bar.
+        """Update the bar.
 
         Args:
-            step: Steps done.
-            rate: The throughput, in words; None leaves what is there.
+            step: Number of completed steps.
+            rate: The throughput as text; None leaves it unchanged.
         """
         if self._bar is not None:
             fields = {} if rate is None else {"rate": rate}
@@ -70,7 +70,7 @@ class Reporter:
 
 
 class Meter:
-    """Throughput since the last reading, the time in between that was no training left out."""
+    """Training throughput since the last reading, excluding pauses."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -85,11 +85,11 @@ class Meter:
         )
 
     def pause(self, seconds: float) -> None:
-        """Leave so much time out (compilation, validation, checkpoints)."""
+        """Exclude this much time (compilation, validation, checkpoints)."""
         self._start += seconds
 
     def read(self) -> dict[str, float]:
-        """Seconds per step, structures and atoms per second; begins anew."""
+        """Seconds per step, structures and atoms per second; resets the meter."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         result = {
             "seconds_per_step": seconds / max(self._steps, 1),

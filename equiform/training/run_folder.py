@@ -1,4 +1,4 @@
-"""The run folder: everything a training run leaves behind, and all that is needed to resume it.
+"""The run folder: everything a training run writes, and all that is needed to resume it.
 
 recipe.yaml        the effective recipe
 run.json           versions, git commit, device, reference energies
@@ -29,17 +29,17 @@ RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 FORMAT = "equiform-run"
 FORMAT_VERSION = 2
-"""1 (0.1.0): settings have former names; its models and report are read, but it cannot be resumed."""
+"""1 (0.1.0): settings have their old names; its models and report can be read, but it cannot be resumed."""
 ELSEWHERE = "choose another folder with -o (run.folder=…)"
 
 
 class RunFolder:
-    """A folder that belongs to one run. Made by `create` or `open`.
+    """The folder of one run. Use `create` or `open`.
 
     Attributes:
-        path: Where it is.
-        reference_energies: eV by atomic number; they go into every model file.
-        metadata: What else goes into every model file.
+        path: Its absolute path.
+        reference_energies: eV by atomic number; written into every model file.
+        metadata: Further content of every model file.
         provenance: Versions, git commit, device, time.
     """
 
@@ -62,16 +62,16 @@ class RunFolder:
         """Start a run in a new or empty folder.
 
         Args:
-            path: Where.
+            path: The folder.
             recipe: The effective recipe, in YAML.
             reference_energies: eV of an isolated atom by atomic number.
             metadata: Plain values for the model files (data, units, level of theory).
 
         Raises:
-            UserError: There is something in that folder, or it cannot be written.
+            UserError: The folder is not empty, or it cannot be written.
         """
         path = cls.check_free(path)
-        with explained(f"cannot make the run folder {path}", ELSEWHERE):
+        with explained(f"cannot create the run folder {path}", ELSEWHERE):
             path.mkdir(parents=True, exist_ok=True)
             content = {
                 "format": FORMAT,
@@ -89,10 +89,10 @@ class RunFolder:
         """The absolute path of a folder that is new or empty.
 
         Raises:
-            UserError: It is neither, or cannot be looked into.
+            UserError: It is neither, or cannot be read.
         """
         path = Path(path).absolute()
-        with explained(f"cannot make the run folder {path}", ELSEWHERE):
+        with explained(f"cannot create the run folder {path}", ELSEWHERE):
             if path.exists() and not path.is_dir():
                 raise UserError(f"{path} is a file; {ELSEWHERE}")
             if path.is_dir() and any(path.iterdir()):
@@ -104,7 +104,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """An earlier run, to resume or to look at.
+        """An existing run, to resume or to inspect.
 
         Raises:
             UserError: There is no run in that folder.
@@ -118,13 +118,13 @@ class RunFolder:
         try:
             content = json.loads(text)
             if content["format"] != FORMAT or content["format_version"] not in (1, FORMAT_VERSION):
-                raise UserError(f"{file}: this version of Equiform does not know its format")
+                raise UserError(f"{file}: this version of Equiform does not support its format")
             return cls(path, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from error
 
     def check_resumable(self) -> None:
-        """Refuse to resume a run of a version that wrote other settings and checkpoints.
+        """Refuse to resume a run of a version with incompatible settings and checkpoints.
 
         Raises:
             UserError: Names that version.
@@ -132,8 +132,8 @@ class RunFolder:
         if self.format_version != FORMAT_VERSION:
             version = self.provenance.get("packages", {}).get("equiform", "0.1.0")
             raise UserError(
-                f"{self.path} was written by Equiform {version}: this version evaluates and uses its models, but cannot resume "
-                f"it; resume it with equiform=={version}, or start a new run"
+                f"{self.path} was written by Equiform {version}: this version can evaluate and use its models, but cannot "
+                f"resume it; resume it with equiform=={version}, or start a new run"
             )
 
     @property
@@ -153,11 +153,11 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The model file of the end of the run."""
+        """The model file from the end of the run."""
         return self.path / "last"
 
     def save_model(self, folder: Path, task: Task, training: Mapping[str, Any]) -> None:
-        """Write a model file of this run, over an earlier one.
+        """Write a model file of this run, replacing an earlier one.
 
         Args:
             folder: `best` or `last`.
@@ -174,7 +174,7 @@ class RunFolder:
         Raises:
             UserError: Another process trains here, or the folder cannot be written.
         """
-        with explained(f"cannot write into the run folder {self.path}", "mend its permissions or free some space"):
+        with explained(f"cannot write into the run folder {self.path}", "fix its permissions or free some space"):
             file = open(self.path / ".lock", "wb")  # noqa: SIM115
         with file:
             _lock(file, self.path)
@@ -182,7 +182,7 @@ class RunFolder:
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
-    """`parent/name-1`, or the next number that is free."""
+    """`parent/name-1`, or the first free number."""
     taken = {path.name for path in Path(parent).glob(f"{name}-*")}
     number = next(n for n in range(1, len(taken) + 2) if f"{name}-{n}" not in taken)
     return Path(parent) / f"{name}-{number}"
@@ -207,7 +207,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of the source that is running, `-dirty` if it was changed since; None outside a checkout."""
+    """Commit of the running source, `-dirty` if it has local changes; None outside a checkout."""
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None
@@ -228,7 +228,7 @@ def git_commit() -> str | None:
 def _lock(file: IO[bytes], path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: no lock, but nothing else depends on it.
+    except ImportError:  # Windows has no lock; nothing else depends on it.
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""From a model to a task: what one unit of the model's output is worth, and what its zero is."""
+"""From a model to a task: the scale and shift of the model's output."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,28 +18,28 @@ COHESION_STRUCTURES = 2000
 
 
 def initial_task(model: Model, config: TrainingConfig, train: Dataset, elements: Iterable[int]) -> Task:
-    """The task to start training from: what the data set's main label is, in its unit.
+    """The task to start training from, for the data set's main label and in its unit.
 
     Args:
-        model: Freshly initialised.
-        config: Says how the output is normalised.
-        train: Gives the label, and scale and mean where they come from data.
+        model: A freshly initialised model.
+        config: Training settings, with the normalisation of the output.
+        train: The training set: it defines the label, and scale and mean where they come from data.
         elements: Atomic numbers that energies can be predicted for.
 
     Raises:
-        UserError: The model has no such output, or mean and standard deviation are asked for and cannot be found.
+        UserError: The model has no such output, or mean and standard deviation are requested but undefined.
     """
-    label, wanted, known = train.target, config.normalization, tuple(sorted(elements))
-    scales = tuple(sorted(wanted.readouts.items())) if isinstance(wanted, Normalization) else ()
+    label, requested, known = train.target, config.normalization, tuple(sorted(elements))
+    scales = tuple(sorted(requested.readouts.items())) if isinstance(requested, Normalization) else ()
     try:
         if label.axis == "atoms":
             return Motion(model, scales=scales)
-        if wanted == "anchored" and label.name == "energy":
+        if requested == "anchored" and label.name == "energy":
             readout = model.traits.scalar
             additive = readout is not None and readout.axis == "atoms"
             binding = cohesion(train, known) if additive else ()
             return Potential(model, scale=energy_scale(train), elements=known, anchored=True, cohesion=binding)
-        scale, shift = _mean_and_deviation(wanted, train)
+        scale, shift = _mean_and_deviation(requested, train)
         if label.name == "energy":
             return Potential(model, scale=scale, shift=shift, elements=known, scales=scales)
         return Property(model, name=label.name, unit_name=label.unit, scale=scale, shift=shift, scales=scales)
@@ -47,27 +47,27 @@ def initial_task(model: Model, config: TrainingConfig, train: Dataset, elements:
         raise UserError(f"this model cannot learn {label.name!r}: {error}") from None
 
 
-def _mean_and_deviation(wanted: str | Normalization, train: Dataset) -> tuple[float, float]:
-    if isinstance(wanted, Normalization):
-        return wanted.std, wanted.mean
-    if wanted == "none":
+def _mean_and_deviation(requested: str | Normalization, train: Dataset) -> tuple[float, float]:
+    if isinstance(requested, Normalization):
+        return requested.std, requested.mean
+    if requested == "none":
         return 1.0, 0.0
     values = train.column(train.quantity)
     values = values[np.isfinite(values)]
     if len(values) < 2 or not values.std() > 0:
         raise UserError(
-            f"training.normalization=mean-std needs training structures whose {train.quantity} differs; {len(values)} have one"
+            f"training.normalization=mean-std needs training structures with different {train.quantity}; {len(values)} have one"
         )
-    # Unbiased, as the published codes have it.
+    # Unbiased, as in the published codes.
     return float(values.std(ddof=1)), float(values.mean())
 
 
 def loss_terms_of(config: TrainingConfig, task: Task) -> dict[str, LossConfig]:
-    """The terms of the loss; for standardised losses each weight is divided by what its target is standardised with."""
+    """The terms of the loss; for standardised losses each weight is divided by the scale of its target."""
     terms = config.losses.terms()
     if task.quantity != "energy":
-        kept = {name: term for name, term in terms.items() if name not in ("energy", "forces", "stress")}
-        terms = {task.quantity: LossConfig(), **kept}
+        others = {name: term for name, term in terms.items() if name not in ("energy", "forces", "stress")}
+        terms = {task.quantity: LossConfig(), **others}
     if not config.standardized_losses:
         return terms
     settings = task.settings()
@@ -77,19 +77,19 @@ def loss_terms_of(config: TrainingConfig, task: Task) -> dict[str, LossConfig]:
 
 def _rescaled(term: LossConfig, scale: float) -> LossConfig:
     if term.kind in ("mse", "huber"):
-        raise UserError(f"training.standardized_losses goes with losses that are lengths (l1, l2norm), not with {term.kind}")
+        raise UserError(f"training.standardized_losses needs losses linear in the error (l1, l2norm), not {term.kind}")
     final = None if term.final_weight is None else term.final_weight / scale
     return term.model_copy(update={"weight": term.weight / scale, "final_weight": final})
 
 
 def cohesion(dataset: Dataset, elements: tuple[int, ...]) -> tuple[float, ...]:
-    """What an atom of each element contributes to the interaction energy on average, eV; to be used as `Potential.cohesion`.
+    """Average contribution of an atom of each element to the interaction energy, eV; to be used as `Potential.cohesion`.
 
-    The mean per atom, and on top of it the least-squares share of each element (the smallest one where compositions do not
-    tell the elements apart).
+    The mean per atom plus a least-squares contribution of each element (the minimum-norm one where the compositions do not
+    determine the elements separately).
 
     Args:
-        dataset: The training set; at most `COHESION_STRUCTURES` of it are looked at.
+        dataset: The training set; at most `COHESION_STRUCTURES` of it are used.
         elements: Atomic numbers.
     """
     some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), COHESION_STRUCTURES)).astype(int))
@@ -102,18 +102,18 @@ def cohesion(dataset: Dataset, elements: tuple[int, ...]) -> tuple[float, ...]:
         return (0.0,) * len(elements)
     energies, counts = energies[use], counts[use]
     mean = energies.sum() / counts.sum()
-    # A tenth of a structure that shows nothing special keeps elements that are rare, or always together, near the mean.
+    # A ridge penalty worth a tenth of a structure keeps elements that are rare, or always occur together, near the mean.
     penalty = 0.1 * np.eye(len(elements))
     rows = np.concatenate([counts, penalty])
-    share = np.linalg.lstsq(rows, np.concatenate([energies - mean * counts.sum(axis=1), np.zeros(len(elements))]))[0]
-    return tuple((mean + share).tolist())
+    excess = np.linalg.lstsq(rows, np.concatenate([energies - mean * counts.sum(axis=1), np.zeros(len(elements))]))[0]
+    return tuple((mean + excess).tolist())
 
 
 def energy_scale(dataset: Dataset) -> float:
     """Root mean square of a force component (eV/Å), taken as eV; to be used as `Potential.scale`.
 
-    A model at initialisation gives atom energies of order one that change over about an ångström, so its
-    forces then have the size of the data's. Without forces it is the root mean square of the interaction
+    At initialisation a model predicts atomic energies of order one that vary over about an ångström, so its
+    forces then have the magnitude of the data's. Without forces it is the root mean square of the interaction
     energy per atom around its mean; without any labels, or if all are equal, it is 1.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the training loop does now and then: begin or resume, log, validate, checkpoint, finish."""
+"""What surrounds the steps of the training loop: start or resume, log, validate, checkpoint, finish."""
 
 import hashlib
 import math
@@ -31,22 +31,22 @@ from equiform.training.scale import loss_terms_of
 from equiform.training.step import NO_STEP, TrainingStep, explain_failure
 
 FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every", "devices")
-"""Settings that a resumed run may change: nothing depends on them but the rounding of sums over devices."""
+"""Settings that a resumed run may change: they affect only the rounding of sums over devices."""
 
 
 @dataclass
 class Position:
-    """Where a run is.
+    """The position of a run.
 
     Attributes:
-        step: Steps done.
-        epoch: Epochs done.
-        position: Batches done in the epoch under way.
-        logged_step: Steps done at the last training line of the record.
+        step: Number of completed steps.
+        epoch: Number of completed epochs.
+        position: Number of completed batches in the current epoch.
+        logged_step: Step of the last training entry in the metrics log.
         best_loss: Lowest validation loss.
-        best_step: Steps done when it was found.
-        best_errors: Validation errors then.
-        stale: Validations since then.
+        best_step: Step at which it was reached.
+        best_errors: Validation errors at that step.
+        stale: Number of validations since then.
         stopped_early: Whether patience ran out.
     """
 
@@ -62,9 +62,9 @@ class Position:
 
 
 class Session:
-    """A run in one process. `at` says where it is, `state` holds the arrays on the device.
+    """A run in one process. `at` is its position, `state` holds the arrays on the device.
 
-    Args: as of `fit`, and who tells the user.
+    Args: see `fit`; `reporter` prints the messages.
     """
 
     duration: Duration
@@ -101,7 +101,7 @@ class Session:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled in this process."""
+        """Number of programs compiled in this process."""
         return self.step.compilations + (self.validator.compilations if self.validator else 0)
 
     @property
@@ -111,7 +111,7 @@ class Session:
         return self._log
 
     def begin(self, resume: bool) -> None:
-        """Fix the length of the run, or take up where the last checkpoint is."""
+        """Fix the length of the run, or resume from the last checkpoint."""
         say = self.reporter.say
         found = self.folder.checkpoints.latest(say) if resume else None
         if found is not None:
@@ -129,7 +129,7 @@ class Session:
         self.meter = Meter()
 
     def advance(self, batch: Batch) -> jax.Array:
-        """One step. Its loss comes back before it is computed."""
+        """Dispatch one step. Returns its loss without waiting for it."""
         at, compile_seconds = self.at, self.step.compile_seconds
         self._rate = learning_rate(
             self.config,
@@ -151,7 +151,7 @@ class Session:
         return loss
 
     def log_training(self) -> None:
-        """Write the means since the last line, and begin new ones.
+        """Write the means since the last entry, and reset the sums.
 
         Raises:
             UserError: A loss or gradient was not finite.
@@ -170,7 +170,7 @@ class Session:
         self.reporter.update(self.at.step, speed)
 
     def validate(self) -> None:
-        """Judge the running-mean weights, keep them if they are the best so far, lose patience if not."""
+        """Validate the EMA weights, save them if they are the best so far, count towards the patience if not."""
         self._finite_sums()
         if self.validator is None:
             return
@@ -200,7 +200,7 @@ class Session:
         self.meter.pause(time.perf_counter() - start)
 
     def checkpoint_is_due(self) -> bool:
-        """By the clock, or by the number of steps."""
+        """Whether enough time or steps have passed since the last checkpoint."""
         every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
         due = time.perf_counter() - self._last_checkpoint > 60 * minutes
         return due or (every is not None and self.at.step % every == 0)
@@ -209,7 +209,7 @@ class Session:
         """Write everything that the rest of the run depends on.
 
         Raises:
-            UserError: The disk refuses, or a loss was not finite: then the last good checkpoint stays.
+            UserError: The disk cannot be written, or a loss was not finite; the last good checkpoint stays.
         """
         start = time.perf_counter()
         self._finite_sums()
@@ -224,11 +224,11 @@ class Session:
         self.meter.pause(self._last_checkpoint - start)
 
     def save_last(self) -> None:
-        """Write the model file of where the run is now."""
+        """Write the model file of the current weights."""
         self.folder.save_model(self.folder.last, self._task_to_keep(), self._about())
 
     def finish(self) -> tuple[Task, dict[str, dict[str, Any]]]:
-        """Write the last model; the best one and its errors."""
+        """Write the last model; returns the best one and its errors."""
         self.save_last()
         if self.at.best_loss is None:
             self.at.best_step = self.at.step
@@ -236,13 +236,13 @@ class Session:
         minutes = (time.perf_counter() - self.started) / 60
         self.reporter.say(
             f"finished after {self.at.step} steps ({minutes:.1f} minutes, {self.compilations} programs "
-            f"compiled); the best model is of step {self.at.best_step}: {self.folder.best}"
+            f"compiled); the best model is from step {self.at.best_step}: {self.folder.best}"
         )
         like = with_dtype(self.task, self.step.dtype)
         return load_weights(self.folder.best, like), self.at.best_errors
 
     def close(self) -> None:
-        """Close the record."""
+        """Close the metrics log."""
         if self._log is not None:
             self._log.close()
 
@@ -285,8 +285,8 @@ class Session:
         return fixed
 
     def _weights(self) -> list[float]:
-        share = self.at.step / max(self.duration.total_steps - 1, 1)
-        return [_weight_at(term, share) for term in self.terms.values()]
+        fraction = self.at.step / max(self.duration.total_steps - 1, 1)
+        return [_weight_at(term, fraction) for term in self.terms.values()]
 
     def _task_to_keep(self) -> Task:
         return eqx.combine(self.step.weights_to_keep(self.state), self.step.static)
@@ -308,29 +308,29 @@ class Session:
 def terms_with_labels(
     terms: dict[str, LossConfig], config: TrainingConfig, train: Dataset, reporter: Reporter
 ) -> dict[str, LossConfig]:
-    """The terms of the loss that have a label anywhere in the training set; what is left out is said.
+    """The terms of the loss that have labels in the training set; dropped terms are reported.
 
     Raises:
-        UserError: None has, or a target that was named under `other` has not.
+        UserError: No term has labels, or one named under `other` has none.
     """
-    wanted = {name: term for name, term in terms.items() if term.weight or term.final_weight}
-    found = labelled(train, wanted)
-    for name in wanted:
+    requested = {name: term for name, term in terms.items() if term.weight or term.final_weight}
+    found = labelled(train, requested)
+    for name in requested:
         if name in found:
             continue
         if name in config.losses.other:
             have = sorted({*train[0].graph_fields, *train[0].node_fields})
-            raise UserError(f"training.losses.other.{name}: no structure has a label {name!r}; there are: {', '.join(have)}")
-        reporter.say(f"no structure has {name}: the loss does without")
+            raise UserError(f"training.losses.other.{name}: no structure has a label {name!r}; available: {', '.join(have)}")
+        reporter.say(f"no structure has {name}: the loss term is dropped")
     if not found:
         raise UserError(
-            f"no structure of the training set has a label for {' or '.join(wanted)}; check data.energy_key and data.forces_key"
+            f"no training structure has a label for {' or '.join(requested)}; check data.energy_key and data.forces_key"
         )
-    return {name: wanted[name] for name in wanted if name in found}
+    return {name: requested[name] for name in requested if name in found}
 
 
 def fingerprint(task: Task, config: TrainingConfig, train: Dataset, validation: Dataset | None) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: settings, model, data."""
+    """What must be unchanged for a run to be resumed: settings, model, data."""
     settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
     return {
         "training": settings,
@@ -341,7 +341,7 @@ def fingerprint(task: Task, config: TrainingConfig, train: Dataset, validation: 
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise if something differs; a training setting that the run's version did not have yet stands at its default.
+    """Raise if something differs; a training setting that the run's version did not have yet counts as its default.
 
     Raises:
         UserError: Names everything that differs, with both values.
@@ -350,14 +350,14 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
     old, new = _flat({**before, "training": {**defaults, **before["training"]}}), _flat(now)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
-        told = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])
-        raise UserError(f"the run cannot be resumed, it would not be the same run: {told}. Start a new run instead")
+        changes = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])
+        raise UserError(f"the run cannot be resumed, it would not be the same run: {changes}. Start a new run instead")
 
 
-def _weight_at(term: LossConfig, share: float) -> float:
+def _weight_at(term: LossConfig, fraction: float) -> float:
     if term.final_weight is None:
         return term.weight
-    return term.weight + min(share, 1.0) * (term.final_weight - term.weight)
+    return term.weight + min(fraction, 1.0) * (term.final_weight - term.weight)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -370,7 +370,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _hash_of(dataset: Dataset | None, samples: int = 1000) -> str | None:
-    """Sizes of all structures, and everything about up to `samples` of them."""
+    """Hash of the sizes of all structures and of the full content of up to `samples` of them."""
     if dataset is None:
         return None
     digest = hashlib.sha256()

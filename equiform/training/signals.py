@@ -1,4 +1,4 @@
-"""Stopping politely: SIGTERM and Ctrl-C end the run after the step that is being computed."""
+"""Graceful stop: SIGTERM and Ctrl-C end the run after the current step."""
 
 import signal
 import threading
@@ -10,23 +10,23 @@ from equiform.errors import UserError
 
 
 class TrainingInterrupted(UserError):
-    """The run was asked to stop; a checkpoint was written. The command line exits with `exit_code`.
+    """The run was asked to stop and wrote a checkpoint. The command line exits with `exit_code`.
 
     Attributes:
-        reached: How far the run came.
-        folder: Of the run.
-        exit_code: As shells report the signal.
+        reached: How far the run got, as text.
+        folder: The run folder.
+        exit_code: 128 + the signal number, as shells report it.
     """
 
     def __init__(self, reached: str, folder: Path, exit_code: int, command: str = "equiform train"):
-        super().__init__(f"{reached}, go on with: {command} --resume {folder}")
+        super().__init__(f"{reached}, resume with: {command} --resume {folder}")
         self.reached, self.folder, self.exit_code = reached, folder, exit_code
 
 
 class StopRequest:
-    """While it is entered, SIGTERM and SIGINT are noted in `received` (a second one acts as usual).
+    """Context manager that notes SIGTERM and SIGINT in `received` (a second one acts as usual).
 
-    Handlers belong to the main thread; elsewhere nothing is installed and `received` stays None.
+    Signal handlers belong to the main thread; in another thread nothing is installed and `received` stays None.
     """
 
     received: signal.Signals | None = None
@@ -43,7 +43,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal, as shells report it."""
+        """128 + the signal number, as shells report it."""
         return 128 + int(self.received or signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""One training step: loss, gradient, clipping, AdamW, running mean of weights; compiled once per capacity."""
+"""One training step: loss, gradient, clipping, AdamW, EMA; compiled once per capacity."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,14 +25,14 @@ NO_STEP = -1
 
 
 class TrainState(eqx.Module):
-    """What a step changes.
+    """The state that a step updates.
 
     Attributes:
         params: The weights.
-        ema: Their running mean, all in one vector; None if it is switched off.
-        optimizer: Running means of the gradient and of its square, likewise.
-        step: Steps done.
-        sums: Sums since the last line of the record: loss, terms, gradient norm; and under `bad_step` the
+        ema: Their EMA as one vector; None if it is switched off.
+        optimizer: Adam's first and second moments, likewise.
+        step: Number of completed steps.
+        sums: Sums since the last entry of the metrics log: loss, terms, gradient norm; and under `bad_step` the
             first step whose loss or gradient was not finite.
     """
 
@@ -44,7 +44,7 @@ class TrainState(eqx.Module):
 
 
 class TrainingStep:
-    """`state, loss = step(state, batch, rate, weights)`, the state's memory used again.
+    """`state, loss = step(state, batch, rate, weights)`; the state's buffers are donated.
 
     A step whose loss or gradient is not finite changes no weight and is noted in `state.sums["bad_step"]`.
 
@@ -52,7 +52,7 @@ class TrainingStep:
         task: The model; its weights are not touched.
         config: Training settings.
         terms: The terms of the loss.
-        say: Told about every compilation.
+        say: Called with a message for every compilation.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TrainingStep:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far."""
+        """Number of programs compiled so far."""
         return len(self._compiled)
 
     def initial_state(self) -> TrainState:
@@ -91,15 +91,15 @@ class TrainingStep:
         return parallel.replicated(self.mesh, state)
 
     def weights_to_keep(self, state: TrainState) -> Any:
-        """The running mean of the weights, or the weights if there is none, as a tree on the first device."""
+        """The EMA of the weights, or the weights if it is off, as a tree on the first device."""
         if state.ema is None:
             return parallel.single(self.mesh, state.params)
         return self._unflatten(parallel.single(self.mesh, state.ema))
 
     def zero_sums(self) -> dict[str, Array]:
-        """Sums of no step."""
+        """Sums over zero steps."""
         names = ["loss", "gradient_norm", *self.terms]
-        # A buffer of its own for each: they are given away one by one.
+        # Each needs its own buffer: they are donated one by one.
         sums = {name: jnp.zeros((), self.dtype) for name in names} | {"bad_step": jnp.full((), NO_STEP, jnp.int32)}
         return parallel.replicated(self.mesh, sums)
 
@@ -123,12 +123,12 @@ class TrainingStep:
         return program
 
     def lowered(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> jax.stages.Lowered:
-        """The step as it goes to the compiler; `numbers` are the rate and the weight of each term."""
+        """The lowered step; `numbers` are the learning rate and the weight of each term."""
         with without_garbage_collection():
             return jax.jit(self._step, donate_argnums=0).lower(state, graph, numbers)
 
     def compiled(self, state: TrainState, graph: Any, numbers: Array | np.ndarray) -> Any:
-        """The compiled step, `state, loss = program(state, graph, numbers)`; it takes over the state's memory."""
+        """The compiled step, `state, loss = program(state, graph, numbers)`; the state is donated."""
 
         def compile() -> Any:
             return self.lowered(state, graph, numbers).compile(compiler_options=compiler_options())
@@ -143,7 +143,7 @@ class TrainingStep:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def part(params: Any, graph: Any, key: Array, weights: Array) -> tuple[tuple[Array, dict[str, Array]], Any]:
-            """Loss, means and gradient of one device's share of the batch, or of all of it."""
+            """Loss, means and gradient of one device's shard of the batch, or of all of it."""
 
             def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
                 task = eqx.combine(params, self.static)
@@ -191,13 +191,13 @@ class TrainingStep:
 
 
 def explain_failure(step: int, sums: Mapping[str, float], indices: np.ndarray | None, kept: str) -> UserError:
-    """The error of a loss or gradient that is not finite.
+    """The error for a non-finite loss or gradient.
 
     Args:
-        step: Steps done before the bad one.
-        sums: The sums that were noted.
-        indices: Structures of that step, if they are known.
-        kept: What is safe.
+        step: Number of steps before the bad one.
+        sums: The accumulated sums.
+        indices: Structures of that step, if known.
+        kept: What was saved, as text.
     """
     bad = [name for name in sums if name not in ("loss", "gradient_norm") and not np.isfinite(sums[name])]
     if bad:
@@ -208,9 +208,9 @@ def explain_failure(step: int, sums: Mapping[str, float], indices: np.ndarray | 
         what = "the loss is finite, but its gradient is not"
     if indices is not None:
         some = ", ".join(map(str, sorted(indices.tolist())[:12]))
-        what += f"; its batch has the training structures {some}{', ...' if len(indices) > 12 else ''}"
+        what += f"; its batch contains the training structures {some}{', ...' if len(indices) > 12 else ''}"
     return UserError(
         f"training stopped at step {step + 1}: {what}. Try a lower training.learning_rate, a longer warm-up "
-        f"(training.warmup_fraction), a smaller training.clip or training.dtype=float64, and look at the "
+        f"(training.warmup_fraction), a smaller training.clip or training.dtype=float64, and check the "
         f"data for overlapping atoms and outliers; {kept}"
     )

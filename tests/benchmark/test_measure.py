@@ -64,7 +64,7 @@ def test_donated_state_is_handed_on():
 def test_row_is_operations_over_time():
     config = preset("tiny", elements=(1, 6))
     timing = Timing(9.0, 1.0, (0.3, 0.1, 0.2), 5_000_000, 1, Roofs(1e11, 1e10))
-    row = rows.make_row("name", "energy + forces step", timing, config, (10, 100), 1000, "made here")
+    row = rows.make_row("name", "energy + forces step", timing, config, (10, 100), 1000, "generated")
     assert row.steady_ms == pytest.approx(200) and row.best_ms == pytest.approx(100)
     assert row.us_per_edge == pytest.approx(2000)
     assert row.gflops == pytest.approx(6 * 2 * equiformer_operations(config).total(10, 100) / 0.2 / 1e9)
@@ -78,7 +78,7 @@ def test_row_is_operations_over_time():
 def test_a_measured_model_becomes_a_row_a_file_and_figures(tmp_path):
     fields = scaling.config_fields(4, 1) | {"num_layers": 1, "num_heads": 1, "radial_widths": (4,), "num_basis": 4}
     potential = cases.new_potential("tiny", (1, 6, 7, 8), **fields)
-    inputs = Inputs(batch(make_molecules([5, 4])), "made here")
+    inputs = Inputs(batch(make_molecules([5, 4])), "generated")
     row = cases.inference("micro", potential, inputs, cases.Settings(repeats=2), forces=True)
     assert (row.program, row.atoms, row.compilations) == ("energy + forces", 9, 1)
     assert row.edges == len(inputs.graph.senders) and row.peak_mb and row.peak_mb > 0
@@ -103,7 +103,7 @@ def test_structures_made_here_are_of_the_published_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr("equiform.benchmark.inputs._find", lambda name, folder: None)
     for name, atoms, edges in (("qm9", 599, 9698), ("aspirin", 168, 2440)):
         molecules, source = molecules_of(name, None)
-        assert source == "made here"
+        assert source == "generated"
         assert sum(len(graph.species) for graph in molecules) == atoms
         assert sum(len(graph.senders) for graph in molecules) == pytest.approx(edges, rel=0.05)
     assert silicon(1000).graph.capacity[:2] == (1000, 28_000)  # 4 + 12 + 12 neighbours within 5 Å

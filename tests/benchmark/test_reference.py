@@ -201,7 +201,7 @@ def test_tables():
 
 def test_command_line_says_what_is_wrong(tmp_path):
     for given, message in (
-        (["--peer", str(tmp_path / "python")], "there is no such file. To make the environment: .*e3nn==0.4.4"),
+        (["--peer", str(tmp_path / "python")], "there is no such file. To create the environment: .*e3nn==0.4.4"),
         (["--peer", sys.executable, "--rounds", "0"], "--rounds must be at least 1, not 0"),
         (["--peer", sys.executable, "--check", str(tmp_path)], "has none of"),
     ):

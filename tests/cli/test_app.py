@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_wrong_usage_ends_with_status_2(data):
 
 
 def test_an_unexpected_exception_is_a_bug_of_ours(data, monkeypatch):
-    def broken(path: Path) -> None:
+    def broken(path: Path, settings: Any) -> None:
         raise RuntimeError("unforeseen\nsecond line")
 
     monkeypatch.setattr("equiform.jobs.about.about", broken)

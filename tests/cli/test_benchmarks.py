@@ -104,7 +104,7 @@ def test_an_entry_is_reproduced_twice_the_same_and_stands_in_the_table(published
                 _interrupt_at(patch, validation=2)
                 status, _, err = run(capsys, *words)
             assert status == 128 + signal.SIGTERM
-            assert f"go on with: equiform recipe run --resume {published.parent / name}" in err
+            assert f"resume with: equiform recipe run --resume {published.parent / name}" in err
             (published.parent / name / "interrupted.json").write_text('{"minutes": 60}')
             words = ["recipe", "run", "--resume", name]
         status, out, _ = run(capsys, *words)

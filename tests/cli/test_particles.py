@@ -159,7 +159,7 @@ def test_a_model_of_particles_has_no_energy_and_one_of_atoms_no_particles(model,
     save_toy(tmp_path / "toy")
     assert "holds simulated particles, not structures" in Result("evaluate", "toy", walls / "test.npz").error()
     assert Result("evaluate", "toy", "water.xyz", "--split", "train").status == 2
-    assert "does not say where particles go" in Result("analyze", "trajectory", "toy", walls).error()
+    assert "not the motion of particles" in Result("analyze", "trajectory", "toy", walls).error()
 
 
 def test_info_describes_a_set(walls):
@@ -167,7 +167,7 @@ def test_info_describes_a_set(walls):
     text = Result("info", walls).out
     assert "nbody-se3" in text and "5 particles" in text and "1,000 steps" in text and "test.npz: 20 simulations" in text
     rules = simple_rules(samples["train"], samples["test"])["velocity_change"]
-    assert f"velocity_change: mean squared error {rules.still:.4g} of no change" in text
+    assert f"velocity_change: mean squared error {rules.still:.4g} for no change" in text
     assert "test.npz: 20 simulations" in Result("info", walls / "test.npz").out
 
 

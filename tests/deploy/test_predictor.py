@@ -208,7 +208,7 @@ def test_descriptors_and_attention_have_a_row_per_atom_and_edge():
     attention = predictor.attention(atoms)
     vectors = atoms.positions[attention["senders"]] - atoms.positions[attention["receivers"]]
     assert np.allclose(attention["weights"][0][:, 0], vectors[:, 0])
-    with pytest.raises(UserError, match="ToyModel models offer no attention"):
+    with pytest.raises(UserError, match="ToyModel models do not expose attention weights"):
         make().attention(atoms)
 
 

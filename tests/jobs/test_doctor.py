@@ -60,7 +60,7 @@ def test_a_potential_that_knows_directions_is_found(graph):
         def __call__(self, graph, *, key=None):
             return {"energy": super().__call__(graph)["energy"] + 1e-6 * graph.positions[:, 0] ** 2}
 
-    assert any("turning" in name for name in failed(doctor.check_potential(Potential(Directed()), graph)))
+    assert any("rotation" in name for name in failed(doctor.check_potential(Potential(Directed()), graph)))
 
 
 def test_forces_that_are_not_the_slope_are_found(graph):
@@ -69,7 +69,7 @@ def test_forces_that_are_not_the_slope_are_found(graph):
             result = super().__call__(graph, **options)
             return {name: 1.001 * value if name == "forces" else value for name, value in result.items()}
 
-    assert any("slope" in name for name in failed(doctor.check_potential(Careless(ToyModel()), graph)))
+    assert any("gradient" in name for name in failed(doctor.check_potential(Careless(ToyModel()), graph)))
 
 
 def test_a_compiled_program_that_differs_is_found(graph, monkeypatch):

@@ -76,9 +76,9 @@ def test_a_width_must_be_a_positive_number(width):
 
 
 def test_a_width_that_leaves_nothing_is_refused():
-    with pytest.raises(UserError, match=r"a width of 0\.05 leaves less than one of the 8 in irreps=32x0e\+16x1e\+8x2e"):
+    with pytest.raises(UserError, match=r"a width of 0\.05 reduces the 8 in irreps=32x0e\+16x1e\+8x2e below one"):
         of("tiny", width=0.05)
-    with pytest.raises(UserError, match=r"leaves less than 8 \(it must be divisible\) of the 128 in channels"):
+    with pytest.raises(UserError, match=r"reduces the 128 in channels below 8 \(it must be divisible\)"):
         of("torchmd-et-md17", width=0.01)
 
 

@@ -112,7 +112,7 @@ def test_runs_stand_beside_the_published_rows(tmp_path):
 
 def test_what_we_measured_is_told_before_a_run():
     told = [
-        line for line in run.plan(run.read_entry("rmd17-ethanol-l2", [], scaled=True, folder=None)) if "measured by us" in line
+        line for line in run.plan(run.read_entry("rmd17-ethanol-l2", [], scaled=True, folder=None)) if "our own result" in line
     ]
     assert told and "(scaled; " in told[0] and "seed 1" in told[0] and "forces 17.08 meV/Å" in told[0]
 

@@ -137,7 +137,7 @@ def test_every_mistake_is_told(tmp_path):
         ("batch_size=4", ["'batch_size=4'", "section.key=value", "did you mean 'training.batch_size'?"]),
         ("x.xyz", ["'x.xyz'", "section.key=value"]),
         ("data.train.x=4", ["'data.train.x=4'", "data.train is a value"]),
-        ("model.irreps=[", ["'model.irreps=['", "cannot be read"]),
+        ("model.irreps=[", ["'model.irreps=['", "cannot be parsed"]),
         ("model.irreps=8x0f", ["'model.irreps=8x0f'", "8x0f"]),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_width_that_cannot_be_is_told_with_its_place():
     none = error_of(None, "data.train=a.xyz", "model.width=0")
     assert none.startswith("'model.width=0': model.width should be greater than 0")
     little = error_of(None, "data.train=a.xyz", "model.width=.01")
-    assert "'model.width=.01': model.width=0.01: a width of 0.01 leaves" in little
+    assert "'model.width=.01': model.width=0.01: a width of 0.01 reduces" in little
     assert "did you mean 'width'" in error_of(None, "data.train=a.xyz", "model.widht=2")
     scaled = ("model.name=egnn", "model.channels=32", "model.width=2")
     assert "model.width=2 has nothing to scale: channels are given too" in error_of(None, "data.train=a.xyz", *scaled)

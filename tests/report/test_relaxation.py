@@ -87,7 +87,7 @@ def test_no_other_step_along_the_force_is_better():
 def test_other_models_are_refused(folder):
     other = loaded(folder, 1.0)
     other.metadata["data"]["split"] = "published"
-    with pytest.raises(UserError, match="was not trained on relaxations divided by system"):
+    with pytest.raises(UserError, match="was not trained on relaxations split by system"):
         compare_relaxations(other)
     other.task.model.config.traits = Traits(E3, (ENERGY,), cutoff=5.0)
     with pytest.raises(UserError, match="has no displacement readout"):

@@ -182,7 +182,7 @@ def test_models_that_read_positions_refuse_given_vectors() -> None:
     given = graph.replace(vectors=graph.edge_vectors())
     with pytest.raises(ValueError, match="reads positions"):
         Potential(ByPositions(ToyModel()))(given)
-    with pytest.raises(ValueError, match="not only through edges"):
+    with pytest.raises(ValueError, match="other than through edges"):
         edge_energy(Potential(ByPositions(ToyModel())), given)
     with pytest.raises(ValueError, match=r"no edge vectors; set them with graph\.replace"):
         edge_energy(Potential(ToyModel()), graph)

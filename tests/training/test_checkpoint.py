@@ -74,7 +74,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(folder: CheckpointFolde
         assert found.step == 7 or found.progress == PROGRESS
         if file.endswith("safetensors") or damage in ("empty", "missing"):
             assert found.step == 7
-        assert found.step == 8 or file == "step-00000008.json" or "passed over" in said[0]
+        assert found.step == 8 or file == "step-00000008.json" or "skipped" in said[0]
 
 
 def test_arrays_without_their_json_are_no_checkpoint(folder: CheckpointFolder) -> None:
@@ -87,7 +87,7 @@ def test_arrays_without_their_json_are_no_checkpoint(folder: CheckpointFolder) -
 
 def test_if_none_is_whole_it_is_an_error(folder: CheckpointFolder) -> None:
     (folder.folder / "step-00000007.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact"):
         folder.latest(lambda _: None)
 
 

@@ -175,7 +175,7 @@ def test_missing_labels_are_allowed_and_missing_targets_are_left_out(
     run = RunFolder.create(tmp_path / "run")
     config = TrainingConfig(max_steps=5, batch_size=3, log_every=5)
     fit(learner(), Dataset(graphs, 4.0), None, config, run, progress=True)
-    assert "no structure has forces: the loss does without" in capsys.readouterr().err
+    assert "no structure has forces: the loss term is dropped" in capsys.readouterr().err
     line = read_metrics(run.path)[-1]
     assert np.isfinite(line["energy"]) and "forces" not in line
 
@@ -183,7 +183,7 @@ def test_missing_labels_are_allowed_and_missing_targets_are_left_out(
 def test_without_any_label_it_is_one_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     bare = Dataset([molecule(rng, 3, energy=NAN, forces=np.full((3, 3), NAN))], 4.0)
-    with pytest.raises(UserError, match="no structure of the training set has a label for energy or forces"):
+    with pytest.raises(UserError, match="no training structure has a label for energy or forces"):
         train(tmp_path / "run", bare)
     with pytest.raises(UserError, match="no structure to train on"):
         train(tmp_path / "empty", Dataset([], 4.0))
@@ -200,7 +200,7 @@ def test_any_named_readout_can_be_learned(tmp_path: Path) -> None:
     lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
     assert lines[-1]["dipole"] < 0.8 * lines[0]["dipole"]
     losses["other"] = {"dipol": {}}
-    with pytest.raises(UserError, match=r"losses\.other\.dipol: no structure has a label 'dipol'; there are: dipole"):
+    with pytest.raises(UserError, match=r"losses\.other\.dipol: no structure has a label 'dipol'; available: dipole"):
         train(tmp_path / "other", Dataset(graphs, 4.0), losses=losses)
 
 

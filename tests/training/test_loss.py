@@ -128,9 +128,9 @@ def test_a_field_that_a_batch_does_not_have_counts_nothing() -> None:
 
 def test_a_readout_that_is_missing_or_misshapen_is_named() -> None:
     graph, _ = padded()
-    with pytest.raises(ValueError, match="'energy', but the model gives only forces"):
+    with pytest.raises(ValueError, match="'energy', but the model's outputs are forces"):
         target_errors("energy", {"forces": predictions(graph)["forces"]}, graph)
-    with pytest.raises(ValueError, match="the labels are"):
+    with pytest.raises(ValueError, match=", the labels "):
         target_errors("forces", {"forces": jnp.zeros((20, 2))}, graph)
 
 

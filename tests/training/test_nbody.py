@@ -64,7 +64,7 @@ def test_a_model_without_energy_gives_its_vectors_and_no_forces(folder):
     graph = to_device(NBodySamples.read(folder / "test.npz")[0], jnp.float64)
     model = build_model(preset("egnn-nbody", channels=4), key=jax.random.key(0))
     assert set(eqx.filter_jit(Motion(model).predict)(graph, ())) == {"displacement"}
-    with pytest.raises(ValueError, match="gives no energy, so it is no potential; it gives displacement"):
+    with pytest.raises(ValueError, match="predicts no energy, so it is not a potential; it predicts displacement"):
         Potential(model)
 
 

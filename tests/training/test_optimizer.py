@@ -102,7 +102,7 @@ def test_a_mask_that_leaves_a_parameter_out_is_refused() -> None:
             return eqx.tree_at(lambda m: (m.depth, m.width, m.r0), self, (True, True, None))
 
     potential = Potential(Forgetful())
-    with pytest.raises(ValueError, match="says nothing about r0"):
+    with pytest.raises(ValueError, match="has no entry for r0"):
         optimizer.decay_mask(potential, split(potential)[0])
 
 

@@ -36,7 +36,7 @@ def test_other_files_are_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot make the run folder .*: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot create the run folder .*: Not a directory"):
         RunFolder.create(tmp_path / "file" / "run")
 
     def denied(path: Path, content: bytes) -> None:

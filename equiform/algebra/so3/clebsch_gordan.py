@@ -1,9 +1,9 @@
 """Wigner 3j symbols in the real basis: the one invariant of three degrees.
 
-Computed exactly from Racah's formula in the complex basis, changed to real spherical harmonics (component order
+Computed exactly from Racah's formula in the complex basis, transformed to real spherical harmonics (component order
 m = −l … l; for l = 1 this is x, y, z with y as the polar axis), normalised to Frobenius norm 1. The overall sign is
 e3nn's: for l1 ≤ l2 ≤ l3 the central element is positive, or if it vanishes the first non-zero one; other orders follow
-by permuting the axes, an odd permutation bringing (−1)^(l1+l2+l3).
+by permuting the axes, an odd permutation giving a factor (−1)^(l1+l2+l3).
 """
 
 from fractions import Fraction
@@ -58,9 +58,9 @@ def _racah(l1: int, l2: int, l3: int, m1: int, m2: int) -> float:
     states = f(l1 + m1) * f(l1 - m1) * f(l2 + m2) * f(l2 - m2) * f(l3 + m3) * f(l3 - m3)
     total = Fraction(0)
     for k in range(max(0, l2 - l3 - m1, l1 - l3 + m2), min(l1 + l2 - l3, l1 - m1, l2 + m2) + 1):
-        below = f(k) * f(l3 - l2 + m1 + k) * f(l3 - l1 - m2 + k)
-        below *= f(l1 + l2 - l3 - k) * f(l1 - m1 - k) * f(l2 + m2 - k)
-        total += Fraction((-1) ** k, below)
+        denominator = f(k) * f(l3 - l2 + m1 + k) * f(l3 - l1 - m2 + k)
+        denominator *= f(l1 + l2 - l3 - k) * f(l1 - m1 - k) * f(l2 + m2 - k)
+        total += Fraction((-1) ** k, denominator)
     square = delta * states * total * total
     sign = (-1) ** (l1 - l2 - m3) * (1 if total > 0 else -1)
     return sign * sqrt(square)

@@ -1,11 +1,11 @@
-"""The depth-wise tensor product in the frame in which the edge is the polar axis.
+"""The depth-wise tensor product as an SO(2) (eSCN) convolution, in the frame in which the edge is the polar axis.
 
-There only Y_{l2,0} = √(2 l2 + 1) is left, and the Clebsch–Gordan coefficients couple component m of l1 to one component of
+There only Y_{l2,0} = √(2 l2 + 1) is non-zero, and the Clebsch–Gordan coefficients couple component m of l1 to one component of
 l3: +m to +m if l1 + l2 + l3 is even, ±m to ∓m if it is odd. A product followed by a linear map over channels is then one
 matrix product per output irrep and |m|, and the zeros are never formed.
 
-`Aligned` keeps the components of each |m| apart, and nothing here slices a large array: the reverse of a slice is a padded sum,
-which costs more than the arithmetic; the reverse of a split is one concatenation.
+`Aligned` stores the components of each |m| separately, and no large array is sliced here: the transpose of a slice is a padded
+sum, which costs more than the arithmetic; that of a split is one concatenation.
 
 Source: Passaro & Zitnick, ICML 2023 (edge frame); Liao & Smidt, ICLR 2023 (the product).
 """
@@ -53,11 +53,11 @@ class Aligned(eqx.Module):
         return parts[0][:, 0, :]
 
     def map(self, function: Callable[[Array], Array]) -> "Aligned":
-        """Apply a function that keeps the axes to every part."""
+        """Apply a function that preserves the axes to every part."""
         return Aligned(tuple(tuple(map(function, parts)) for parts in self.parts), self.irreps)
 
     def gated(self, scalars: Array, gates: Sequence[Array]) -> "Aligned":
-        """Other scalars, and every other chunk multiplied by its gates, channel by channel."""
+        """Replace the scalars, and multiply every other chunk by its gates, channel by channel."""
         rest, parts, chunks = iter(gates), [], []
         for mine, (mul, irrep) in zip(self.parts, self.irreps):
             if irrep == SCALAR:
@@ -100,7 +100,7 @@ def from_edge_frame(x: Aligned, directions: Directions) -> Features:
 def depthwise_product_aligned(
     x: Features, directions: Directions, weights: Float[Array, "*edges weights"], paths: Paths
 ) -> Features:
-    """`depthwise_product` by way of the edge frame: rotate in, scale component by component, rotate out."""
+    """`depthwise_product` in the edge frame: rotate in, scale component by component, rotate out."""
     aligned = to_edge_frame(x, directions)
     # An edge without a direction has Y_l = 0 for l > 0.
     direction = directions.nonzero.astype(x.blocks[0].dtype)[:, None, None]
@@ -123,13 +123,13 @@ def depthwise_product_aligned(
 def radial_product_linear(
     x: Aligned, weights: Sequence[Float[Array, "edges _"]], paths: Paths, matrices: dict[str, Float[Array, "_ _"]]
 ) -> Aligned:
-    """Depth-wise product and linear map in one; the weights differ from edge to edge.
+    """Fused depth-wise product and linear map, with separate path weights for each edge.
 
     Args:
         x: Features in the edge frame.
         weights: Path weights, per input chunk (`Paths.columns`).
         paths: The product's paths.
-        matrices: Per output irrep the matrix (product channels, output channels); irreps without one are left out.
+        matrices: The matrix (product channels, output channels) per output irrep; irreps without one are omitted.
     """
     scales: dict[tuple[int, Irrep, bool], Array] = {}  # edges 1 paths channels
     for source, mine in enumerate(weights):
@@ -163,9 +163,9 @@ def radial_product_linear(
 def shared_product_linear(
     x: Aligned, weights: Float[Array, " weights"], paths: Paths, matrices: dict[str, Float[Array, "_ _"]]
 ) -> Aligned:
-    """As `radial_product_linear`, for path weights that are the same on all edges.
+    """`radial_product_linear` with path weights shared by all edges.
 
-    Then weights, Clebsch–Gordan numbers and the linear map fold into one matrix per |m|, with the structure
+    Then weights, Clebsch–Gordan coefficients and the linear map fold into one matrix per |m|, with the structure
     (x₋, x₊) ↦ (A x₋ − B x₊, A x₊ + B x₋) of a map that commutes with rotations about the edge.
     """
     irreps = Irreps(tuple(Chunk(matrices[str(ir)].shape[1], ir) for _, ir in paths.irreps_out if str(ir) in matrices))
@@ -204,14 +204,14 @@ def shared_product_linear(
 
 
 def _rows(matrix: Array, active: list[Path], m: int) -> Array:
-    """The rows of a linear map that some paths feed, even ones first, times the paths' coefficients."""
+    """The rows of a linear map that the active paths feed, even paths first, times the paths' coefficients."""
     parts = []
     for odd in (False, True):
         mine = [path for path in active if path.odd == odd]
         if mine:
             coefficients = np.concatenate([np.full(path.mul, path.coefficient(m)) for path in mine])
             where = np.concatenate([np.arange(path.row, path.row + path.mul) for path in mine])
-            contiguous = where[-1] - where[0] + 1 == len(where)  # as it is where the irreps stand in order of degree
+            contiguous = where[-1] - where[0] + 1 == len(where)  # as is the case if the irreps are sorted by degree
             rows = matrix[where[0] : where[-1] + 1] if contiguous else matrix[where]
             parts.append(rows * jnp.asarray(coefficients, matrix.dtype)[:, None])
     return jnp.concatenate(parts)

@@ -1,16 +1,17 @@
-"""Maps from features of some degrees to others that depend on an edge, every input channel to every output channel.
+"""Edge-dependent maps between features of different degrees, every input channel to every output channel.
 
-The most general kernel from degree k to degree l that turns with the edge vector r (the convolution of Tensor Field Networks)
+The most general equivariant kernel from degree k to degree l (the convolution of Tensor Field Networks), for an edge vector r,
 is
 
     W^{lk}(r) = Σ_J φ_J(|r|) Σ_m Y_Jm(r̂) Q_Jm,   J = |l − k| … l + k,   Q the Clebsch–Gordan coefficients,
 
-with a matrix φ_J (channels in × out) per edge. In the frame in which the edge is the polar axis it is any map that commutes
-with rotations about the axis: for each order m ≤ min(l, k) a complex number per pair of channels, real for m = 0. There are as
-many of those as of J, and a fixed square matrix, `kernel_table`, takes one to the other; Y and Q are never formed. Then the
-maps between all degrees of one order are one product.
+with a matrix φ_J (channels in × out) per edge. With the edge as polar axis it is an SO(2) (eSCN) convolution, any map that
+commutes with rotations about the axis: for each order m ≤ min(l, k) a complex number per pair of channels, real for m = 0.
+Their real and imaginary parts are as many as the degrees J, and a fixed square matrix, `kernel_table`, converts one to the
+other; Y and Q are never formed. All degrees of one order are then mapped in one product.
 
-Arrays have edges last, because channels are few. Orders stand apart: one array per m with rows −m and +m (m = 0: one row).
+Edges are the last axis, because channels are few. Orders are stored separately: one array per m with rows −m and +m (m = 0: one
+row).
 
 Source: Thomas et al., 2018 (kernels); Weiler et al., NeurIPS 2018 (their completeness); Passaro & Zitnick, ICML 2023 (edge
 frame).
@@ -30,12 +31,12 @@ from equiform.algebra.so3.rotations import Directions
 
 
 def kernel_degrees(l_in: int, l_out: int, *, true_parity: bool) -> list[int]:
-    """The degrees J of a kernel; with true parities (−1)^l only those with even l + k + J, which reflections respect."""
+    """The degrees J of a kernel; with true parities (−1)^l only even l + k + J, the parity selection rule."""
     return [J for J in range(abs(l_in - l_out), l_in + l_out + 1) if not (true_parity and (l_in + l_out + J) % 2)]
 
 
 def num_turns(m: int, *, true_parity: bool) -> int:
-    """Real numbers of an order: the real part, and the imaginary one where there is one."""
+    """Number of real coefficients of an order: the real part, and the imaginary part if there is one."""
     return 1 if m == 0 or true_parity else 2
 
 
@@ -43,14 +44,14 @@ def num_turns(m: int, *, true_parity: bool) -> int:
 def kernel_table(
     degrees_in: tuple[int, ...], degrees_out: tuple[int, ...], *, true_parity: bool
 ) -> Float[np.ndarray, "kernels numbers"]:
-    """What each φ_J contributes to each real number of the map in the edge frame.
+    """Contribution of each φ_J to each real coefficient of the map in the edge frame.
 
     Rows are ordered by (source, target, J), columns by (order m, real before imaginary, source, target), sources and targets of
-    degree m and more. Y has norm 1 over the sphere, Q over all its indices.
+    degree at least m. Y has norm 1 over the sphere, Q over all its indices.
 
     Args:
         degrees_in: Degrees of the sources, ascending.
-        degrees_out: Degrees of the targets, ascending; one may stand more than once.
+        degrees_out: Degrees of the targets, ascending; repeats are allowed.
         true_parity: See `kernel_degrees`.
     """
     columns = {
@@ -81,11 +82,11 @@ def frame_rotation(directions: Directions, l: int) -> Float[Array, "rows compone
 def into_frame(
     blocks: Sequence[Float[Array, "_ channels edges"]], rotations: Sequence[Float[Array, "_ _ edges"]]
 ) -> list[Float[Array, "_ _ channels edges"]]:
-    """Components in the edge frame, per order m those of all sources of degree m and more.
+    """Components in the edge frame: per order m, those of all sources of degree at least m.
 
     Args:
-        blocks: Features of the sources by ascending degree, all with as many channels.
-        rotations: The rotation of each.
+        blocks: Features of the sources by ascending degree, all with the same number of channels.
+        rotations: The rotation of each source.
     """
     rotated = [(rotation[:, :, None] * block[None]).sum(axis=1) for block, rotation in zip(blocks, rotations)]
     top = (rotated[-1].shape[0] - 1) // 2
@@ -98,11 +99,11 @@ def out_of_frame(
     counts: Sequence[int],
     rotations: Sequence[Float[Array, "_ _ edges"]],
 ) -> list[Float[Array, "_ _ edges"]]:
-    """The inverse of `into_frame`, the targets of a degree joined into one block.
+    """The inverse of `into_frame`, with the targets of each degree concatenated into one block.
 
     Args:
-        x: Per order the components of all targets of that degree and more; orders that no source has are left out.
-        counts: Targets of each degree, ascending degrees.
+        x: Per order, the components of all targets of at least that degree; orders that no source has are omitted.
+        counts: Number of targets of each degree, ascending.
         rotations: The rotation of each of these degrees.
     """
     blocks, start = [], 0
@@ -123,7 +124,7 @@ def frame_product(
     x: Float[Array, "rows sources channels_in edges"],
     weights: Float[Array, "sources targets turns channels_in channels_out edges"],
 ) -> Float[Array, "rows targets channels_out edges"]:
-    """y₋ = a x₋ − b x₊, y₊ = a x₊ + b x₋ for one order m, (a, b) = weights, summed over sources and their channels."""
+    """SO(2) convolution of order m: y₋ = a x₋ − b x₊, y₊ = a x₊ + b x₋, (a, b) = weights, summed over sources and channels."""
     product = weights[None, :, :, 0] * x[:, :, None, :, None]
     if weights.shape[2] == 2:
         turned = jnp.stack([-x[1], x[0]])

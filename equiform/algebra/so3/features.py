@@ -1,7 +1,7 @@
-"""Features: an array per irrep, and the irreps they belong to, as one value.
+"""Features: one array per irrep, together with the irreps.
 
 Layout: one block per chunk, of shape (..., 2l + 1, channels). Channels come last, so that a linear map is one
-two-dimensional matrix product per block. e3nn's flat `mul_ir` layout (channel slow, component fast) is a converter away.
+two-dimensional matrix product per block. `to_mul_ir` converts to e3nn's flat layout (channel slow, component fast).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Features(eqx.Module):
     irreps: Irreps = eqx.field(static=True)
 
     def __init__(self, blocks: Sequence[Array], irreps: Irreps | str):
-        """Check that blocks and irreps belong together.
+        """Check that blocks and irreps match.
 
         Raises:
             ValueError: They do not.
@@ -29,7 +29,7 @@ class Features(eqx.Module):
         if len(self.blocks) != len(self.irreps):
             raise ValueError(f"{len(self.blocks)} blocks were given for the irreps {self.irreps}")
         for block, (mul, irrep) in zip(self.blocks, self.irreps):
-            # Tree transformations put other things than arrays here.
+            # Tree transformations may put non-arrays here.
             if hasattr(block, "shape") and tuple(block.shape[-2:]) != (irrep.dim, mul):
                 raise ValueError(f"a block for {mul}x{irrep} must end in {(irrep.dim, mul)}, not {block.shape}")
 
@@ -43,11 +43,11 @@ class Features(eqx.Module):
         return Features([a + b for a, b in zip(self.blocks, other.blocks)], self.irreps)
 
     def map(self, function: Callable[[Array], Array]) -> "Features":
-        """Apply a function that keeps the last two axes to every block."""
+        """Apply a function that preserves the last two axes to every block."""
         return Features([function(block) for block in self.blocks], self.irreps)
 
     def gated(self, scalars: Array, gates: Sequence[Array]) -> "Features":
-        """Other scalars, and every other chunk multiplied by its gates, channel by channel."""
+        """Replace the scalars, and multiply every other chunk by its gates, channel by channel."""
         rest, blocks, chunks = iter(gates), [], []
         for block, (mul, irrep) in zip(self.blocks, self.irreps):
             blocks.append(scalars[..., None, :] if irrep == SCALAR else block * next(rest)[..., None, :])
@@ -70,7 +70,7 @@ class Features(eqx.Module):
         return block[..., 0, :]
 
     def to_mul_ir(self) -> Float[Array, "... lm"]:
-        """e3nn's layout: chunks one after the other, in each the channel slow and the component fast."""
+        """e3nn's flat layout: chunks concatenated, in each the channel slow and the component fast."""
         flat = [jnp.swapaxes(block, -1, -2).reshape(*block.shape[:-2], -1) for block in self.blocks]
         return jnp.concatenate(flat, axis=-1)
 

@@ -1,4 +1,4 @@
-"""Irreps of O(3): which kinds of channels a feature has, as in `128x0e+64x1o`.
+"""Irreps of O(3): the channels of a feature by type, as in `128x0e+64x1o`.
 
 An irrep is a degree l and a parity p (`e`: +1, `o`: −1 under inversion). SE(3) models label everything even, which
 drops the parity selection rule.
@@ -27,7 +27,7 @@ class Irrep(NamedTuple):
         return f"{self.l}{'e' if self.p == 1 else 'o'}"
 
     def couples_to(self, other: "Irrep") -> Iterator["Irrep"]:
-        """The irreps in the product with another one, by ascending degree."""
+        """The irreps in the tensor product with another one, by ascending degree."""
         for l in range(abs(self.l - other.l), self.l + other.l + 1):
             yield Irrep(l, self.p * other.p)
 
@@ -65,7 +65,7 @@ class Irreps:
 
     @classmethod
     def spherical(cls, l_max: int, *, parity: bool) -> "Irreps":
-        """The irreps of the spherical harmonics up to a degree: true parities, or all even."""
+        """The irreps of the spherical harmonics up to a degree, with true parities or all even."""
         return cls(tuple(Chunk(1, Irrep(l, (-1) ** l if parity else 1)) for l in range(l_max + 1)))
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Irreps:
         return Irreps(self.chunks + other.chunks)
 
     def __mul__(self, factor: int) -> "Irreps":
-        """`factor` times as many channels of each kind."""
+        """`factor` times as many channels of each irrep."""
         return Irreps(tuple(Chunk(mul * factor, irrep) for mul, irrep in self.chunks))
 
     @cached_property
@@ -118,7 +118,7 @@ class Irreps:
         return Irreps(tuple(chunk for chunk in chunks if chunk.mul))
 
     def is_merged(self) -> bool:
-        """Whether each irrep stands once."""
+        """Whether each irrep occurs once."""
         kinds = [irrep for _, irrep in self.chunks]
         return len(kinds) == len(set(kinds))
 

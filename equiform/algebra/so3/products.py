@@ -1,10 +1,10 @@
-"""Depth-wise tensor product of features with the spherical harmonics of the edges: its paths, and the definition.
+"""Depth-wise tensor product of features with the spherical harmonics of the edges: paths and reference form.
 
 A path (input chunk, degree of Y, output irrep) gives, channel by channel,
 
     out_{l3,k} = √(2 l3 + 1) · w_c · Σ_ij C^{l1 l2 l3}_{ijk} x_{i,c} Y_{l2,j} .
 
-`depthwise_product` is this definition; `equiform.algebra.so3.edge_frame` has the fast forms, tested equal to it.
+`depthwise_product` evaluates this definition; `equiform.algebra.so3.edge_frame` has the fast forms, tested equal to it.
 
 Source: Liao & Smidt, ICLR 2023, section 3.2 (depth-wise tensor product).
 """
@@ -33,8 +33,8 @@ class Path:
         l2: Degree of the harmonic.
         irrep: Output irrep.
         mul: Number of channels.
-        weight: Where its weights start in the weight vector.
-        row: Where its channels start among the output channels of the same irrep.
+        weight: Offset of its weights in the weight vector.
+        row: Offset of its channels among the output channels of the same irrep.
     """
 
     source: int
@@ -67,8 +67,8 @@ class Paths:
     """The paths of a depth-wise product: every allowed coupling whose result occurs in `irreps_target` or is 0e.
 
     Weights are numbered by (input chunk, output irrep, even before odd, l2): those of one input chunk are contiguous, and so
-    are those to one output. Output channels of an irrep are numbered by (even before odd, input chunk, l2): then what reaches
-    |m| is the end of each half.
+    are those to one output. Output channels of an irrep are numbered by (even before odd, input chunk, l2), so that the
+    channels that reach |m| are the end of each half.
     """
 
     irreps_in: Irreps
@@ -128,7 +128,7 @@ class Paths:
 
     @cached_property
     def columns(self) -> list[slice]:
-        """Where the weights of each input chunk stand."""
+        """The slice of the weight vector of each input chunk."""
         ends = [(self.of(i)[0].weight, self.of(i)[-1].weight + self.of(i)[-1].mul) for i in range(len(self.irreps_in))]
         return [slice(*pair) for pair in ends]
 
@@ -143,7 +143,7 @@ class Paths:
 
 
 def depthwise_product(x: Features, directions: Directions, weights: Float[Array, "*edges weights"], paths: Paths) -> Features:
-    """The definition, with dense Clebsch–Gordan tables: the oracle of the faster forms. Equivariant under O(3)."""
+    """The definition, with dense Clebsch–Gordan tables: the oracle for the fast forms. Equivariant under O(3)."""
     blocks = []
     for _, irrep in paths.irreps_out:
         parts = []

@@ -26,7 +26,7 @@ def spherical_harmonics(
     Args:
         l_max: Highest degree.
         vectors: Cartesian vectors.
-        normalize: Evaluate at the unit vector; a zero-length one gives Y_0 = 1 and zeros, with zero derivatives.
+        normalize: Evaluate at the unit vector; a zero-length vector gives Y_0 = 1 and zeros, with zero derivatives.
     """
     if normalize:
         vectors = safe_unit(vectors)[0]
@@ -48,7 +48,7 @@ def spherical_harmonics(
 def wigner_d(l_max: int, rotations: Float[Array, "*batch 3 3"]) -> list[Float[Array, "*batch _ _"]]:
     """Wigner-D matrices of degrees 0 … l_max in the real basis, D^l(R) Y_l(v) = Y_l(R v).
 
-    D^l is the projection of D^{l−1} ⊗ D^1 on degree l, so it is a polynomial in R.
+    D^l is the projection of D^{l−1} ⊗ D^1 onto degree l, so it is a polynomial in R.
 
     Args:
         l_max: Highest degree.
@@ -73,8 +73,8 @@ def rotation_to_pole(unit: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3
     """A rotation matrix that takes a unit vector to the polar axis, R r̂ = ŷ.
 
     Two smooth charts, one per hemisphere of y: the shortest rotation to the nearer pole, followed by a half turn about x
-    on the lower one. The choice of the remaining angle about the edge differs between them, so use the result only in
-    expressions that do not depend on it; derivatives of those are exact everywhere.
+    on the lower one. They differ in the remaining angle about the edge, so use the result only in expressions that do not
+    depend on it; derivatives of those are exact everywhere.
     """
     x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
     sign = jnp.where(y >= 0, 1, -1).astype(unit.dtype)
@@ -100,7 +100,7 @@ def random_rotations(count: int, rng: np.random.Generator) -> Float[np.ndarray, 
 
 
 def random_rotation(seed: int) -> Float[np.ndarray, "3 3"]:
-    """One of `random_rotations`: a pure function of the seed."""
+    """One Haar-random rotation, a pure function of the seed."""
     return random_rotations(1, np.random.default_rng(seed))[0]
 
 
@@ -118,12 +118,12 @@ class Directions(eqx.Module):
     nonzero: Bool[Array, "edges"]
 
     def __init__(self, vectors: Float[Array, "edges 3"], l_max: int, *, l_max_frame: int | None = None):
-        """Take the directions of edge vectors.
+        """Compute the directions of edge vectors.
 
         Args:
             vectors: Edge vectors; zero-length ones are allowed.
             l_max: Highest degree of the spherical harmonics.
-            l_max_frame: Highest degree that is rotated into the edge frame, by default the same.
+            l_max_frame: Highest degree that is rotated into the edge frame; None: `l_max`.
         """
         unit, _, nonzero = safe_unit(vectors)
         # The polar axis stands in for the missing direction.

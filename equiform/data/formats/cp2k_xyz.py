@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from equiform.data.formats.frames import How
-from equiform.data.formats.units import BOHR, HARTREE
+from equiform.data.units import BOHR, HARTREE
 from equiform.errors import UserError
 
 if TYPE_CHECKING:

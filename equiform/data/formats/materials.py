@@ -16,7 +16,7 @@ import numpy as np
 
 from equiform.data.formats.frames import Frame, How, reason
 from equiform.data.formats.species import numbers_of
-from equiform.data.formats.units import GPA
+from equiform.data.units import GPA
 from equiform.errors import UserError
 
 if TYPE_CHECKING:

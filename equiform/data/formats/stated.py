@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from equiform.data.formats import units
+from equiform.data import units
 from equiform.data.formats.words import unit_of, words_of
 from equiform.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from equiform.data.formats import units
+from equiform.data import units
 from equiform.data.formats.labels import LabelKeys, Units, named_values
 from equiform.data.formats.stated import converted, is_unit, number_with_unit, stated_units, unit_for
 from equiform.data.formats.words import meaning, weight_of

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from equiform.data.formats.units import KINDS, NAMES, is_atomic, parse_unit
+from equiform.data.units import KINDS, NAMES, is_atomic, parse_unit
 
 Kind = Literal["energy", "forces", "stress", "virial"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from equiform.data.formats.units import energy_factor, forces_factor
+from equiform.data.units import energy_factor, forces_factor
 from equiform.neighbors import Labels
 
 if TYPE_CHECKING:

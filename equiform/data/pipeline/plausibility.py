@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from equiform.data.formats.units import HARTREE, KCAL_MOL
+from equiform.data.units import HARTREE, KCAL_MOL
 from equiform.neighbors import Labels
 
 if TYPE_CHECKING:

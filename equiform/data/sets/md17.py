@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equiform.data.formats.units import KCAL_MOL
 from equiform.data.store.files import Field, StoreWriter
+from equiform.data.units import KCAL_MOL
 from equiform.errors import UserError, suggest
 
 MOLECULES = ("aspirin", "benzene", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil")

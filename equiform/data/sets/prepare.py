@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from equiform.data.formats.labels import LabelKeys
-from equiform.data.formats.units import HARTREE, KCAL_MOL
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.inspect import DataReport
 from equiform.data.pipeline.prepared import PreparedData
@@ -18,6 +17,7 @@ from equiform.data.sets.protocols import Split
 from equiform.data.store.files import Store
 from equiform.data.store.graphs import Noise, StoredGraphs
 from equiform.data.store.neighborhood import Neighborhood, oc20_neighborhood
+from equiform.data.units import HARTREE, KCAL_MOL
 from equiform.errors import UserError
 from equiform.fields import Field
 

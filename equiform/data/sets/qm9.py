@@ -15,8 +15,8 @@ from typing import IO, NamedTuple, cast
 
 import numpy as np
 
-from equiform.data.formats.units import HARTREE
 from equiform.data.store.files import Field, StoreWriter
+from equiform.data.units import HARTREE
 from equiform.errors import UserError, suggest
 from equiform.runtime.files import explained
 

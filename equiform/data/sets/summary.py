@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equiform.data.formats.units import KCAL_MOL
 from equiform.data.sets import oc20, protocols, qm9
 from equiform.data.sets.config import SetConfig
 from equiform.data.sets.prepare import md17_split, system_split, target_values
 from equiform.data.store.files import Store
+from equiform.data.units import KCAL_MOL
 from equiform.errors import UserError
 
 _SAMPLE = 200_000  # rows of a column that its statistics are taken from, evenly spread

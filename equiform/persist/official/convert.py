@@ -1,8 +1,8 @@
 """Official Equiformer checkpoints ↔ our model folders.
 
-A checkpoint is a set of named arrays; the configuration is not in it. What can be read off names and shapes is (message kind,
-heads, layers, irreps, basis, radial widths, element table); the rest (average degree, dropouts) comes from the preset that it
-matches, or from the data set that its element table belongs to.
+A checkpoint is a set of named arrays, without the configuration. Message kind, heads, layers, irreps, basis, radial widths and
+element table are inferred from names and shapes; the rest (average degree, dropouts) comes from the preset that it matches, or
+from the data set that its element table belongs to.
 """
 
 from collections.abc import Iterable
@@ -22,20 +22,20 @@ from equiform.persist.official.inference import infer_fields
 from equiform.persist.official.names import official_shapes, official_state, with_official_state
 from equiform.tasks.energy import Potential
 
-# Buffers that official state dicts carry beside the parameters.
+# Buffers that official state dicts hold in addition to the parameters.
 _BUFFERS = ("output_mask", "_w3j", "rbf.means", "rbf.betas", "rbf.offset", "rbf.norm_factor", "mean_shift")
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was found in a checkpoint.
+    """The result of reading a checkpoint.
 
     Attributes:
         config: The configuration that fits it.
-        matched: Name of the preset it equals, None if it is a model of its own.
-        num_parameters: Number of numbers read.
+        matched: Name of the preset it equals; None if it matches none.
+        num_parameters: Number of parameters read.
         ignored: Names in the file that are not parameters.
-        notes: What was a close call.
+        notes: Ambiguities and how they were resolved.
     """
 
     config: EquiformerConfig
@@ -45,9 +45,9 @@ class ConversionReport:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The report, human-readable."""
         c = self.config
-        found = f"preset {self.matched}" if self.matched else "no preset; a configuration of its own"
+        found = f"preset {self.matched}" if self.matched else "matching no preset"
         lines = [
             f"{self.num_parameters:,} parameters, {found}",
             f"{c.num_layers} layers, {c.num_heads} heads of {c.irreps_head}, features {c.irreps}",
@@ -73,7 +73,7 @@ def convert(
         overwrite: Replace an earlier model there.
 
     Raises:
-        UserError: The file is not such a checkpoint; says which part does not fit.
+        UserError: The file is not such a checkpoint; the message names the part that does not fit.
     """
     from equiform.persist.modelfile import save_model
 
@@ -88,7 +88,7 @@ def export(model_path: str | Path, output: str | Path) -> None:
     """Write a model's parameters under their official names, as `.npz` or (with torch) `.pt`.
 
     Raises:
-        UserError: It is not an Equiformer, or has a form that the official code does not know.
+        UserError: It is not an Equiformer, or has options that the official code does not support.
     """
     from equiform.persist.modelfile import load_model
 
@@ -97,8 +97,8 @@ def export(model_path: str | Path, output: str | Path) -> None:
         raise UserError(f"{model_path} is not an Equiformer, so the official code cannot load it")
     if model.config.norm != "per_degree" or model.config.cutoff_kind != "sharp":
         raise UserError(
-            f"{model_path} has cutoff_kind={model.config.cutoff_kind!r} and norm={model.config.norm!r}; the official code only "
-            "knows 'sharp' and 'per_degree', so it would compute something else"
+            f"{model_path} has cutoff_kind={model.config.cutoff_kind!r} and norm={model.config.norm!r}; the official code "
+            "supports only 'sharp' and 'per_degree', so it would compute something else"
         )
     if output.suffix not in (".npz", ".pt", ".pth"):
         raise UserError(f"{output}: the name must end in .npz or .pt")
@@ -124,7 +124,7 @@ def model_from_state(
         fields: Configuration fields to set instead of inferring them.
 
     Raises:
-        UserError: Names or shapes fit no Equiformer.
+        UserError: The names or shapes match no Equiformer.
     """
     parameters = {name: array for name, array in state.items() if not any(part in name for part in _BUFFERS)}
     ignored = tuple(name for name in state if name not in parameters)
@@ -168,7 +168,7 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         start = file.read(2)
     if start != b"PK" and start[:1] != b"\x80":  # a zip archive, or the pickle of PyTorch before 1.6
-        raise UserError(f"{path} is no checkpoint: neither an .npz of named arrays nor a PyTorch file")
+        raise UserError(f"{path} is not a checkpoint: neither an .npz of named arrays nor a PyTorch file")
     torch = _torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,9 +1,9 @@
-"""Which configuration a set of official parameters belongs to, from names and shapes alone.
+"""The configuration of a set of official parameters, inferred from names and shapes alone.
 
-Multiplicities are not stored, only sums over them: a norm knows the number of channels and of scalars, a linear map from
+Multiplicities are not stored, only sums over them: a norm determines the number of channels and of scalars, a linear map from
 features to themselves the sum of their squares, a radial network the number of paths. The search enumerates the multiplicities
-that explain all sizes. Where several do, the weights decide: each candidate cuts the flat arrays into blocks per irrep, and the
-scale of the weights differs from block to block (it starts as 1/√fan-in), so the right cut has the highest likelihood.
+that explain all sizes. If several do, the weights decide: each candidate cuts the flat arrays into blocks per irrep, and the
+scale of the weights differs from block to block (initially 1/√fan-in), so the right cut has the highest likelihood.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
 from equiform.algebra.so3.products import Paths
 from equiform.errors import UserError
 
-# Kinds of irreps that the released configurations use: all even, or true parities with both parities of each degree.
+# Families of irreps in the released configurations: all even, or true parities with both parities of each degree.
 _FAMILIES = [(1, False), (2, False), (3, False), (4, False), (1, True), (2, True)]
 _QM9, _OC20 = (1, 6, 7, 8, 9), 84
 
@@ -25,10 +25,10 @@ Cut = tuple[Sequence[np.ndarray], Sequence[int], Sequence[int]]
 
 
 def infer_fields(state: dict[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of `EquiformerConfig` for a checkpoint, and notes on what was a close call.
+    """Fields of `EquiformerConfig` for a checkpoint, and notes on ambiguities.
 
     Raises:
-        UserError: Nothing fits.
+        UserError: No configuration fits.
     """
     sizes = {name: int(array.size) for name, array in state.items()}
     notes: list[str] = []
@@ -66,7 +66,7 @@ def _infer(state: dict[str, np.ndarray], sizes: dict[str, int], notes: list[str]
     num_heads, alpha_channels = _heads(state, layer, sizes, node)
     message = "dot" if dot else "linear" if linear else "nonlinear"
     if dot:
-        notes.append(f"the number of heads is not in the file; {num_heads} is assumed: check a known energy")
+        notes.append(f"the number of heads is not in the file; assuming {num_heads}: check a known energy")
     head = _head_irreps(state, sizes, layer, node, num_heads, alpha_channels, message, notes)
     gaussian, bessel = "rbf.mean" in state, "rbf.rbf.frequencies" in state
     fields: dict[str, Any] = {
@@ -92,7 +92,7 @@ def _infer(state: dict[str, np.ndarray], sizes: dict[str, int], notes: list[str]
     if oc20:
         fields |= {"average_degree": 23.395238876342773, "average_atoms": 77.81317}
     if any(name.startswith("auxiliary_head.") for name in state):
-        # The head's message has its own irreps unless it is that of the node; the released models set it so.
+        # The released models set the message irreps of this head to those of the node.
         fields |= {"vector_readouts": ("displacement",), "irreps_message": str(node)}
     return fields
 
@@ -231,7 +231,7 @@ def _most_likely(candidates: list[Irreps], cuts: Callable[[Irreps], list[Cut]], 
     ranked = sorted(candidates, key=scores.__getitem__, reverse=True)
     if scores[ranked[0]] - scores[ranked[1]] < 5:
         notes.append(
-            f"the shapes leave several {what} open and the weights favour {ranked[0]} only narrowly over {ranked[1]}: "
+            f"the shapes allow several {what}, and the weights favour {ranked[0]} only narrowly over {ranked[1]}: "
             "check a known energy"
         )
     return ranked[0]

@@ -1,7 +1,7 @@
-"""Which official parameter is which of ours: one walk over the model, used for reading, writing and comparing.
+"""Mapping between official parameters and ours: one walk over the model, used for reading, writing and comparing.
 
-Official linear weights are flat, blocks (channels in, channels out) over equal irreps one after the other; torch matrices
-are (out, in). Source: parameter names of atomicarchitects/equiformer, commit 64cb786.
+Official linear weights are flat: blocks (channels in, channels out) per irrep, concatenated; torch matrices are (out, in).
+Source: parameter names of atomicarchitects/equiformer, commit 64cb786.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from equiform.nn.linear import Linear
 
 @runtime_checkable
 class Exchange(Protocol):
-    """Takes our arrays behind one official name, and gives back the arrays to put in their place."""
+    """Takes our arrays behind one official name, and returns the arrays that replace them."""
 
     def __call__(self, name: str, arrays: list[Any], to_official: Callable[[list[Any]], Any]) -> list[Any]: ...
 
@@ -49,10 +49,10 @@ def official_shapes(model: Equiformer) -> dict[str, tuple[int, ...]]:
 
 
 def with_official_state(model: Equiformer, state: dict[str, np.ndarray], dtype: Any) -> Equiformer:
-    """A copy of the model with the official parameters put in; shapes must match (`official_shapes`)."""
+    """A copy of the model with the official parameters filled in; shapes must match (`official_shapes`)."""
 
     def read(name: str, arrays: list[Any], to_official: Callable[[list[Any]], Any]) -> list[Any]:
-        # Invert the packing by packing the positions of our elements.
+        # Invert the packing by packing the indices of our elements.
         sizes = np.cumsum([0] + [int(np.prod(array.shape)) for array in arrays])
         numbered = [
             np.arange(start, start + int(np.prod(array.shape))).reshape(array.shape) for start, array in zip(sizes, arrays)
@@ -69,7 +69,7 @@ def with_official_state(model: Equiformer, state: dict[str, np.ndarray], dtype: 
 
 
 def walk(model: Equiformer, exchange: Exchange) -> Equiformer:
-    """Visit every parameter of a model by its official name; returns the model with what `exchange` gave back."""
+    """Visit every parameter of a model by its official name; returns the model with the arrays that `exchange` returned."""
     parts: dict[str, Any] = {}
     parts["species_embedding"] = _linear(model.species_embedding, "atom_embed.atom_type_lin", exchange)
     if model.tag_embedding is not None:
@@ -159,7 +159,7 @@ def _attention(layer: GraphAttention, name: str, exchange: Exchange) -> GraphAtt
 
 
 def _linear(linear: Linear, name: str, exchange: Exchange, paths: Paths | None = None) -> Linear:
-    """`paths`: the product whose output channels are the map's input; their official order is the order of creation."""
+    """`paths`: the product whose output channels are the map's input; officially they are in order of creation."""
     irreps = [irrep for _, irrep in linear.irreps_in if str(irrep) in linear.weights]
     names = [str(irrep) for irrep in irreps]
 

@@ -1,4 +1,4 @@
-"""Molecular dynamics: the settings, the start of a run and its continuation.
+"""Molecular dynamics: the settings, starting and resuming a run.
 
 The run itself is in `run.py`, the compiled loop in `integrator.py`.
 """
@@ -42,19 +42,19 @@ class MDConfig(BaseModel):
 
     Attributes:
         ensemble: "nve" (velocity Verlet) or "nvt" (Langevin, BAOAB).
-        temperature: Of the initial velocities and of the thermostat, K. NVE scales the velocities to exactly
-            this temperature. Without it NVE starts from the velocities of the structure.
-        keep_velocities: Start from the velocities of the structure although a temperature is given.
-        steps: How many.
-        timestep: In fs.
-        friction: Of the thermostat, 1/fs.
-        seed: Of initial velocities and thermostat.
-        skin: How much farther than the cutoff pairs are listed, Å.
-        frame_interval: Steps from frame to frame of the trajectory.
-        log_interval: Steps from line to line of the log.
+        temperature: Temperature of the initial velocities and of the thermostat, K. NVE scales the velocities
+            to exactly this temperature. Without it NVE starts from the velocities of the structure.
+        keep_velocities: Start from the velocities of the structure even if a temperature is given.
+        steps: Number of steps.
+        timestep: Time step, fs.
+        friction: Friction of the thermostat, 1/fs.
+        seed: Seed of initial velocities and thermostat.
+        skin: Margin added to the cutoff in the neighbour list, Å.
+        frame_interval: Steps between frames of the trajectory.
+        log_interval: Steps between lines of the log.
         max_force: A larger force on any atom ends the run, eV/Å.
-        max_temperature: A higher one ends the run, K; None is twenty times the initial one, at least 10,000
-            K.
+        max_temperature: A higher temperature ends the run, K; None is twenty times the initial one, at least
+            10,000 K.
         stop_when_apart: End the run when an atom of a molecule has lost all its neighbours.
     """
 
@@ -93,12 +93,12 @@ def run_md(
         predictor: The model.
         atoms: The initial structure, perhaps with velocities and `FixAtoms` constraints.
         config: The settings.
-        trajectory: Where frames go: *.extxyz, *.xyz or *.traj.
-        log: Where energies and temperatures go: CSV, or JSON lines for *.jsonl.
-        restart: Where the state is saved from time to time, at the end, and when the run is interrupted.
+        trajectory: File for the frames: *.extxyz, *.xyz or *.traj.
+        log: File for energies and temperatures: CSV, or JSON lines for *.jsonl.
+        restart: File for the state, saved periodically, at the end, and when the run is interrupted.
         overwrite: Whether existing files may be replaced.
         restart_seconds: Time between two restart files, s.
-        progress: Called a few times a second.
+        progress: Progress callback, called a few times a second.
 
     Raises:
         UserError: The structure cannot be simulated, a file cannot be written or exists, or the run exploded.
@@ -142,23 +142,23 @@ def resume_md(
     restart_seconds: float = 10.0,
     progress: Callable[[MDProgress], None] | None = None,
 ) -> MDResult:
-    """Continue a run from its restart file, exactly as if it had not been interrupted.
+    """Resume a run from its restart file, exactly as if it had not been interrupted.
 
-    Trajectory and log are cut back to the moment of the restart file and continued.
+    Trajectory and log are truncated to the state of the restart file and continued.
 
     Args:
         predictor: The model of that run, with the same dtype.
         restart: The restart file; it is updated.
-        steps: A new total number of steps; without it the run's own.
+        steps: A new total number of steps; None keeps the run's own.
         time: The same as a total time, ps.
-        trajectory: Where the run's trajectory is now, if it was moved.
-        log: Where the run's log is now, if it was moved.
+        trajectory: The new path of the run's trajectory, if it was moved.
+        log: The new path of the run's log, if it was moved.
         restart_seconds: Time between two restart files, s.
-        progress: Called a few times a second.
+        progress: Progress callback, called a few times a second.
 
     Raises:
-        UserError: The restart file is missing, damaged or of another model, the trajectory or log is not as
-            it was left, or the run exploded.
+        UserError: The restart file is missing, damaged or from another model, the trajectory or log was
+            changed since, or the run exploded.
     """
     with predictor.precision():
         saved = load_restart(Path(restart))
@@ -176,7 +176,7 @@ def resume_md(
         files = _files(trajectory or written["trajectory"], log or written["log"], restart)
         for path in (files.trajectory, files.log):
             if path is not None and not path.is_file():
-                raise UserError(f"{path}: the run wrote this file, but it is gone; put it back or name its new place")
+                raise UserError(f"{path}: the run wrote this file, but it is gone; put it back or give its new path")
         substance, dtype = saved.substance, np.dtype(predictor.dtype)
         cell = _device_cell(substance, predictor)
         capacity = EdgeCapacity(*settings["capacity"])
@@ -194,7 +194,7 @@ def _files(trajectory: str | Path | None, log: str | Path | None, restart: str |
 def _prepared(
     predictor: Predictor, atoms: "Atoms", config: MDConfig
 ) -> tuple[Substance, Float[np.ndarray, "atoms 3"], Float[np.ndarray, "atoms 3"], int]:
-    """Check the structure; returns it with its initial velocities and degrees of freedom."""
+    """Check the structure; returns it with its initial velocities and number of degrees of freedom."""
     predictor.require_energy()
     predictor.graph(atoms)  # for its checks
     periodic, name = bool(atoms.pbc.any()), atoms.get_chemical_formula()
@@ -262,15 +262,15 @@ def _fixed(atoms: "Atoms") -> Bool[np.ndarray, "atoms"]:
         whole = isinstance(constraint, FixCartesian) and np.all(constraint.mask)
         if not (isinstance(constraint, FixAtoms) or whole):
             raise UserError(
-                f"the structure has a constraint {type(constraint).__name__}; of ASE's constraints only those that fix whole "
-                "atoms (FixAtoms) can be kept in molecular dynamics: remove it"
+                f"the structure has a constraint {type(constraint).__name__}; molecular dynamics supports only FixAtoms of "
+                "ASE's constraints: remove it"
             )
         fixed[constraint.get_indices()] = True
     return fixed
 
 
 def _device_cell(substance: Substance, predictor: Predictor) -> Float[np.ndarray, "3 3"]:
-    """The cell as the device has it, rounded: else energies would jump when an atom is wrapped into it."""
+    """The cell rounded to the device's precision: otherwise energies would jump when an atom is wrapped into it."""
     if not substance.pbc.any():
         return np.zeros((3, 3))
     return substance.cell.astype(predictor.dtype).astype(np.float64)

@@ -1,17 +1,17 @@
 """The device side of molecular dynamics: many steps in one compiled loop.
 
-A state is kept just before a force evaluation: positions of step n, velocities of step n − ½. So the loop can
-look at the positions first and stop before forces would be computed with a neighbour list that is no longer
-valid. One pass of the loop, with h = Δt/2 and a = F(x)/m:
+A state is stored just before a force evaluation: positions of step n, velocities of step n − ½. So the loop can
+check the positions first and stop before computing forces with a neighbour list that is no longer valid. One
+iteration of the loop, with h = Δt/2 and a = F(x)/m:
 
     v ← v + h a                                          step n is complete: energies are recorded
     v ← v + h a                                          velocities of step n + ½
     x ← x + Δt v                                         NVE: velocity Verlet
     x ← x + h v;  v ← c v + √(1 − c²) √(kT/m) ξ;  x ← x + h v      NVT: BAOAB, c = exp(−γ Δt)
 
-Positions and velocities are sums of two floats (`TwoFloat`), which costs a dozen additions per atom and takes
-the rounding of a float32 trajectory out of the energy drift; forces stay in the dtype of the model. The model
-sees positions relative to the first atom, so that float32 loses nothing when a molecule drifts away.
+Positions and velocities are sums of two floats (`TwoFloat`), which costs a dozen additions per atom and removes
+the rounding error of a float32 trajectory from the energy drift; forces stay in the model's dtype. The model
+gets positions relative to the first atom, so that float32 loses no precision when a molecule drifts away.
 
 Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express 2013, 34 (BAOAB).
 """
@@ -32,13 +32,13 @@ RUNNING, STALE, OVERFLOW, EXPLODED = range(4)
 
 
 class TwoFloat(NamedTuple):
-    """An unevaluated sum high + low with twice the digits of its dtype."""
+    """An unevaluated sum high + low with twice the precision of its dtype."""
 
     high: Array
     low: Array
 
     def plus(self, increment: Array) -> "TwoFloat":
-        """Add, keeping the rounding error of the sum (D. E. Knuth's two-sum)."""
+        """Add, carrying the rounding error of the sum (D. E. Knuth's two-sum)."""
         increment = increment + self.low
         high = self.high + increment
         added = high - self.high
@@ -60,13 +60,13 @@ class Snapshot(eqx.Module):
 
 
 class State(eqx.Module):
-    """All that the continuation of a trajectory depends on, besides its neighbour list.
+    """Everything the rest of a trajectory depends on, besides its neighbour list.
 
     Attributes:
-        step: The step whose forces come next.
-        positions: Of that step, Å.
-        velocities: Half a step before it; at step 0 the initial ones.
-        last: The latest step that was completed and found sound; its step is −1 before the first.
+        step: The step whose forces are evaluated next.
+        positions: Positions at that step, Å.
+        velocities: Velocities half a step before it; at step 0 the initial ones.
+        last: The last completed step that passed the checks; its step is −1 before the first.
     """
 
     step: Int[Array, ""]
@@ -76,20 +76,20 @@ class State(eqx.Module):
 
 
 class System(eqx.Module):
-    """What does not change during a run.
+    """The constants of a run.
 
     Attributes:
         species: Atomic numbers.
         masses: In amu.
-        inverse_masses: 1/amu; zero for an atom that is held fixed.
+        inverse_masses: 1/amu; zero for a fixed atom.
         cell: Cell vectors as rows, Å; zero without a cell.
         time_step: In ASE time units.
         thermal_energy: kT of the thermostat, eV.
         friction: γ of the thermostat, per ASE time unit.
-        max_force: A larger force is an explosion, eV/Å.
-        max_kinetic_energy: A larger kinetic energy is an explosion, eV.
-        key: The seed of the thermostat; the noise of a step depends on it and on the step's number only.
-        node_fields: What else the model wants to know of the atoms.
+        max_force: A larger force counts as an explosion, eV/Å.
+        max_kinetic_energy: A larger kinetic energy counts as an explosion, eV.
+        key: Random key of the thermostat; the noise of a step depends only on it and on the step number.
+        node_fields: Further per-atom inputs of the model.
     """
 
     species: Int[Array, "atoms"]
@@ -109,9 +109,9 @@ class Candidates(eqx.Module):
     """The pairs of atoms that may come within the cutoff.
 
     Attributes:
-        senders: Atom that an edge starts from.
-        receivers: Atom that an edge ends at; ascending.
-        shifts: Cell vectors by which the sender is displaced.
+        senders: Sending atom of each edge.
+        receivers: Receiving atom of each edge; ascending.
+        shifts: Multiples of the cell vectors by which the sender is displaced.
         mask: False for padding.
         reference: Positions for which the list was built, Å.
         max_displacement: The list is stale when an atom has moved farther than this, Å; infinite for a list
@@ -127,9 +127,9 @@ class Candidates(eqx.Module):
 
 
 class Records(eqx.Module):
-    """What a chunk of steps leaves behind: energies of every step, and frames.
+    """The output of a chunk of steps: energies of every step, and frames.
 
-    `thermal_energy` is the kinetic energy that measures the temperature. NVT takes it half a step later than
+    `thermal_energy` is the kinetic energy that defines the temperature. NVT takes it half a step later than
     `kinetic_energy`: BAOAB samples that velocity without an error of order Δt² for a harmonic force.
     """
 
@@ -143,16 +143,16 @@ class Records(eqx.Module):
 
 
 class LoopSettings(NamedTuple):
-    """The part of a run that is compiled in.
+    """The compile-time constants of a run.
 
     Attributes:
         ensemble: "nve" or "nvt".
-        cutoff: The model's, Å.
-        active_edges: How many edges the model gets; where it is smaller than the list, the edges within the
+        cutoff: The model's cutoff, Å.
+        active_edges: Number of edges passed to the model; if smaller than the list, the edges within the
             cutoff are gathered first.
-        max_steps: Steps in one chunk at most.
-        max_frames: Frames in one chunk at most.
-        frame_interval: Steps from frame to frame.
+        max_steps: Maximum number of steps in one chunk.
+        max_frames: Maximum number of frames in one chunk.
+        frame_interval: Steps between frames.
     """
 
     ensemble: Literal["nve", "nvt"]
@@ -175,7 +175,7 @@ _traces = 0
 
 
 def compilations() -> int:
-    """How many programs the loop has been compiled to in this process."""
+    """Number of times the loop was compiled in this process."""
     return _traces
 
 
@@ -188,19 +188,19 @@ def advance(
     stop: Int[Array, ""],
     settings: LoopSettings,
 ) -> tuple[State, Int[Array, ""], Records]:
-    """Run until step `stop` is complete, or until the neighbour list or the forces do not allow to go on.
+    """Run until step `stop` is complete, or until the neighbour list or the forces stop the loop.
 
     Returns:
         The new state; RUNNING (`stop` reached), STALE (the list must be rebuilt), OVERFLOW (more edges within
-        the cutoff than `active_edges`) or EXPLODED (the forces of step `state.step` are unsound); and the
+        the cutoff than `active_edges`) or EXPLODED (the forces of step `state.step` are invalid); and the
         records, entry i being that of step `start + i`.
     """
     global _traces
     _traces += 1
     start, dtype = state.step, system.masses.dtype
 
-    def looked_at(state: State) -> tuple[Array, Array, Array]:
-        """Relative positions, edges within the cutoff, and whether the list still serves."""
+    def checked(state: State) -> tuple[Array, Array, Array]:
+        """Relative positions, edges within the cutoff, and whether the list is still valid."""
         positions = state.positions
         relative = (positions.high - positions.high[:1]) + (positions.low - positions.low[:1])
         offsets = candidates.shifts.astype(dtype) @ system.cell[0]
@@ -239,20 +239,20 @@ def advance(
         records = _recorded(records, last, thermal, max_force, start, settings)
 
         new = State(state.step + 1, positions, velocities, last)
-        relative, inside, status = looked_at(new)
+        relative, inside, status = checked(new)
         state = jax.tree.map(lambda ahead, here: jnp.where(sound, ahead, here), new, state)
         return _Carry(state, relative, inside, jnp.where(sound, status, EXPLODED), records)
 
-    def goes_on(carry: _Carry) -> Array:
+    def running(carry: _Carry) -> Array:
         return (carry.status == RUNNING) & (carry.state.step <= stop)
 
-    carry = _Carry(state, *looked_at(state), _empty_records(state, settings))
-    carry = jax.lax.while_loop(goes_on, step, carry)
+    carry = _Carry(state, *checked(state), _empty_records(state, settings))
+    carry = jax.lax.while_loop(running, step, carry)
     return carry.state, carry.status, carry.records
 
 
 def _graph(system: System, candidates: Candidates, positions: Array, inside: Array, active_edges: int) -> Graph:
-    """The graph of the edges within the cutoff: masked in place, or gathered where that saves work."""
+    """The graph of the edges within the cutoff: masked in place, or gathered if that saves work."""
     senders, receivers, shifts, mask = candidates.senders, candidates.receivers, candidates.shifts, inside
     if active_edges < inside.shape[0]:
         chosen = jnp.nonzero(inside, size=active_edges, fill_value=0)[0]
@@ -292,8 +292,7 @@ def _thermalised(system: System, velocities: TwoFloat, step: Array) -> TwoFloat:
 def _empty_records(state: State, settings: LoopSettings) -> Records:
     dtype = state.positions.high.dtype
     steps = jnp.zeros(settings.max_steps, dtype)
-    # One slot more than there are frames: steps that are no frame are written there, which is cheaper than a
-    # branch.
+    # One slot more than frames: steps that are not frames are written there, which is cheaper than a branch.
     frames = jnp.zeros((settings.max_frames + 1, *state.positions.high.shape), dtype)
     return Records(steps, steps, steps, steps, frames, frames, frames)
 

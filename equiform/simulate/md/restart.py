@@ -1,8 +1,8 @@
 """Restart files: everything that the rest of a run depends on, bit for bit, in one .npz without pickled
 objects.
 
-The positions for which the neighbour list was built are kept as well: they decide when the next list is built and
-atoms are wrapped into the cell, and so how later sums are rounded.
+The positions for which the neighbour list was built are stored as well: they determine when the next list is built
+and atoms are wrapped into the cell, and so how later sums are rounded.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ class Restart(NamedTuple):
     """The content of a restart file.
 
     Attributes:
-        settings: Plain values: configuration, statistics, counters, output files and how long they were.
+        settings: Plain values: configuration, statistics, counters, output files and their lengths.
         substance: Atoms, masses, cell, fixed atoms.
         state: The state on the device.
         reference: The positions for which the neighbour list was built.
-        images: The periodic image that each atom is in.
-        last: The last complete step, if there is one.
+        images: Periodic image of each atom.
+        last: The last completed step, if any.
     """
 
     settings: dict[str, Any]
@@ -47,9 +47,9 @@ class Restart(NamedTuple):
 
 
 def save_restart(path: Path, restart: Restart) -> None:
-    """Write a restart file; an earlier one is replaced at once or not at all."""
+    """Write a restart file; an earlier one is replaced atomically."""
     substance, state, last = restart.substance, restart.state, restart.last
-    settings = restart.settings | {  # which may come from an earlier restart file
+    settings = restart.settings | {  # restart.settings may come from an earlier restart file
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "step": int(state.step),
@@ -73,7 +73,7 @@ def save_restart(path: Path, restart: Restart) -> None:
 
 
 def load_restart(path: Path) -> Restart:
-    """Read a restart file; arrays get the dtype that they were saved with.
+    """Read a restart file; arrays keep the dtype they were saved with.
 
     Raises:
         UserError: It is missing, damaged, or not a restart file of this version.
@@ -94,7 +94,7 @@ def load_restart(path: Path) -> Restart:
     except OSError as error:
         raise UserError(f"cannot read the restart file {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no restart file of equiform md, or it is damaged") from error
+        raise UserError(f"{path} is not a restart file of equiform md, or it is damaged") from error
 
 
 def _restored(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Restart:
@@ -115,7 +115,7 @@ def _restored(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Restar
 
 
 def fingerprint(potential: Potential) -> str:
-    """A checksum of weights and energy scale, to notice that a run is continued with another model."""
+    """A checksum of weights and energy scale, to detect that a run is resumed with another model."""
     digest = hashlib.sha256(f"{potential.scale!r} {potential.shift!r} {potential.anchored!r}".encode())
     for leaf in jax.tree.leaves(potential):
         array = np.asarray(leaf)

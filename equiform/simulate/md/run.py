@@ -1,4 +1,4 @@
-"""The host side of a run: chunk after chunk of the compiled loop, neighbour lists, files, statistics."""
+"""The host side of a run: chunks of the compiled loop, neighbour lists, files, statistics."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +50,7 @@ CHUNK_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Files:
-    """What a run writes; None where it does not."""
+    """The output files of a run; None for those not written."""
 
     trajectory: Path | None
     log: Path | None
@@ -58,7 +58,7 @@ class Files:
 
 
 class MDProgress(NamedTuple):
-    """How far a run has come; temperature in K, total energy in eV, both of the latest step."""
+    """Progress of a run; temperature in K and total energy in eV of the latest step."""
 
     step: int
     steps: int
@@ -73,8 +73,8 @@ class MDResult:
 
     Attributes:
         atoms: The final structure with velocities, energy and forces.
-        summary: Plain values, ready for JSON; the names carry the units. The drift is the slope of a straight
-            line through the total energy of all steps, NVE only.
+        summary: Plain values, ready for JSON; the names carry the units. The drift is the slope of a linear fit
+            to the total energy of all steps, NVE only.
     """
 
     atoms: "Atoms"
@@ -110,7 +110,7 @@ class Run:
         *,
         continued: bool = False,
     ) -> None:
-        """Take up a state and build its neighbour list, at the start or where a restart file was written."""
+        """Set the state, initial or from a restart file, and build its neighbour list."""
         settings = self.settings
         self.state, self.images, self.last, self.files = state, images, last, files
         self.statistics = RunningFit(**settings["statistics"]) if continued else RunningFit()
@@ -141,14 +141,14 @@ class Run:
                     row = self.last.row
                     progress(MDProgress(row.step, self.config.steps, row.temperature_K, row.total_energy_eV, self.rate))
         finally:
-            # Also after Ctrl-C: `_safe` is of the end of a chunk, whatever was going on.
+            # Also after Ctrl-C: `_safe` is always the state at the end of a chunk.
             self._save()
             for writer in (self._frames, self._log):
                 if writer is not None:
                     writer.close()
             self.wall_seconds = time.perf_counter() - started
         if self.last is None:
-            raise UserError("the restart file is of a run that had not completed a step, and no step was asked for")
+            raise UserError("the restart file is from a run that had not completed a step, and no steps were requested")
         return MDResult(self.substance.atoms(self.last), self.summary())
 
     def _open(self) -> None:
@@ -161,7 +161,7 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Steps per second, compilation left out; NaN before anything was timed."""
+        """Steps per second, without compilation; NaN before anything was timed."""
         return self._timed_steps / self._timed_seconds if self._timed_seconds else float("nan")
 
     def summary(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class Run:
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in numbers.items()} | files
 
     def _chunk_stop(self, first: bool) -> int:
-        """The last step of the next chunk: a quarter of a second ahead, no more than there is room for."""
+        """The last step of the next chunk: about a quarter of a second ahead, within the buffer sizes."""
         step = int(self.state.step)
         ahead = 1 if first else 16
         if self._timed_seconds:
@@ -247,7 +247,7 @@ class Run:
         self.rebuilds += 1
 
     def _take(self, records: Records, state: State, start: int) -> None:
-        """Bring the records of the steps from `start` to before `state.step` home."""
+        """Copy the records of the steps from `start` up to, but excluding, `state.step` to the host and write them."""
         done = int(state.step) - start
         if not done:
             return
@@ -288,7 +288,7 @@ class Run:
         )
 
     def _restart(self) -> Restart:
-        """Everything as it is now, files included."""
+        """The current restart content, file lengths included."""
         lengths = {
             name: None if writer is None else writer.flush()
             for name, writer in (("trajectory", self._frames), ("log", self._log))
@@ -309,7 +309,7 @@ class Run:
             save_restart(self.files.restart, self._safe)
 
     def _has_neighbours(self) -> np.ndarray:
-        """Which atoms have one within the cutoff."""
+        """Which atoms have a neighbour within the cutoff."""
         positions = _exact(self.state.positions)
         pairs = neighbor_list(positions, self.pairs.cell, self.pairs.pbc, self.predictor.cutoff)
         return np.bincount(pairs[1], minlength=len(positions)) > 0
@@ -320,9 +320,8 @@ class Run:
         lost = np.flatnonzero(self._bound & ~self._has_neighbours())
         if len(lost):
             self._stop(
-                f"atom {lost[0]} has flown off: nothing is within the cutoff of {self.predictor.cutoff:g} Å "
-                "any "
-                "more, where the model knows nothing; --no-stop-when-apart lets such runs go on"
+                f"atom {lost[0]} has flown off: it has no neighbours left within the cutoff of {self.predictor.cutoff:g} Å, "
+                "where the model is undefined; --no-stop-when-apart lets such runs continue"
             )
 
     def _report_explosion(self, records: Records, index: int) -> None:
@@ -333,17 +332,17 @@ class Run:
         if not np.isfinite(potential + force):
             reason = "energy or forces are not finite"
         elif not force <= self.config.max_force:
-            reason = f"a force of {force:.4g} eV/Å, over the limit of {self.config.max_force:g} eV/Å"
+            reason = f"a force of {force:.4g} eV/Å, above the limit of {self.config.max_force:g} eV/Å"
         else:
             limit = 2 * self.settings["max_kinetic_energy"] / (freedom * ase.units.kB)
-            reason = f"{2 * kinetic / (freedom * ase.units.kB):.4g} K, over the limit of {limit:.4g} K"
-        self._stop(reason + "; try a shorter time step, a relaxed start, or a model that knows such structures")
+            reason = f"{2 * kinetic / (freedom * ase.units.kB):.4g} K, above the limit of {limit:.4g} K"
+        self._stop(reason + "; try a shorter time step, a relaxed start, or a model trained on such structures")
 
     def _stop(self, reason: str) -> NoReturn:
         step = int(self.state.step)
-        kept = "no step was sound"
+        kept = "no step was valid"
         if self.last is not None:
-            kept = f"the last sound step was {self.last.row.step}"
+            kept = f"the last valid step was {self.last.row.step}"
             if self._frames is not None:
                 if self.last.row.step % self.config.frame_interval:
                     self._frames.write_frame(self.last)

@@ -1,4 +1,4 @@
-"""Averages of a run, gathered while it runs."""
+"""Averages of a run, accumulated on the fly."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from jaxtyping import Float
 
 @dataclass
 class RunningFit:
-    """Mean and spread of a temperature, and the straight line through an energy, of all steps so far.
+    """Mean and standard deviation of the temperature, and a linear fit to the energy, over all steps so far.
 
-    Sums are taken one step after the other: they do not depend on how the steps came in chunks, so a run that
-    was interrupted ends with the same numbers.
+    Sums are accumulated step by step, so they do not depend on how the steps were chunked, and an interrupted
+    run ends with the same numbers.
     """
 
     count: float = 0.0
@@ -30,7 +30,7 @@ class RunningFit:
         energy: Float[np.ndarray, "steps"],
         temperature: Float[np.ndarray, "steps"],
     ) -> None:
-        """Take in further steps: times (ps), total energies (eV), temperatures (K)."""
+        """Add steps: times (ps), total energies (eV), temperatures (K)."""
         if not len(time):
             return
         if not self.count:
@@ -58,7 +58,7 @@ class RunningFit:
 
     @property
     def drift(self) -> float:
-        """Slope of the least-squares line through the total energy, eV/ps; NaN before the second step."""
+        """Slope of the least-squares line of the total energy, eV/ps; NaN before the second step."""
         variance = self.count * self.time_squared - self.time**2
         return (self.count * self.energy_time - self.time * self.energy) / variance if variance > 0 else float("nan")
 

@@ -1,7 +1,7 @@
-"""What a run writes as it goes: frames (extended XYZ or ASE .traj) and a log (CSV or JSON lines).
+"""Output of a run: frames (extended XYZ or ASE .traj) and a log (CSV or JSON lines).
 
-A writer can say how far it has come and can be reopened at that place, so that a run that was killed
-continues without a frame twice or a frame missing. Nothing is overwritten unless asked for.
+A writer reports its position and can be reopened there, so that a run that was killed resumes without a
+duplicate or missing frame. Nothing is overwritten unless requested.
 """
 
 import csv
@@ -59,7 +59,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Substance:
-    """What all frames of a run have in common.
+    """What all frames of a run share.
 
     Attributes:
         numbers: Atomic numbers.
@@ -82,7 +82,7 @@ class Substance:
     comment: str = ""
 
     def atoms(self, frame: Frame) -> "Atoms":
-        """The frame as ASE structure with momenta, energy, forces, and its fixed atoms."""
+        """The frame as an ASE structure with momenta, energy, forces and fixed atoms."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.constraints import FixAtoms
@@ -109,7 +109,7 @@ class Substance:
 
 
 class _TextFile:
-    """A text file that can be cut back to an earlier length."""
+    """A text file that can be truncated to an earlier length."""
 
     def __init__(self, path: Path, at: int | None):
         self.path = path
@@ -137,7 +137,7 @@ class _TextFile:
 class ExtxyzWriter(_TextFile):
     """Extended XYZ with momenta and forces.
 
-    Written here and not through ASE, which takes longer for a frame of a small molecule than a dozen steps.
+    Not written through ASE, which takes longer for one frame of a small molecule than a dozen steps.
     """
 
     def __init__(self, path: Path, substance: Substance, at: int | None = None):
@@ -242,15 +242,15 @@ TRAJECTORY_WRITERS = {".xyz": ExtxyzWriter, ".extxyz": ExtxyzWriter, ".traj": Tr
 
 
 def check_outputs(paths: dict[str, Path | None], *, overwrite: bool) -> None:
-    """Refuse, before anything is computed, what could not be written or would be lost.
+    """Check the output files before anything is computed: writable, distinct, and not overwritten.
 
     Args:
-        paths: What each file is for → its name.
+        paths: Purpose of each file → its path.
         overwrite: Whether existing files may be replaced.
 
     Raises:
         UserError: A file exists, two are the same, a folder is missing or not writable, or the suffix of the
-            trajectory is not known.
+            trajectory is unknown.
     """
     given = {kind: path for kind, path in paths.items() if path is not None}
     if len({path.absolute() for path in given.values()}) < len(given):
@@ -262,9 +262,8 @@ def check_outputs(paths: dict[str, Path | None], *, overwrite: bool) -> None:
             raise UserError(f"{path} is a folder; give the name of a file for the {kind}")
         if path.exists() and not overwrite:
             raise UserError(
-                f"{path} exists already; give the {kind} another name, continue that run from its restart "
-                "file, "
-                "or allow to overwrite it (--overwrite)"
+                f"{path} exists already; give the {kind} another name, resume that run from its restart file, "
+                "or allow overwriting it (--overwrite)"
             )
         if not path.absolute().parent.is_dir():
             raise UserError(f"{path}: the folder {path.absolute().parent} does not exist; create it first")

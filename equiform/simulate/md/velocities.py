@@ -1,4 +1,4 @@
-"""Initial velocities, and how many degrees of freedom they have.
+"""Initial velocities, and the number of degrees of freedom.
 
 Velocities are in ASE's unit, √(eV/amu); masses in amu.
 """
@@ -18,7 +18,7 @@ def maxwell_boltzmann(masses: Float[np.ndarray, "atoms"], temperature: float, *,
     Args:
         masses: In amu.
         temperature: In K.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
     """
     noise = np.random.default_rng(seed).standard_normal((len(masses), 3))
     return np.sqrt(ase.units.kB * temperature / masses)[:, None] * noise
@@ -36,7 +36,7 @@ def without_rotation(
 ) -> Float[np.ndarray, "atoms 3"]:
     """Subtract the rigid rotation about the centre of mass, ω × r with I ω = L.
 
-    The pseudo-inverse leaves out the axis about which a linear molecule, or a single atom, cannot turn.
+    The pseudo-inverse drops the axes about which a linear molecule, or a single atom, has no moment of inertia.
     """
     arms = positions - masses @ positions / masses.sum()
     momentum = (masses[:, None] * np.cross(arms, velocities)).sum(0)
@@ -76,7 +76,7 @@ def degrees_of_freedom(
     drift_removed: bool,
     rotation_removed: bool,
 ) -> int:
-    """3 per free atom, less what was removed: 3 of the centre of mass, 3 of rotation (linear molecule 2)."""
+    """3 per free atom, minus those removed: 3 for the centre of mass, 3 for rotation (2 for a linear molecule)."""
     count = 3 * int((~fixed).sum())
     if drift_removed:
         count -= 3
@@ -97,5 +97,5 @@ def kinetic_energy(velocities: Float[np.ndarray, "atoms 3"], masses: Float[np.nd
 
 
 def temperature_of(kinetic: float, freedom: int) -> float:
-    """2 E_kin / (f k_B), K; zero where nothing can move."""
+    """2 E_kin / (f k_B), K; zero without degrees of freedom."""
     return 2 * kinetic / (freedom * ase.units.kB) if freedom else 0.0

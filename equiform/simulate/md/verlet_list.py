@@ -1,4 +1,4 @@
-"""The host side of the neighbour list: pairs within cutoff + skin, and room for them in the loop."""
+"""The host side of the neighbour list: pairs within cutoff + skin, and their capacity in the loop."""
 
 from typing import Any, NamedTuple
 
@@ -11,24 +11,23 @@ from equiform.graph import fully_connected_edges
 from equiform.neighbors import neighbor_list
 from equiform.simulate.md.integrator import Candidates, TwoFloat, split
 
-# All pairs of a molecule make a list that never goes stale; worth it while they are few more than those
-# listed.
+# A list of all pairs of a molecule never goes stale; worth it while there are few more of them than listed ones.
 ALL_PAIRS_EXCESS = 1.25
-# Displacements are compared in the dtype of the run; this is far above its rounding.
+# Displacements are compared in the dtype of the run; this is far above its rounding error.
 SAFETY = 1e-3
 
 
 class EdgeCapacity(NamedTuple):
-    """How many edges the compiled loop has room for: in the list, and within the cutoff.
+    """Edge capacity of the compiled loop: in the list, and within the cutoff.
 
-    Each only grows, by a quarter at least, so that a run is compiled a handful of times at most.
+    Both only grow, by at least a quarter, so that a run is compiled a handful of times at most.
     """
 
     listed: int = 0
     active: int = 0
 
     def grown(self, listed: int, active: int) -> "EdgeCapacity":
-        """The capacity with room for so many edges, the same one if it has."""
+        """A capacity with room for this many edges; unchanged if it has room already."""
         return EdgeCapacity(_grown(self.listed, listed), _grown(self.active, active))
 
 
@@ -42,10 +41,10 @@ class VerletList:
     """The pairs of atoms within cutoff + skin of one structure, rebuilt on demand.
 
     Attributes:
-        cutoff: The model's, Å.
-        skin: How much farther pairs are listed, Å.
-        capacity: Room in the compiled loop.
-        complete: Whether the list holds all pairs of a molecule, and so never goes stale.
+        cutoff: The model's cutoff, Å.
+        skin: Margin added to the cutoff, Å.
+        capacity: Edge capacity of the compiled loop.
+        complete: Whether the list holds all pairs of a molecule and so never goes stale.
     """
 
     def __init__(
@@ -62,16 +61,16 @@ class VerletList:
         self.complete = False
 
     def wrap(self, positions: Float[np.ndarray, "atoms 3"]) -> Int[np.ndarray, "atoms 3"]:
-        """Which periodic image each atom is in: whole cell vectors to subtract to bring it home."""
+        """Periodic image of each atom: multiples of the cell vectors to subtract to wrap it into the cell."""
         if not self.pbc.any():
             return np.zeros(positions.shape, np.int64)
-        # Directions without a cell vector get a unit one: they are never wrapped.
+        # Directions without a cell vector get a unit vector; they are never wrapped.
         cell = np.where(self.pbc[:, None], self.cell, 0)
         basis = _completed(cell, self.pbc)
         return np.where(self.pbc, np.floor(positions @ np.linalg.inv(basis)), 0).astype(np.int64)
 
     def build(self, reference: TwoFloat) -> Candidates:
-        """List the pairs around these positions, and make room for them."""
+        """List the pairs at these positions, and grow the capacity if needed."""
         positions = np.asarray(reference.high, np.float64) + np.asarray(reference.low, np.float64)
         num_atoms = len(positions)
         reach = self.cutoff + self.skin
@@ -83,14 +82,14 @@ class VerletList:
         if self.complete:
             senders, receivers = fully_connected_edges(num_atoms)
             shifts = np.zeros((all_pairs, 3), np.int32)
-            # A small molecule gets all its pairs at once: gathering the near ones would save next to nothing.
+            # A small molecule uses all its pairs: gathering the near ones would save next to nothing.
             self.capacity = EdgeCapacity(all_pairs, all_pairs)
         else:
             self.capacity = self.capacity.grown(len(senders), active)
         return self._padded(senders, receivers, shifts, reference)
 
     def make_room(self) -> None:
-        """Grow the room for edges within the cutoff after the loop reported that it is too small."""
+        """Grow the capacity for edges within the cutoff after the loop reported an overflow."""
         self.capacity = self.capacity.grown(0, self.capacity.active + 1)
 
     def _padded(self, senders: np.ndarray, receivers: np.ndarray, shifts: np.ndarray, reference: TwoFloat) -> Candidates:
@@ -109,13 +108,13 @@ class VerletList:
             np.arange(room) < count,
             np.asarray(limit, self.dtype),
         )
-        # In one go: a rebuild should not cost more than a few steps.
+        # In a single transfer: a rebuild should not cost more than a few steps.
         placed: Any = jax.device_put(arrays)
         return Candidates(placed[0], placed[1], placed[2], placed[3], reference, placed[4])
 
 
 def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Cell vectors of the periodic directions, orthonormal ones to them elsewhere."""
+    """Cell vectors of the periodic directions, completed by orthonormal vectors for the others."""
     periodic = cell[pbc]
     null_space = np.linalg.svd(periodic)[2][len(periodic) :]
     basis = cell.copy()
@@ -124,6 +123,6 @@ def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
 
 
 def moved_home(positions: TwoFloat, images: Int[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], dtype: Any) -> TwoFloat:
-    """Positions less whole cell vectors, with the same digits."""
+    """Positions minus multiples of the cell vectors, at full precision."""
     exact = np.asarray(positions.high, np.float64) + np.asarray(positions.low, np.float64)
     return split(exact - images @ cell, dtype) if images.any() else positions

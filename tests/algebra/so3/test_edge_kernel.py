@@ -105,7 +105,7 @@ def _with(kernel, biases):
 
 
 def test_unequal_widths_are_told():
-    with pytest.raises(ValueError, match="as many channels of each degree"):
+    with pytest.raises(ValueError, match="the same number of channels for each degree"):
         RadialKernel(
             Irreps.parse("3x0e+2x1o"), Irreps.parse("2x0e"), 1, 4, true_parity=True, smooth=False, key=jax.random.key(0)
         )

@@ -7,8 +7,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
 
+from equiform.data import units
 from equiform.data.config import DataConfig
-from equiform.data.formats import units
 from equiform.data.formats.labels import find_labels
 from equiform.data.formats.read import read_structures
 from equiform.data.formats.values import factor, read_labels

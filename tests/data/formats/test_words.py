@@ -2,8 +2,8 @@
 
 import pytest
 
-from equiform.data.formats.units import parse_unit
 from equiform.data.formats.words import ASKS, meaning, resembles, unit_of, weight_of, words_of
+from equiform.data.units import parse_unit
 
 
 @pytest.mark.parametrize(

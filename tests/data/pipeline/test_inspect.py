@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from equiform.data.formats import units
+from equiform.data import units
 from equiform.data.formats.reading import label_structures
 from equiform.data.pipeline.belonging import Slope, energy_force_slope, slope_warning
 from equiform.data.pipeline.inspect import inspect, leaked

@@ -103,7 +103,7 @@ def test_names_found_in_training_are_preferred_in_tests(files):
 
 
 def test_hartree_and_bohr_give_the_same_data(files, tmp_path):
-    from equiform.data.formats.units import BOHR, HARTREE
+    from equiform.data.units import BOHR, HARTREE
 
     plain = prepare(config(files, validation=None), 4.0)
     scaled = labelled(molecules(30), energy=1 / HARTREE, forces=BOHR / HARTREE) + isolated_atoms(

@@ -146,7 +146,7 @@ def test_an_explosion_names_the_step_and_keeps_the_last_sound_frame(relaxed, pre
 
     path = tmp_path / "run.extxyz"
     config = MDConfig(temperature=3000, steps=2000, timestep=30, frame_interval=1000, max_temperature=1e9)
-    _fails(predictor("float32"), relaxed, config, r"exploded at step \d+ .*last sound step", trajectory=path)
+    _fails(predictor("float32"), relaxed, config, r"exploded at step \d+ .*last valid step", trajectory=path)
     frames = read(path, ":")
     assert frames[0].info["step"] == 0
     assert len(frames) == 2
@@ -156,12 +156,12 @@ def test_an_explosion_names_the_step_and_keeps_the_last_sound_frame(relaxed, pre
 
 def test_numbers_that_are_not_finite_end_the_run(cluster, predictor):
     broken = predictor(depth=float("nan"))
-    _fails(broken, cluster, MDConfig(temperature=300, steps=10), "step 0 .*not finite.*no step was sound")
+    _fails(broken, cluster, MDConfig(temperature=300, steps=10), "step 0 .*not finite.*no step was valid")
 
 
 def test_heat_ends_the_run(relaxed, predictor):
     config = MDConfig(temperature=300, steps=10, max_temperature=200)
-    _fails(predictor(), relaxed, config, "300 K, over the limit of 200 K")
+    _fails(predictor(), relaxed, config, "300 K, above the limit of 200 K")
 
 
 def test_an_atom_that_flies_off_ends_the_run(predictor):

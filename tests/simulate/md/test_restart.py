@@ -110,7 +110,7 @@ def test_a_damaged_restart_file_is_refused(cluster, predictor, tmp_path):
         with pytest.raises(UserError, match="damaged"):
             resume_md(predictor(), restart)
     np.savez(restart, positions=np.zeros(3))
-    with pytest.raises(UserError, match="no restart file"):
+    with pytest.raises(UserError, match="not a restart file"):
         resume_md(predictor(), restart)
 
 
