@@ -1,4 +1,4 @@
-"""The command line: `equiform train | evaluate | predict | md | relax | info | doctor | convert | demo | …`.
+"""The command line: `equiform train | evaluate | predict | md | relax | info | doctor | convert | lattice | demo | …`.
 
 Thin: each command parses, calls the library and prints. Exit status: 0 success; 1 an error the user can fix (one
 line `error: …` on stderr); 2 wrong usage; 70 a bug of ours; 130 interrupted. `--debug` shows tracebacks.
@@ -12,6 +12,7 @@ from equiform.cli import (  # noqa: F401 - they add commands
     datasets,
     demo,
     inspect,
+    lattice,
     predict,
     simulate,
     table,

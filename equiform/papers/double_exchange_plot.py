@@ -1,0 +1,54 @@
+"""Plot of the study: error against number of parameters, and acceptance of every model."""
+
+from collections.abc import Sequence
+from math import erfc, sqrt
+from pathlib import Path
+
+import numpy as np
+
+from equiform.papers.double_exchange import Row
+from equiform.papers.double_exchange_tables import chain_error
+from equiform.report.plots import COLOURS
+
+
+def draw_study(path: Path, rows: Sequence[Row]) -> Path:
+    """Draw models of linear and transformer kind.
+
+    Args:
+        path: PNG file to write.
+        rows: Results of all models; those that are hardly ever accepted are left out of the errors.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    errors, acceptances = figure.subplots(1, 2)
+    for kind, colour in (("linear", COLOURS[1]), ("transformer", COLOURS[0])):
+        chosen = [row for row in rows if kind in row.name]
+        sizes = [row.parameters for row in chosen]
+        errors.plot(sizes, [np.mean(row.errors) for row in chosen], "o-", color=colour, label=kind)
+        for row in chosen:
+            errors.plot([row.parameters] * len(row.errors), row.errors, ".", color=colour, alpha=0.5)
+    deep = [row for row in rows if "transformer" in row.name][2:]
+    if len(deep) > 1:
+        x, y = np.log([row.parameters for row in deep]), np.log([np.mean(row.errors) for row in deep])
+        slope, offset = np.polyfit(x, y, 1)
+        errors.plot(np.exp(x), np.exp(slope * x + offset), "--", color=COLOURS[2], label=f"L ≥ 2: parameters^{slope:.2f}")
+    errors.set(xscale="log", yscale="log", xlabel="parameters", ylabel="test MSE of βF")
+    errors.legend(frameon=False)
+    places = np.arange(len(rows))
+    acceptances.errorbar(
+        places,
+        [row.accepted.mean() for row in rows],
+        [chain_error(row.accepted) for row in rows],
+        fmt="o",
+        color=COLOURS[0],
+        capsize=2,
+        label="measured",
+    )
+    expected = [np.mean([erfc(sqrt(error) / 2) for error in row.errors]) for row in rows]
+    acceptances.plot(places, expected, "x", color=COLOURS[1], label="erfc(√MSE / 2)")
+    acceptances.set(ylabel="acceptance", ylim=(0, 1))
+    acceptances.set_xticks(places, [row.name for row in rows], rotation=40, ha="right")
+    acceptances.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path
