@@ -228,21 +228,6 @@ def with_padding_edges(graph: Graph, count: int) -> Graph:
     )
 
 
-def padded_to_chunks(graph: Graph, size: int) -> tuple[Graph, int | None]:
-    """The graph padded to whole chunks, and the number of edges per chunk; None: not chunked.
-
-    Args:
-        graph: The graph.
-        size: Maximum number of edges per chunk; 0: not chunked.
-    """
-    num_edges = graph.senders.shape[0]
-    if not size or num_edges <= size:
-        return graph, None
-    num_chunks = -(-num_edges // size)
-    size = -(-num_edges // num_chunks)  # minimises the padding
-    return with_padding_edges(graph, num_chunks * size - num_edges), size
-
-
 def to_device(graph: Graph, dtype: Any = jnp.float32) -> Graph:
     """Move a host graph to the device, its floating-point arrays as `dtype`."""
 

@@ -109,7 +109,7 @@ def md(
                     progress=progress,
                 )
         except KeyboardInterrupt as error:
-            raise Interrupted(f"go on with: equiform md {model} --resume {restart} --dtype {dtype}") from error
+            raise Interrupted(f"resume with: equiform md {model} --resume {restart} --dtype {dtype}") from error
     summary = dict(result.summary)
     if summary.get("log"):
         summary["plot"] = _plot(Path(summary["log"]), summary)

@@ -182,8 +182,7 @@ def structure_text(
 
 
 def kept_info(atoms: "Atoms", keep_labels: bool, taken: Collection[str] = ()) -> dict[str, Any]:
-    """The metadata of a structure that go along with it: not what was computed, nor statements of units, which are written
-    anew."""
+    """The metadata of a structure that go along with it: not what was computed, nor its units, which are written again."""
     return {
         str(name): value
         for name, value in atoms.info.items()

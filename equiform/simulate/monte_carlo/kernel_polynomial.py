@@ -3,7 +3,7 @@
     F = Σ_m c_m μ_m,    μ_m = tr T_m(H / a),    c_m: Chebyshev coefficients of −T log(1 + exp(−(a x − μ)/T)) on −1 ≤ x ≤ 1
     μ_2m = 2 tr(T_m T_m) − μ_0,    μ_2m+1 = 2 tr(T_m T_m+1) − μ_1
 
-Traces are exact, over all 2N basis vectors, some at a time. Nothing is damped: the function is analytic, and the error falls
+Traces are exact, over all 2N basis vectors, in chunks. Nothing is damped: the function is analytic, and the error falls
 exponentially with M T / a. A moment costs O(N²), so that it pays on lattices of far more sites than moments, or where memory
 for a matrix of (2N)² is short.
 

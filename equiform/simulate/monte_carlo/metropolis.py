@@ -62,7 +62,7 @@ def by_determinant(
 ) -> tuple[ChainState, Float[Array, ""]]:
     """The same chain from the Green function: O(N²) a flip.
 
-    It is made anew at the beginning, so that rounding does not build up and the result depends on the spins alone.
+    It is recomputed at the beginning, so that rounding does not build up and the result depends on the spins alone.
     """
     green, _ = green_function(model, state.spins, poles, temperature)
 
