@@ -11,6 +11,7 @@ from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_reci
 from equiform.report.run_report import Outcome
 from equiform.tasks.energy import Potential
 from equiform.training.config import LossConfig
+from equiform.training.recommended import recommended
 
 if TYPE_CHECKING:
     from equiform.data.config import DataConfig
@@ -77,7 +78,9 @@ def train(
     data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)
     _tell(data, say, warn)
     recipe = _with_stress(_with_length(recipe, say), data, say)
-    config = _sized(recipe, data, say)
+    preset = _preset(recipe, data, say)
+    recipe = _with_recommended(recipe, preset, data, say)
+    config = _sized(recipe, preset, data)
     if (num_tags := config.traits.num_tags) and isinstance(recipe.data, DataConfig):
         for name, dataset in {"training": data.train, "validation": data.validation, **data.tests}.items():
             for graph in dataset:
@@ -252,29 +255,46 @@ def _with_stress(recipe: Recipe, data: Any, say: Say) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"losses": losses})})
 
 
-def _sized(recipe: Recipe, data: Any, say: Say) -> Any:
-    """The model's configuration: preset, elements and normalisations from the data where they are not given."""
+def _preset(recipe: Recipe, data: Any, say: Say) -> str | None:
+    """The model's preset, chosen by the data and the time for "auto"; None if the recipe names an architecture."""
+    choice, edges, atoms = recipe.model, int(data.train.num_edges.sum()), int(data.train.num_atoms.sum())
+    if choice.name is not None:
+        return None
+    if (choice.preset or "auto") != "auto":
+        return choice.preset
+    minutes = recipe.training.max_minutes or DEFAULT_MINUTES
+    # Twice the width takes about four times as long.
+    name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
+    say(
+        f"model: preset {name!r}, chosen for {atoms:,} atoms in the training data and {minutes:g} minutes on "
+        "this machine (change with model.preset=…)"
+    )
+    return name
+
+
+def _with_recommended(recipe: Recipe, preset: str | None, data: Any, say: Say) -> Recipe:
+    """Batch size, learning rate and EMA that suit a force field of this size, where the recipe does not give them."""
+    if not data.train.has_label("forces") or not (update := recommended(recipe.training, preset)):
+        return recipe
+    settings = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
+    say(f"settings: {settings}, recommended for {preset!r} and forces")
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=update)})
+
+
+def _sized(recipe: Recipe, preset: str | None, data: Any) -> Any:
+    """The model's configuration: elements and normalisations from the data where they are not given."""
     from equiform.models import MODELS
     from equiform.models.presets import ALL_PRESETS, OWN
 
     choice, edges, atoms = recipe.model, int(data.train.num_edges.sum()), int(data.train.num_atoms.sum())
-    name = choice.preset or "auto"
-    if choice.name is None and name == "auto":
-        minutes = recipe.training.max_minutes or DEFAULT_MINUTES
-        # Twice the width takes about four times as long.
-        name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
-        say(
-            f"model: preset {name!r}, chosen for {atoms:,} atoms in the training data and {minutes:g} minutes on "
-            "this machine (change with model.preset=…)"
-        )
     fields = choice.fields
     known = MODELS[choice.name or "equiformer"][0].model_fields
-    if "average_degree" in known and (choice.name is not None or name in OWN):
+    if "average_degree" in known and (preset is None or preset in OWN):
         fields = {"average_degree": max(edges / max(atoms, 1), 1.0), **fields}
-    own_elements = tuple(ALL_PRESETS[name].get("elements", ())) if choice.name is None else ()
+    own_elements = tuple(ALL_PRESETS[preset].get("elements", ())) if preset else ()
     elements = own_elements if set(data.elements) <= set(own_elements) else tuple(data.elements)
-    sized = ModelChoice(preset=None if choice.name else name, name=choice.name, width=choice.width, **fields)
-    return model_config(sized, elements=elements, preset_if_auto=name)
+    sized = ModelChoice(preset=preset, name=choice.name, width=choice.width, **fields)
+    return model_config(sized, elements=elements, preset_if_auto=preset)
 
 
 def _fit_and_report(

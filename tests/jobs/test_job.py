@@ -3,6 +3,8 @@
 import pytest
 
 from equiform.jobs import train as job
+from equiform.training.config import TrainingConfig
+from equiform.training.recommended import recommended
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,10 @@ def test_fewer_epochs_allow_a_larger_preset(monkeypatch):
     assert job.auto_preset(43_000, 40_000, 60.0, 100) == "medium"
     assert job.auto_preset(43_000, 40_000, 20.0, 100) == "small"
     assert job.auto_preset(43_000, 40_000, 20.0, 10) == "medium"
+
+
+def test_recommended_settings_fill_only_what_the_recipe_leaves_open():
+    assert recommended(TrainingConfig(), "tiny") == {"batch_size": 5, "learning_rate": 3e-3, "ema": 0.99}
+    assert recommended(TrainingConfig(batch_size=16, ema=None), "small") == {"learning_rate": 2e-3}
+    assert recommended(TrainingConfig(), "md17-l2") == {}  # the published protocols have their own
+    assert recommended(TrainingConfig(), None) == {}
