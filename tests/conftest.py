@@ -1,6 +1,10 @@
 """float64, strict promotion, and run-time shape checks for every test."""
 
+import os
 from pathlib import Path
+
+# LLVM's optimisations cost a third of the suite's time. Flags that are given come later and win.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import pytest
