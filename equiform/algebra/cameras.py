@@ -2,7 +2,7 @@
 
 A camera is a rotation R with columns x (right), y (down), z (forward), a centre C and a matrix K. Camera coordinates q belong
 to the point p = R q + C of the world, which appears at (u, v) = (K q)_{1,2} / (K q)_3. Whether pixels have their centres at
-whole numbers or half-way is in K, and `pixel_rays` is told.
+whole numbers or half-way depends on K; `pixel_rays` takes it as an argument.
 
 Source: the convention of OpenCV. NeRF's files have y up and z backward (see `data.formats.cameras`).
 """
@@ -83,7 +83,7 @@ def moved(cameras: Cameras, rotation: Float[Array, "3 3"], translation: Float[Ar
 
 
 def check_cameras(cameras: Cameras, images: Any = None, *, names: list[str] | None = None) -> None:
-    """Refuse what is no set of calibrated views. Reads values: call it outside `jit`.
+    """Refuse anything but a set of calibrated views. Reads values: call it outside `jit`.
 
     Args:
         cameras: The cameras.

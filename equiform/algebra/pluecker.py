@@ -1,7 +1,7 @@
-"""Oriented rays in Plücker coordinates, the action of SE(3) on them, and what it leaves unchanged.
+"""Oriented rays in Plücker coordinates, the action of SE(3) on them, and its invariants.
 
 A ray is x = (d, m): unit direction d and moment m = p × d for any of its points p, so d · m = 0. The space of rays is the
-homogeneous space SE(3) / (SO(2) × ℝ): what leaves the z axis in place turns about it by φ and shifts along it by s. A field on
+homogeneous space SE(3) / (SO(2) × ℝ): the stabiliser of the z axis rotates about it by φ and shifts along it by s. A field on
 rays therefore has a type (k, ω) and its values transform by the phase ρ(φ, s) = e^{i(kφ + ωs)}.
 
 | symbol | here | meaning |
@@ -77,7 +77,7 @@ def rays_through(points: Float[Array, "*rays 3"], directions: Float[Array, "*ray
 
 
 def check_directions(directions: Float[Array, "*rays 3"]) -> None:
-    """Refuse rays that point nowhere. Reads values: call it outside `jit`.
+    """Refuse rays without a direction. Reads values: call it outside `jit`.
 
     Raises:
         UserError: A direction is zero or not finite.
@@ -147,7 +147,7 @@ def phase(ray_type: RayType, angle: Float[Array, "*rays"], shift: Float[Array, "
 
 
 class RayPairs(eqx.Module):
-    """Each ray x with each ray y: the invariants, and what turns with the frames.
+    """Each ray x with each ray y: the invariants, and the components that rotate with the frames.
 
     Under h = (φ, s) at x: a → e^{iφ} a and b → e^{iφ} (b + i s a); under h at y the same for a_back and b_back.
 
@@ -231,11 +231,11 @@ class PointPairs(eqx.Module):
 
     Attributes:
         distance: r = |p × d − m|, of the point from the line. The only invariant.
-        a: q1 + i q2, which turns with the frame; |a| = r.
+        a: q1 + i q2, which rotates with the frame; |a| = r.
         along: q3, coordinate of the foot on the ray from its origin.
         direction: d of the ray.
         outward: r u, from the foot to the point.
-        fallback: e1 of the ray, the outward direction that is taken for rays through the point.
+        fallback: e1 of the ray, the outward direction for rays through the point.
     """
 
     distance: Float[Array, "points rays"]
@@ -263,7 +263,7 @@ def point_pairs(points: Float[Array, "points 3"], rays: Rays, section: Section) 
     """All pairs of points and rays, or each point with rays of its own.
 
     Args:
-        points: Where fields are wanted.
+        points: Points at which fields are evaluated.
         rays: Rays as (rays,), shared by all points, or (points, rays).
         section: Their section.
     """

@@ -1,4 +1,4 @@
-"""`equiform info`, `equiform doctor`, `equiform recipe …`: look without changing anything."""
+"""`equiform info`, `equiform doctor`, `equiform recipe …`: show without changing anything."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def info(
         typer.Argument(help="How to read a data file, as for train: data.energy_key=REF_energy.", metavar="KEY=VALUE"),
     ] = None,
 ) -> None:
-    """Say what is in a data file, a model or a run."""
+    """Show what is in a data file, a model or a run."""
     from equiform.jobs.about import about
 
     found = about(path, settings or ())
@@ -61,7 +61,7 @@ def doctor() -> None:
 
 @recipes.command("list")
 def list_recipes() -> None:
-    """Name the built-in recipes."""
+    """List the built-in recipes."""
     from equiform.recipes.schema import builtin_recipes
 
     rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()]
@@ -80,7 +80,7 @@ def show_recipe(
     if not any(line.startswith("base:") for line in text.splitlines()):
         say(text)
         return
-    # What it inherits is written out, so that the copy stands for itself.
+    # What it inherits is written out, so that the copy is complete.
     say("\n".join(line for line in text.splitlines() if line.startswith("#")))
     say(load_recipe(path)[0].to_yaml().rstrip())
 

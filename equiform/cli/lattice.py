@@ -17,9 +17,9 @@ Mu = Annotated[float, typer.Option("--mu", help="Chemical potential, in t; 0 is 
 Chains = Annotated[int, typer.Option(min=1, help="Independent chains, all at once.")]
 Begin = Annotated[
     Literal["random", "ferromagnet", "neel", "mixed"],
-    typer.Option("--start", help="First configurations; mixed takes one after the other."),
+    typer.Option("--start", help="First configurations; mixed takes ferromagnet, Néel and random in turn."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Keep = Annotated[int, typer.Option(min=1, help="Keep the spins of every n-th step.")]
 BurnIn = Annotated[float, typer.Option("--burn-in", min=0.0, max=0.99, help="Fraction of the steps to leave out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the averages as JSON and nothing else.")]
@@ -54,20 +54,20 @@ def run(
     ] = None,
     effective_sweeps: Annotated[int, typer.Option(min=1, help="Effective sweeps of a proposal.")] = 3,
     local_sweeps: Annotated[int, typer.Option(min=0, help="Exact local sweeps before self-learning begins.")] = 30,
-    block: Annotated[int | None, typer.Option(min=1, help="Proposals change blocks of so many sites squared only.")] = None,
+    block: Annotated[int | None, typer.Option(min=1, help="Edge of the blocks that proposals change, in sites.")] = None,
     method: Method = "determinant",
     chains: Chains = 4,
     start: Begin = "mixed",
     seed: Seed = 0,
     keep: Keep = 5,
     burn_in: BurnIn = 0.1,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, up to --sweeps.", metavar="RUN")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume this run, up to --sweeps.", metavar="RUN")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sample the double-exchange model at one temperature; print averages with errors, write arrays and plots.
 
     Without --effective flips are local and exact. With it the effective model
-    proposes and the exact weight decides: averages are exact all the same.
+    proposes and the exact weight decides: averages stay exact.
     """
     from equiform.persist.spin_model_file import load_effective
     from equiform.simulate.monte_carlo.chain_file import load_simulation
@@ -75,7 +75,7 @@ def run(
 
     if resume is not None:
         if temperature is not None or output is not None or effective is not None:
-            raise typer.BadParameter("--resume goes on with a run as it is, and takes only --sweeps")
+            raise typer.BadParameter("--resume continues a run as it is, and takes only --sweeps")
         folder = resume
     elif temperature is None or output is None:
         raise typer.BadParameter("give --temperature and -o FOLDER, or --resume RUN")
@@ -193,7 +193,7 @@ def scan(
     chosen = temperatures or [float(f"{t:.4g}") for t in np.geomspace(highest, lowest, points)]
     config = _settings(_model(size, coupling, mu), temperature=max(chosen), num_chains=chains, seed=seed, keep=keep)
     start_jax()
-    with progress_bar("annealing") as bar, _resumable("the same command goes on with it"):
+    with progress_bar("annealing") as bar, _resumable("the same command"):
         folders = scan_folder(output, config, chosen, sweeps, progress=bar)
     _report(folders, burn_in, as_json, output)
 
@@ -229,7 +229,7 @@ def _settings(model: Any, **settings: Any) -> Any:
 
 
 def _checked(config: Callable[..., Any], **settings: Any) -> Any:
-    """A configuration; what is out of range is one line."""
+    """A configuration; a value out of range gives one line."""
     from pydantic import ValidationError
 
     from equiform.errors import UserError
@@ -243,7 +243,7 @@ def _checked(config: Callable[..., Any], **settings: Any) -> Any:
 
 
 class _resumable:
-    """Says how to go on when the user stops a run; everything so far is on disk."""
+    """Says how to resume when the user stops a run; all steps so far are on disk."""
 
     def __init__(self, how: str):
         self._how = how
@@ -252,7 +252,7 @@ class _resumable:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"go on with: {self._how}") from error
+            raise Interrupted(f"resume with: {self._how}") from error
 
 
 def _report(folders: list[Path], burn_in: float, as_json: bool, together: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`equiform evaluate`, `equiform predict`: what a model says about structures."""
+"""`equiform evaluate`, `equiform predict`: errors and predictions of a model."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,9 +39,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     dtype: Dtype = "float32",
     batch_size: BatchSize = 32,
-    energy_key: Annotated[str | None, typer.Option(help="Label of energies; found if not given.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Label of forces; found if not given.")] = None,
-    stress_key: Annotated[str | None, typer.Option(help="Label of stresses; found if not given.")] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Label of energies; detected if not given.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Label of forces; detected if not given.")] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Label of stresses; detected if not given.")] = None,
     types: Types = None,
     split: Split = "test",
 ) -> None:
@@ -95,10 +95,10 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     split: Split = "test",
 ) -> None:
-    """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures, every digit of them.
+    """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures at full precision.
 
     A model of another quantity (a polarizability, a gap) writes that; a model of
-    simulated particles writes where they will be.
+    simulated particles writes their later states.
     """
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
     from equiform.deploy.predictor import load

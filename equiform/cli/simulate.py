@@ -52,7 +52,7 @@ def md(
     seed: Annotated[int | None, typer.Option(min=0, help="Of velocities and thermostat, 0 by default.")] = None,
     skin: Annotated[float | None, typer.Option(help="Å beyond the cutoff in the neighbour list, 1 by default.")] = None,
     no_stop_when_apart: Annotated[
-        bool, typer.Option("--no-stop-when-apart", help="Go on when an atom has lost all its neighbours.")
+        bool, typer.Option("--no-stop-when-apart", help="Continue when an atom has lost all its neighbours.")
     ] = False,
     index: Index = 0,
     dtype: Dtype = "float32",
@@ -132,7 +132,7 @@ def relax(
     settings: Settings = None,
     types: Types = None,
     fmax: Annotated[float, typer.Option(help="Largest force on an atom at the end, eV/Å.")] = 0.01,
-    steps: Annotated[int, typer.Option(min=0, help="How many at most.")] = 1000,
+    steps: Annotated[int, typer.Option(min=0, help="Maximum number of steps.")] = 1000,
     optimizer: Annotated[Literal["FIRE", "LBFGS", "BFGS"], typer.Option(help="ASE's optimiser.")] = "FIRE",
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
     trajectory: Annotated[Path | None, typer.Option(help="Write every step: .extxyz, .xyz or .traj.")] = None,
@@ -180,8 +180,8 @@ def relax(
         _print_summary(summary)
     if (above := summary["above_start_eV"]) is not None:
         say(
-            f"error: the end lies {above:.4g} eV above the start: its forces are small, but it is no minimum that was "
-            f"reached from "
+            f"error: the end lies {above:.4g} eV above the start: its forces are small, but it is not a minimum "
+            f"reachable from "
             f"there; {output} holds it; try --optimizer LBFGS or BFGS, or --dtype float64",
             error=True,
         )
@@ -190,7 +190,7 @@ def relax(
         force = result.summary["max_force_eV_per_A"]
         say(
             f"error: not relaxed after {result.summary['steps']} steps: a force of {force:.4g} eV/Å is left, "
-            f"{fmax:g} was wanted; {output} holds the last structure: go on from there, or give more --steps",
+            f"not {fmax:g}; {output} holds the last structure: continue from there, or give more --steps",
             error=True,
         )
         raise typer.Exit(USER_ERROR)

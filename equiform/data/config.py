@@ -1,4 +1,4 @@
-"""What the user says about the data."""
+"""Settings for the data."""
 
 from typing import Annotated, Literal
 
@@ -42,20 +42,20 @@ Types = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_ele
 
 
 class DataConfig(BaseModel):
-    """Where the structures are, and how to read them.
+    """Where the structures are and how to read them.
 
     Attributes:
         train: A file that ASE can read (`data.xyz`, `data.db`, `md.traj`, …), a pattern such as
             `runs/*.traj`, or a list of those; `FILE@:100` takes the first 100 structures.
         validation: A file, or the fraction of the training structures that is held out; none if null.
         test: A file, or named files, evaluated after training.
-        format: Which format the files have, when their names and contents do not say it: one of ours (`extxyz`,
+        format: Format of the files, when their names and contents do not show it: one of ours (`extxyz`,
             `n2p2`, `mtp`, `deepmd`, …), of dpdata (`cp2k/output`, …) or of ASE (`vasp-out`, …).
         types: Elements of the numbered atom types 1, 2, … of LAMMPS and MTP files.
         pbc: Whether structures repeat along their cell vectors; as the file says if null.
-        energy_key: Name of the energy in the file; found by itself if null.
-        forces_key: Name of the forces; found by itself if null.
-        stress_key: Name of the stress or virial; found by itself if null.
+        energy_key: Name of the energy in the file; detected if null.
+        forces_key: Name of the forces; detected if null.
+        stress_key: Name of the stress or virial; detected if null.
         energy_per: Whether an energy is that of the `structure` or per `atom`; as its name says if null.
         energy_unit: Unit of the energies; as the file says, else eV, if null.
         length_unit: Unit of positions and cells; as the file says, else Å, if null.
@@ -66,9 +66,9 @@ class DataConfig(BaseModel):
             -13.6, …}` in eV.
         weights: Use the weights that a file gives its structures (`config_weight`, `config_energy_weight`,
             `weight`, …) in the loss.
-        keep_unconverged: Use calculations whose electrons did not converge; they are left out otherwise.
+        keep_unconverged: Use calculations that did not converge electronically; otherwise they are left out.
         skip_invalid: Leave out structures that cannot be used (with a warning) instead of stopping.
-        max_structures: Use at most so many structures of `train`, drawn with the seed.
+        max_structures: Maximum number of structures of `train`, drawn with the seed.
         seed: Seed of the split and the draw.
     """
 

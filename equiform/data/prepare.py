@@ -1,4 +1,4 @@
-"""From what a recipe says about the data to data sets ready for training."""
+"""From the data settings of a recipe to data sets ready for training."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,8 @@ def prepare(
 
     Args:
         config: Files and how to read them, or a set by name.
-        cutoff: Å; None: that of a model without one, for simulated particles only.
-        progress: Called with (structures done, structures in all) while neighbour lists are built.
+        cutoff: Å; None for models without a cutoff, which take simulated particles only.
+        progress: Progress callback `(done, total)` in structures while neighbour lists are built.
 
     Raises:
         UserError: Anything about the data that makes training impossible or wrong.

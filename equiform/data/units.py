@@ -111,7 +111,7 @@ class Unit(NamedTuple):
 
 
 def parse_unit(text: str) -> Unit | None:
-    """What a unit is, or None if its name is not understood; `a.u.` is not, as it depends on the quantity."""
+    """The unit of a text, or None if it is unknown; `a.u.` is, as it depends on the quantity."""
     lower = re.sub(r"^[\[(](.*)[\])]$", r"\1", text.strip()).lower().replace("a.u.", "au").replace("^{-1}", "^-1")
     for written, plain in (
         ("å", "å"),
@@ -200,11 +200,11 @@ FACTORS = {"energy": energy_factor, "length": length_factor, "forces": forces_fa
 """The conversion of each kind of quantity; a virial has the unit of an energy."""
 
 KINDS = {(1, 0): "energy", (0, 1): "length", (1, -1): "forces", (1, -3): "stress"}
-"""What a unit of these powers of energy and length is a unit of."""
+"""The quantity that has these powers of energy and length."""
 
 
 def is_atomic(text: str) -> bool:
-    """Whether a unit is written as atomic units, whatever of (`a.u.`, `atomic`)."""
+    """Whether a unit is written as atomic units of any quantity (`a.u.`, `atomic`)."""
     return re.sub(r"[^a-z]", "", text.lower()) in _ATOMIC
 
 

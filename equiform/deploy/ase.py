@@ -15,7 +15,7 @@ class EquiformCalculator(Calculator):
     """Energy, forces and (for periodic cells) stress in ASE's conventions.
 
     The program is compiled for a capacity of atoms and edges that grows with hysteresis: when a structure
-    outgrows it, by a quarter at least. So a long run, or a scan over sizes, is compiled a handful of times.
+    outgrows it, by a quarter at least. So a long run, or a scan over sizes, needs a handful of compilations.
 
     Attributes:
         predictor: The model.
@@ -26,13 +26,13 @@ class EquiformCalculator(Calculator):
     def __init__(self, predictor: Predictor, **kwargs: Any):
         super().__init__(**kwargs)
         predictor.require_energy()
-        # With a capacity of its own: another user of the predictor, with other structures, does not make it
+        # With its own capacity: another user of the predictor, with other structures, does not make it
         # grow.
         self.predictor = predictor.with_own_capacity()
 
     @property
     def compilations(self) -> int:
-        """How many programs were compiled since the calculator was made."""
+        """Number of programs compiled since the calculator was made."""
         return self.predictor.compilations
 
     def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:

@@ -65,7 +65,7 @@ class GrowingCapacity:
         if not self._edges or wasteful:
             self._atoms, self._edges = num_atoms, int(1.1 * num_edges) + 8
         elif num_atoms > self._atoms or num_edges > self._edges:
-            # Where the number of atoms changes they get room as well: what grows together is compiled once.
+            # Where the number of atoms changes they get room as well, so that both grow with one compilation.
             if num_atoms != self._latest:
                 self._atoms = max(self._atoms, int(1.25 * num_atoms))
             self._edges = max(self._edges, int(1.25 * num_edges) + 8)
@@ -82,9 +82,9 @@ class Predictor:
     Attributes:
         task: The model and what it gives, its weights in `dtype`.
         reference_energies: Energy of the isolated atom by atomic number, eV.
-        metadata: What the model file says about the model's origin.
+        metadata: Origin of the model, from its file.
         dtype: Of the computation.
-        compilations: How many programs were compiled so far.
+        compilations: Number of programs compiled so far.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Predictor:
         """The model's cutoff, Å.
 
         Raises:
-            UserError: It has none, as models of simulated particles.
+            UserError: It has none, as with models of simulated particles.
         """
         cutoff = self.task.model.traits.cutoff
         if cutoff is None:
@@ -127,7 +127,7 @@ class Predictor:
         """The model as a potential.
 
         Raises:
-            UserError: It gives something else than energies and forces.
+            UserError: It does not give energies and forces.
         """
         if not isinstance(self.task, Potential):
             given = ", ".join(f"{t.name} ({t.unit})" if t.unit else t.name for t in self.task.targets)
@@ -135,15 +135,15 @@ class Predictor:
         return self.task
 
     def require_energy(self) -> None:
-        """Refuse what needs energies and forces of a model that gives something else.
+        """Refuse a model that does not give energies and forces.
 
         Raises:
-            UserError: As of `potential`.
+            UserError: See `potential`.
         """
         _ = self.potential
 
     def with_own_capacity(self) -> "Predictor":
-        """The same model with a capacity and a count of compilations of its own; nothing is copied."""
+        """The same model with its own capacity and count of compilations; nothing is copied."""
         other = copy(self)
         other._capacity, other.compilations = GrowingCapacity(), 0
         return other
@@ -200,9 +200,9 @@ class Predictor:
 
         Args:
             structures: The structures.
-            batch_size: How many structures of mean size share a batch; large ones share it with fewer.
-            names: What messages call them; by their place in the list if not given.
-            progress: Called with the number of structures done and the number of all.
+            batch_size: Number of structures of mean size per batch; of large ones fewer fit.
+            names: Their names in messages; by default their place in the list.
+            progress: Progress callback `(done, total)` in structures.
 
         Returns:
             One prediction per structure, in their order.
@@ -234,10 +234,10 @@ class Predictor:
     ) -> list[float]:
         """The task's main target, in its unit, of each structure: the energy or another property.
 
-        Args: as of `predict`.
+        Args: see `predict`.
 
         Raises:
-            UserError: As of `predict`.
+            UserError: See `predict`.
         """
         structures = list(structures)
         called = names or [f"structure {index}" for index in range(len(structures))]
@@ -291,7 +291,7 @@ class Predictor:
         """Invariant features of every atom, (atoms, features), in front of the readout.
 
         Raises:
-            UserError: The model has none to show.
+            UserError: The model does not expose any.
         """
         model = self.task.model
         if not isinstance(model, DescribingModel):
@@ -305,7 +305,7 @@ class Predictor:
             `senders`, `receivers` (edges) and `shifts` (edges, 3), and `weights` as the model gives them.
 
         Raises:
-            UserError: The model has none to show.
+            UserError: The model does not expose any.
         """
         model = self.task.model
         if not isinstance(model, AttendingModel):

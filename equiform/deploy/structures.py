@@ -1,4 +1,4 @@
-"""What a structure must be like before a model may look at it, and how messages name it."""
+"""Checks of structures before prediction, and their names in messages."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ def has_stress(atoms: "Atoms") -> bool:
 
 
 def check_structure(atoms: "Atoms", task: Task, index: int | str | None = None) -> None:
-    """Refuse a structure that no prediction can be made for.
+    """Refuse a structure that the model cannot predict.
 
     Args:
         atoms: The structure.
-        task: What is to predict.
-        index: Its place in a list, or what it is called, for the message.
+        task: The task that is to predict.
+        index: Its place in a list or its name, for the message.
 
     Raises:
         UserError: It has no atoms, unknown elements, numbers that are not finite, a periodic direction without a cell
@@ -58,7 +58,7 @@ def check_structure(atoms: "Atoms", task: Task, index: int | str | None = None) 
 
 
 def check_tags(tags: np.ndarray | None, num_tags: int, name: str) -> None:
-    """Refuse tags that a model of tagged atoms was not made for; ASE's surface builders number the layers instead.
+    """Refuse tags that a model of tagged atoms does not know; ASE's surface builders number the layers instead.
 
     Raises:
         UserError: There are none, or one is not below `num_tags`.

@@ -169,7 +169,7 @@ class GATr(eqx.Module):
 
 
 class Setting(eqx.Module):
-    """What all blocks share.
+    """Inputs common to all blocks.
 
     Attributes:
         join_weight: ρ.
@@ -215,7 +215,7 @@ class SelfAttention(eqx.Module):
     """Queries, keys and values by equivariant linear maps; c = ⌊2C/H⌋ multivectors and ⌊2S/H⌋ scalars a head, at least 1 and 4.
 
     Attributes:
-        inputs: Maps to queries, keys and values; one map to all three where heads share nothing.
+        inputs: Maps to queries, keys and values; one map to all three without `multi_query`.
         out: Map of all heads' values.
         log_weights: w_hc, weights of distances.
     """
@@ -234,12 +234,12 @@ class SelfAttention(eqx.Module):
         self.config, self.rotary = config, rotary
         plain = (config.channels, config.scalars)
         longer = (config.channels + len(config.reinserted_channels), config.scalars + len(config.reinserted_scalars))
-        wanted = ((longer, heads), (longer, 1), (plain, 1)) if config.multi_query else ((longer, 3 * heads),)
+        sizes = ((longer, heads), (longer, 1), (plain, 1)) if config.multi_query else ((longer, 3 * heads),)
         self.inputs = tuple(
             MultivectorLinear(
                 config.geometry, (into[0], channels * copies), (into[1], scalars * copies), scheme=config.init, key=k
             )
-            for (into, copies), k in zip(wanted, keys)
+            for (into, copies), k in zip(sizes, keys)
         )
         self.out = MultivectorLinear(
             config.geometry,
@@ -290,7 +290,7 @@ class SelfAttention(eqx.Module):
 
 
 class Products(eqx.Module):
-    """Linear, gate, linear on products of the channels: all that makes objects out of objects.
+    """Linear, gate, linear on products of the channels: the part that combines objects.
 
     Attributes:
         factors: Maps to the factors of the products: L and R, and J_L and J_R of the join.
@@ -378,7 +378,7 @@ def _reinserted(config: GATrConfig, x: Array, s: Array) -> tuple[Array, Array]:
 
 
 def check_inputs(config: GATrConfig, x: Array, s: Array) -> None:
-    """Say what is wrong with arrays that are not those of the model."""
+    """Refuse arrays of the wrong shape."""
     size = config.geometry.algebra.num_components
     if x.ndim < 3 or x.shape[-2:] != (config.in_channels, size):
         raise UserError(

@@ -43,7 +43,7 @@ class AxialGATrConfig(BaseModel):
     def _nothing_twice(self) -> "AxialGATrConfig":
         if self.layers.rotary or self.layers.reinserted_channels or self.layers.reinserted_scalars:
             raise ValueError(
-                "an axial GATr says `rotary` by axis, beside `layers`, and re-inserts no inputs: leave both out of `layers`"
+                "an axial GATr sets `rotary` by axis, outside `layers`, and re-inserts no inputs: leave both out of `layers`"
             )
         return self
 

@@ -1,7 +1,7 @@
 """Named sizes of GATr and its relatives, and how much a model costs by the authors' count.
 
 The relatives come in two sizes each: with as many nominal floating-point operations as GATr, and with as many parameters.
-Either way only the number of multivector channels moves; scalars, blocks and heads stay.
+Either way only the number of multivector channels changes.
 """
 
 from typing import Any

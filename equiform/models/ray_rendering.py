@@ -14,7 +14,7 @@ Symmetry: SE(3) of cameras and samples together; permutations of the views.
 
 Source: Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871) and their code `xuyinxuyin/LightField_NVS`, itself after IBRNet
 (Wang et al., CVPR 2021).
-Differs: two defects of that code are mended. (1) Directions are divided by norm + 1e-6 there, which is no unit vector: results
+Differs: two defects of that code are fixed. (1) Directions are divided by norm + 1e-6 there, which is no unit vector: results
 depend on the zero of θ at 4e-7. Here by the norm (`softening` brings it back, for parity). (2) Its cross products name no axis
 and take the first one of length three, so with exactly three views frames are wrong and invariance is lost; here the axis is
 the last. Kept: samples seen by at most one view get uniform attention, which is what their mask of queries does.

@@ -1,9 +1,9 @@
 """Ray transformer: from rays of calibrated images to a value at any point of space, whatever frame the cameras are given in.
 
-Each token is a ray with features, such as a pixel. Rays talk to each other by convolution and attention on the space of rays,
-with fields of types k = 0, 1, 2 that turn about them; query points then look at all rays, and, if given, at the pixels they
-project to. What comes out at a point (a logit of occupancy, a signed distance) is invariant when cameras and points move
-together, because nothing else than the relative position of rays and points is ever used.
+Each token is a ray with features, such as a pixel. Rays exchange features by convolution and attention on the space of rays,
+with fields of types k = 0, 1, 2 that rotate about them; query points then attend to all rays, and, if given, at the pixels they
+project to. The output at a point (a logit of occupancy, a signed distance) is invariant when cameras and points move
+together, because only relative positions of rays and points are used.
 
     h_k ← [W f]_k + mean_y K_k0(x, y) W_k f(y)                       lift, [W f] for k = 0 alone
     h ← Gate(h + RayAttention(h))                                    num_ray_layers times
@@ -87,7 +87,7 @@ class RayTokens(eqx.Module):
 
     Attributes:
         rays: The rays, in the unit of the scene.
-        features: What each one carries.
+        features: Features of each ray.
         mask: False for padding.
         centres: Centre of projection of each ray; read by posed models.
     """
@@ -109,7 +109,7 @@ def ray_tokens(
     Args:
         centres: A point of each ray; the centre of projection, for posed models.
         directions: Directions of any length; those of padding may be zero.
-        features: What each ray carries.
+        features: Features of each ray.
         mask: False for padding.
 
     Raises:
@@ -192,11 +192,11 @@ class RayTransformer(eqx.Module):
         *,
         section: Section | None = None,
     ) -> Float[Array, " points"]:
-        """A number at each point.
+        """The output at each point.
 
         Args:
             tokens: The rays of the scene.
-            points: Where to look.
+            points: The query points.
             views: The rays through the points, if the model was made for them.
             section: Frames and origins of the rays; the result does not depend on them. None: `base_section`.
         """
@@ -239,9 +239,9 @@ class RayTransformer(eqx.Module):
         pairs = ray_pairs(rays, section, rays, section)
         invariants = posed_invariants(pairs, rays, centres, rays, centres) if self.config.posed else pair_invariants(pairs)
         neighbors = self._neighbors(pairs, tokens.mask)
-        share = 1 / jnp.maximum(neighbors.sum(axis=1, keepdims=True), 1).astype(invariants.dtype)
+        weight = 1 / jnp.maximum(neighbors.sum(axis=1, keepdims=True), 1).astype(invariants.dtype)
         given = scalar_field(tokens.features)
-        spread = self.lift_pairs(given, pairs, invariants, jnp.where(neighbors, share, 0))
+        spread = self.lift_pairs(given, pairs, invariants, jnp.where(neighbors, weight, 0))
         own = self.lift(given).values[0]
         field = spread.map(lambda value, kind: value + own if kind.trivial else value)
         for attention, gate in zip(self.ray_layers, self.gates):

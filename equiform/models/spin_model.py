@@ -1,7 +1,7 @@
-"""What self-learning Monte Carlo asks of an effective model of classical spins: one energy per configuration, on any lattice.
+"""Interface of effective models of classical spins: one energy per configuration, on any lattice.
 
-A `SpinModel` holds parameters that know no lattice; `on(lattice)` lays them out on one and gives a `SpinHamiltonian`, which
-computes. Laying out is done once, outside of the loops over spins.
+A `SpinModel` holds parameters for any lattice; `on(lattice)` gives a `SpinHamiltonian`, which computes on that lattice. It is
+called once, outside of the loops over spins.
 
 Every energy here is invariant under O(3) of all spins together (reflections and S → −S included) and under the translations
 and the point group of the lattice.

@@ -8,7 +8,7 @@
 Every weight multiplies whole vectors, and scores are scalar products: the effective spins rotate, reflect and change sign with
 the spins, move with translations, and the energy is invariant. ReLU instead of softmax leaves zero weights the identity, so a
 layer can be added to a trained model without changing it. With L layers and k shells there are 1 + k + 3 (k + 1) L parameters,
-and none of them knows the lattice's size.
+and none depends on the lattice's size.
 
 Source: Nagai and Tomiya, J. Phys. Soc. Jpn. 93, 114007 (arXiv:2306.11527); there is no public code.
 Differs: attention is multiplied by 36 / sites: the paper's sum on 6 × 6, where it was published, but a mean that keeps its size
@@ -72,9 +72,9 @@ class SpinTransformer(SpinModel):
 
     def on(self, lattice: SquareLattice) -> "TransformerHamiltonian":
         """The energy on a lattice that has all the shells."""
-        share = jnp.array([1, 1, self.config.reference_sites / lattice.num_sites], self.weights.dtype)  # of Q, K and V
+        factors = jnp.array([1, 1, self.config.reference_sites / lattice.num_sites], self.weights.dtype)  # of Q, K and V
         kernels = (
-            share[None, :, None] * self.weights @ jnp.asarray(lattice.in_shells((0, *self.config.shells)), self.weights.dtype)
+            factors[None, :, None] * self.weights @ jnp.asarray(lattice.in_shells((0, *self.config.shells)), self.weights.dtype)
         )
         pairs = PairHamiltonian(shell_couplings(lattice, self.config.shells, self.couplings), self.offset)
         return TransformerHamiltonian(kernels[..., jnp.asarray(lattice.displacement_index)], pairs)

@@ -3,8 +3,8 @@
     out_q = Σ_k softmax_k(scale ⟨q_q, k_k⟩ + mask) v_k
 
 `plain_attention` is the formula. `attention` is what runs: `jax.nn.dot_product_attention` in single precision, the formula in
-double, where that function still takes its softmax in float32. Where the logits would be too many to hold, some queries are
-taken at a time, and again in the backward pass.
+double, where that function still takes its softmax in float32. Where the logits would not fit, attention is chunked over
+queries, and rematerialised in the backward pass.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Execution:
     """How a model runs; changes speed and memory, not results beyond rounding.
 
     Attributes:
-        max_logits: The most logits held at once, over batch, heads, queries and keys: 4 bytes each, a few times over. On CPUs
+        max_logits: Maximum number of logits held, over batch, heads, queries and keys: 4 bytes each, a few times over. On CPUs
             4,096 tokens take least time with about the value below; accelerators like more.
         kernel: "formula" or "library"; None: by precision. "flash" is the library's fused kernel, on GPUs that have it. It
             rounds queries, keys and values to bfloat16, which distances between points do not survive.
-        rematerialise: Keep only the inputs of each block for the backward pass, and compute the blocks again there.
+        rematerialise: Save only the inputs of each block for the backward pass, and recompute the blocks there.
     """
 
     max_logits: int = 2**22
@@ -51,7 +51,7 @@ def plain_attention(
 
     Args:
         q: Queries.
-        k: Keys, of as many heads as the queries or of one that all share.
+        k: Keys, of as many heads as the queries or one shared by all.
         v: Values.
         scale: Factor of the products.
         mask: True where a key is seen, or what is added to the scaled products.
@@ -79,7 +79,7 @@ def attention(
     segments: Int[Array, "batch keys"] | None = None,
     execution: Execution = DEFAULT,
 ) -> Float[Array, "batch queries heads values"]:
-    """What `plain_attention` gives, by the kernel and in pieces of the size that `execution` names.
+    """The result of `plain_attention`, by the kernel and in chunks that `execution` sets.
 
     Args:
         q: Queries.

@@ -35,7 +35,7 @@ class MultivectorLinear(eqx.Module):
         s'    = x_·,0 U + c + s T     with scalar outputs
 
     Each map is B_b = ⊕_g (block ⊗ 1) over spatial grades g = 0 … 3, so that the sum over channels and components is four matrix
-    products with an eighth of the dense one's arithmetic; scalars ride with the first.
+    products with an eighth of the dense one's arithmetic; scalars go with the first.
 
     Attributes:
         weight: W, official order of axes.
@@ -69,7 +69,7 @@ class MultivectorLinear(eqx.Module):
             channels: Multivector channels in and out.
             scalars: Scalar channels in and out.
             scheme: How the maps' weights are drawn.
-            role: How large everything begins.
+            role: Scale of the initial weights.
             key: Random key.
         """
         (into, out), (s_in, s_out), gains = channels, scalars, GAINS[role]

@@ -1,4 +1,4 @@
-"""Initial weights of equivariant linear layers: how large each of the maps of an algebra begins.
+"""Initial weights of equivariant linear layers: the initial scale of each map of an algebra.
 
 A weight W[o, i, b] is drawn from U(±μ f_b / √C_in). With unit-variance inputs, component j of the output then has variance
 ⅓ μ² Σ_b f_b² Σ_k B_b[j, k]². "balanced" makes this ⅓ for all components (in the orthogonal basis, for μ = 1). In the projective

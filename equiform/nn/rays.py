@@ -2,7 +2,7 @@
 
 A field holds values for each of its types (k, ω) and channels; a motion h = (φ, s) of the ray's frame multiplies those of type
 (k, ω) by e^{i(kφ + ωs)}. Values of the trivial type are real, all others complex. Parameters are real throughout: a complex
-weight is a pair of real arrays, so optimisers need to know nothing of it.
+weight is a pair of real arrays, so that any optimiser works.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def as_type(values: Complex[Array, "*shape"], kind: RayType) -> Array:
 class RayLinear(eqx.Module):
     """Self-interaction: channels mixed within each type, by complex weights where values are. Equivariant under SE(3).
 
-    It is the whole of what a ray may say to itself: its stabiliser allows nothing between different types.
+    This is the most general linear self-interaction: the stabiliser allows no mixing of different types.
     """
 
     weights: tuple[Array, ...]
@@ -106,7 +106,7 @@ class RayGate(eqx.Module):
     layers: tuple[Dense, ...]
 
     def __init__(self, types: Sequence[RayType], channels: int, *, key: PRNGKeyArray):
-        """`types` contains the trivial type, whose channels open the gates."""
+        """`types` contains the trivial type, whose channels control the gates."""
         self.layers = tuple(Dense(channels, channels, key=k) for k in jax.random.split(key, len(types)))
 
     def __call__(self, field: RayField) -> RayField:
@@ -185,7 +185,7 @@ class Radial(eqx.Module):
         self.last_bias = init.normal((kernels, 2, channels), 0.3, key=keys[3])
 
     def basis(self, invariants: Float[Array, "*pairs inputs"]) -> Float[Array, "*pairs kernels _"]:
-        """The hidden channels and 1, without gradient traps: tanh of any input is fine."""
+        """The hidden channels and 1, with finite derivatives for any input."""
         kernels, inputs, hidden = self.first.shape
         weights = jnp.swapaxes(self.first, 0, 1).reshape(inputs, kernels * hidden)
         flat = invariants @ weights + self.first_bias.reshape((1,) * (invariants.ndim - 1) + (-1,))

@@ -60,12 +60,12 @@ class RayAttention(eqx.Module):
         invariants: Float[Array, "rays rays inputs"],
         neighbors: Bool[Array, "rays rays"],
     ) -> RayField:
-        """What each ray gathers; zero for rays without neighbours.
+        """The attention output of each ray; zero for rays without neighbours.
 
         Args:
             field: Values on the rays.
             pairs: All pairs of the rays.
-            invariants: What the radial functions see of a pair.
+            invariants: Inputs of the radial functions, for each pair.
             neighbors: True where the second ray is a key of the first.
         """
         weights = masked_softmax(self.logits(field, pairs, invariants), neighbors[..., None])
@@ -176,12 +176,12 @@ class PointAttention(eqx.Module):
         neighbors: Bool[Array, "points rays"],
         state: PointState | None = None,
     ) -> PointState:
-        """What each point gathers; zero for points without rays.
+        """The attention output of each point; zero for points without rays.
 
         Args:
-            field: Values on rays that all points share, (rays, channels), or on rays of each point's own.
+            field: Values on rays that all points share, (rays, channels), or on each point's own rays.
             pairs: The points and the rays.
-            invariants: What the radial functions see of a pair; (r,) at least.
+            invariants: Inputs of the radial functions, for each pair; (r,) at least.
             neighbors: True where the ray is a key of the point.
             state: The points' features, if the layer was made for them.
         """
@@ -228,7 +228,7 @@ class PointAttention(eqx.Module):
 
 
 def masked_softmax(logits: Float[Array, "a b heads"], allowed: Bool[Array, "a b 1"]) -> Float[Array, "a b heads"]:
-    """The softmax over b of what is allowed; zeros where nothing is."""
+    """The softmax over the allowed entries of b; zeros where there are none."""
     top = jnp.where(allowed, logits, -jnp.inf).max(axis=1, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
     grown = jnp.where(allowed, jnp.exp(jnp.where(allowed, logits - top, 0)), 0)

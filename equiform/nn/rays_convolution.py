@@ -39,16 +39,15 @@ KernelKind = Literal["smooth", "general"]
 
 
 def pair_factor(pairs: RayPairs, kind_out: RayType, kind_in: RayType, kernel: KernelKind) -> Complex[Array, "x y"]:
-    """What turns with the frames in the kernel of lines that are not parallel; the kernel is this times any R(cos θ, c).
+    """The frame-dependent factor of the kernel of lines that are not parallel; the kernel is this times any R(cos θ, c).
 
     Raises:
-        ValueError: A smooth kernel is wanted for a type with ω ≠ 0.
+        ValueError: A smooth kernel is requested for a type with ω ≠ 0.
     """
     if kernel == "smooth":
         if kind_out.omega or kind_in.omega:
             raise ValueError(
-                f"a smooth kernel oscillates without end at parallel lines for ω ≠ 0; received {kind_out} and {kind_in}: "
-                'use ω = 0 or kernel="general"'
+                f'a smooth kernel exists for ω = 0 only; received {kind_out} and {kind_in}: use ω = 0 or kernel="general"'
             )
         return power(pairs.a, kind_out.k) * jnp.conj(power(pairs.a_back, kind_in.k))
     shift = kind_out.omega * pairs.foot - kind_in.omega * pairs.foot_back
@@ -145,7 +144,7 @@ class RayConvolution(eqx.Module):
         Args:
             field: Values on the rays y.
             pairs: Each x with each y.
-            invariants: What the radial functions see of a pair; (cos θ, c) at least, see `pair_invariants`.
+            invariants: Inputs of the radial functions, for each pair; (cos θ, c) at least, see `pair_invariants`.
             weights: μ_xy, zero for rays that are no neighbours.
         """
         terms = [(self.radial.basis(invariants), self.radial.coefficients)]
@@ -234,7 +233,7 @@ def posed_invariants(
 ) -> Float[Array, "x y 5"]:
     """The same and d_x · Δ, d_y · Δ, |Δ| with Δ = C_y − C_x, where a centre of projection C is given on each ray.
 
-    Rays with a centre are points of SE(3) / SO(2): no longer the space of rays, and a lot better informed.
+    Rays with a centre are points of SE(3) / SO(2): no longer the space of rays, but with more information.
     """
     between = y_centres[None] - x_centres[:, None]
     along = (x.direction[:, None] * between).sum(-1), (y.direction[None] * between).sum(-1)

@@ -1,4 +1,4 @@
-"""Study of self-learning Monte Carlo on the double-exchange model: a paper's claims, one by one, with enough statistics.
+"""Study of self-learning Monte Carlo on the double-exchange model: the claims of a paper, one by one.
 
 Exact chains → linear models and transformers of 0, 1, … layers fitted to them, several seeds → self-learning rounds →
 acceptance of every model from many starts → the same weights on larger lattices → tables. Every stage leaves its result in a
@@ -38,7 +38,7 @@ from equiform.simulate.monte_carlo.training import (
 )
 
 Progress = Callable[[int, int, str], Any]
-"""Called with work done, work in all, and what is being done."""
+"""Progress callback `(done, total, note)`."""
 
 
 class StudyConfig(BaseModel):
@@ -49,21 +49,21 @@ class StudyConfig(BaseModel):
         train_chains: Exact chains that models are fitted to.
         test_chains: Exact chains that their errors are measured on.
         exact_sweeps: Sweeps of each.
-        keep: Every how many sweeps a configuration is kept.
+        keep: Interval of sweeps between saved configurations.
         linear_shells: Numbers of shells of the linear models.
-        num_layers: Most layers of a transformer.
+        num_layers: Largest number of layers of a transformer.
         seeds: Number of transformers of each depth.
-        fit_steps: Of AdamW for each layer.
+        fit_steps: Steps of AdamW for each layer.
         rounds: Self-learning rounds after each layer.
-        round_steps: Of AdamW in a round.
+        round_steps: Steps of AdamW in a round.
         round_proposals: Proposals per chain in a round.
         effective_sweeps: Sweeps of a proposal.
         chains: Starts of an acceptance, each an independent exact configuration.
-        proposals: Per chain.
+        proposals: Proposals per chain.
         larger: Edges of larger lattices.
         larger_chains: Starts there.
-        larger_burn_in: Proposals of 4 × 4 blocks before.
-        larger_proposals: Per chain.
+        larger_burn_in: Proposals of 4 × 4 blocks before, on 8 × 8; as many per site on others.
+        larger_proposals: Proposals per chain there.
         larger_sweeps: Effective sweeps there.
     """
 
@@ -96,6 +96,10 @@ class StudyConfig(BaseModel):
         small |= {"seeds": 1, "fit_steps": 1000, "rounds": 1, "round_steps": 300}
         small |= {"chains": 8, "proposals": 130, "larger": (8,), "larger_burn_in": 50, "larger_proposals": 20}
         return self.model_copy(update=small)
+
+
+GROWING = ("linear_shells", "num_layers", "seeds", "proposals", "larger", "larger_burn_in", "larger_proposals")
+"""Sizes that may change between two calls in one folder: more of them uses what is there."""
 
 
 class Row(NamedTuple):
@@ -145,7 +149,7 @@ class Study:
     """
 
     def __init__(self, folder: Path, config: StudyConfig, progress: Progress = lambda done, total, note: None):
-        """Open a folder; what it holds already is not done again.
+        """Open a folder; finished parts are not repeated.
 
         Raises:
             UserError: It holds a study of other sizes.
@@ -153,8 +157,12 @@ class Study:
         self.folder, self.config, self._progress = folder, config, progress
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "study.json"
-        if settings.exists() and settings.read_text() != config.model_dump_json():
-            raise UserError(f"{folder} holds a study of other sizes; choose another folder")
+        if settings.exists():
+            before = StudyConfig.model_validate_json(settings.read_text())
+            changed = [name for name in StudyConfig.model_fields if getattr(before, name) != getattr(config, name)]
+            fixed = [name for name in changed if name not in GROWING]
+            if fixed:
+                raise UserError(f"{folder} holds a study with another {', '.join(fixed)}; choose another folder")
         settings.write_text(config.model_dump_json())
         self.physics = DoubleExchangeConfig()
         self.lattice = self.physics.lattice
@@ -245,7 +253,8 @@ class Study:
             # Blocks are accepted often, and bring the starts to equilibrium; all models begin with those of the first.
             place = self.folder / f"burn-in-{edge}"
             burn = self._settings(**shared, block=4, seed=7, start="random", local_sweeps=0)
-            self._run(place, burn, config.larger_burn_in, next(iter(models.values())), None)
+            burn_in = config.larger_burn_in * edge**2 // 64
+            self._run(place, burn, burn_in, next(iter(models.values())), None)
             spins = load_chain(place)[2]
             for block in (6, None):
                 for name, model in models.items():
@@ -287,15 +296,15 @@ class Study:
     def _run(
         self, place: Path, settings: SimulationConfig, steps: int, model: EffectiveModel | None, spins: np.ndarray | None
     ) -> float:
-        """Seconds a step took, compilation left out; also of a run that was done before."""
+        """Run or resume; seconds per step without compilation, also of a finished run."""
         clock, times = place / "seconds.txt", [time.perf_counter()]
 
         def timed(done: int, total: int, note: str) -> None:
             times.append(time.perf_counter())
             self._progress(done, total, place.name)
 
-        if not clock.exists():
-            run_folder(place, settings, steps, model, spins=spins, progress=timed)
+        run_folder(place, settings, steps, model, spins=spins, progress=timed)
+        if len(times) > 2 or not clock.exists():
             clock.write_text(f"{float(np.median(np.diff(times)))}")
         return float(clock.read_text())
 

@@ -1,4 +1,4 @@
-"""Tables of the study of self-learning Monte Carlo, as Markdown, from whatever is finished."""
+"""Tables of the study of self-learning Monte Carlo as Markdown, from the finished parts."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,12 +11,12 @@ from equiform.papers.double_exchange import LargerRow, Row, Study
 from equiform.simulate.monte_carlo.analysis import Summary
 from equiform.simulate.monte_carlo.estimates import Estimate, acceptance
 
-LARGER = ("linear, 6 shells", "transformer, L = 1", "transformer, L = 3")
-"""Models that go to larger lattices: they have the same six shells."""
+LARGER = ("linear, 6 shells", "linear, 9 shells", "transformer, L = 1", "transformer, L = 3")
+"""Models that go to larger lattices."""
 
 
 def reports(study: Study) -> Iterator[str]:
-    """Do the study; gives all that is finished whenever something is. What the folder holds already is not done again."""
+    """Run the study; yields the report after every finished part. Finished parts are not repeated."""
     models, larger = study.models(), []
     rows: list[Row] = []
     for row in study.rows(models):
@@ -80,7 +80,7 @@ def cost_table(local: Summary, num_sites: int, local_milliseconds: float, rows: 
 
 
 def observables_table(local: Summary, rows: Sequence[Row]) -> str:
-    """Averages of every chain beside those of the exact run, and the largest difference in standard errors."""
+    """Averages of every sampler and of the exact run, and the largest difference in standard errors."""
     exact = (local.energy, local.magnetization, local.staggered)
     heads, lines = ["sampler", "E/N", "⟨m⟩", "⟨m_s⟩", "largest difference, σ"], []
     lines.append(["local", *(_with_error(one) for one in exact), ""])
@@ -124,7 +124,7 @@ def chain_error(accepted: Float[np.ndarray, "chains proposals"]) -> float:
 
 
 def significance(first: Row, second: Row) -> str:
-    """How sure it is that one model is accepted more often than another, by the spread of chains."""
+    """Difference of the acceptances of two models, its error from the spread of chains."""
     gap = second.accepted.mean() - first.accepted.mean()
     error = np.hypot(chain_error(first.accepted), chain_error(second.accepted))
     return f"{first.name} → {second.name}: {gap:+.3f} ± {error:.3f} ({gap / error:+.1f} σ)"

@@ -72,7 +72,7 @@ def test_a_set_is_fetched_from_a_folder_and_described(published, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "info", "qm9"], "qm9 is not here: run 'equiform data fetch qm9'"),
+        (["data", "info", "qm9"], "qm9 is not available: run 'equiform data fetch qm9'"),
         (["data", "info", "qm8"], "did you mean 'qm9'"),
         (["recipe", "run", "qm9-alhpa"], "did you mean 'qm9-alpha'"),
         (["recipe", "run", "qm9-alpha", "data.targt=x"], "unknown key 'targt' in data; did you mean 'target'?"),

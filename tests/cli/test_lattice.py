@@ -85,10 +85,10 @@ def test_scan_writes_a_table_of_temperatures(tmp_path):
         (["run", "--temperature", "0.1", "-o", "x", "--size", "six"], "such as 6x6"),
         (["run", "--temperature", "0.1", "-o", "x", "--effective", "nowhere"], "nowhere holds no effective model"),
         (["run", "--temperature", "0.1", "-o", "x", "--effective", "y", "--block", "7"], "does not fit"),
-        (["run", "--resume", "nowhere"], "nowhere is no run"),
+        (["run", "--resume", "nowhere"], "nowhere is not a lattice run"),
         (["scan", "--from", "0.5", "--to", "-0.1", "-o", "x"], "temperatures must be positive"),
-        (["analyze", "nowhere"], "nowhere is no run"),
-        (["train", "nowhere", "-o", "x"], "nowhere is no run"),
+        (["analyze", "nowhere"], "nowhere is not a lattice run"),
+        (["train", "nowhere", "-o", "x"], "nowhere is not a lattice run"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, line):

@@ -231,7 +231,7 @@ def test_features_are_smooth_where_a_ray_passes_through_the_point():
 def test_smooth_kernels_need_omega_zero():
     rays = bundle()
     pairs = jax.jit(ray_pairs)(rays, base_section(rays), rays, base_section(rays))
-    with pytest.raises(ValueError, match="oscillates without end"):
+    with pytest.raises(ValueError, match="exists for ω = 0 only"):
         pair_factor(pairs, RayType(0, 0.5), RayType(0), "smooth")
 
 

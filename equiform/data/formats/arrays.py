@@ -36,10 +36,10 @@ _SHORT = {"e": "energy", "f": "forces", "energies": "energy", "v": "virial", "s"
 _UNITS = {"r_unit": "length_unit", "e_unit": "energy_unit", "f_unit": "forces_unit", "distance_unit": "length_unit"}
 
 
-def find(names: Mapping[str, Any], wanted: tuple[str, ...]) -> str | None:
+def find(names: Mapping[str, Any], candidates: tuple[str, ...]) -> str | None:
     """The first name in use, whatever its case."""
     lower = {name.lower(): name for name in names}
-    return next((lower[name] for name in wanted if name in lower), None)
+    return next((lower[name] for name in candidates if name in lower), None)
 
 
 def structures_of(arrays: Mapping[str, np.ndarray], file: Path) -> "Iterator[ase.Atoms]":

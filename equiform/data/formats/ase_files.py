@@ -31,7 +31,7 @@ def read_ase(file: Path, form: str, how: How) -> list[Frame]:
     """
     structures: list[ase.Atoms] = []
     problem = None
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             for atoms in _iterate(file, form, how):
@@ -40,7 +40,7 @@ def read_ase(file: Path, form: str, how: How) -> list[Frame]:
             raise
         except Exception as error:  # ASE's many parsers raise whatever the broken content trips them over
             problem = f"{file}, read as {form}: structure {len(structures)} cannot be read ({reason(error)})"
-    for line in {str(warning.message) for warning in told if not issubclass(warning.category, ResourceWarning)}:
+    for line in {str(warning.message) for warning in caught if not issubclass(warning.category, ResourceWarning)}:
         how.warn(f"{file}, read as {form}: {' '.join(line.split())[:200]}")
     if problem is not None:
         if not (how.skip_invalid and structures):
@@ -135,7 +135,7 @@ def read_sdf(file: Path, how: How) -> list[Frame]:
         except Exception as error:  # ASE's parser raises whatever the broken content trips it over
             line = f"{file}, read as SDF: structure {number} cannot be read ({reason(error)})"
             if not how.skip_invalid:
-                raise UserError(f"{line}; mend it, or leave it out with data.skip_invalid=true") from None
+                raise UserError(f"{line}; fix it, or leave it out with data.skip_invalid=true") from None
             how.warn(f"{line}; it is left out")
             atoms = None
         if atoms is not None and len(atoms):

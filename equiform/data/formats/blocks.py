@@ -20,7 +20,7 @@ def read_mtp(file: Path, how: How) -> Iterator[Frame]:
     """MTP configurations: eV, Å; `PlusStress` is the virial, −volume · stress, in eV.
 
     Raises:
-        UserError: A configuration is broken, or nobody says which elements the types are.
+        UserError: A configuration is broken, or the elements of the types are not given.
     """
     blocks = list(_blocks(file, "BEGIN_CFG", "END_CFG"))
     parsed = [_mtp_rows(lines, file, line, number) for number, (line, lines) in enumerate(blocks)]
@@ -83,7 +83,7 @@ def _mtp_rows(lines: list[str], file: Path, first: int, number: int) -> tuple:
         return types, positions, forces, box, entries
     except (ValueError, IndexError, KeyError) as error:
         raise UserError(
-            f"{file}, line {first}: configuration {number} is broken as MTP .cfg ({error}); mend it or leave it out"
+            f"{file}, line {first}: configuration {number} is broken as MTP .cfg ({error}); fix it or leave it out"
         ) from None
 
 
@@ -103,7 +103,7 @@ def read_n2p2(file: Path, how: How) -> Iterator[Frame]:
             yield Frame(_n2p2_structure(lines), number, file)
         except (ValueError, IndexError) as error:
             raise UserError(
-                f"{file}, line {line}: structure {number} is broken as n2p2 ({error}); mend it or leave it out"
+                f"{file}, line {line}: structure {number} is broken as n2p2 ({error}); fix it or leave it out"
             ) from None
 
 

@@ -74,7 +74,7 @@ def read_transforms(path: str | Path) -> Views:
 
 
 def read_middlebury(path: str | Path) -> Views:
-    """Read a Middlebury parameter file and its images, which stand beside it. See `read_views`."""
+    """Read a Middlebury parameter file and its images, in the same folder. See `read_views`."""
     path = Path(path)
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not rows or len(rows[0]) != 1 or not rows[0][0].isdigit() or int(rows[0][0]) != len(rows) - 1:
@@ -110,7 +110,7 @@ def read_image(path: str | Path) -> Float[np.ndarray, "height width 3"]:
 
 
 def nearest_rotations(matrices: Float[np.ndarray, "views 3 3"]) -> Float[np.ndarray, "views 3 3"]:
-    """The nearest orthogonal matrices, where rounding has spoilt them; others are left as they are, to be refused."""
+    """The nearest orthogonal matrices, where only rounding is off; others are left as they are, to be refused."""
     u, _, v = np.linalg.svd(matrices)
     nearest = u @ v
     return np.where(np.abs(nearest - matrices).max(axis=(1, 2), keepdims=True) < TOLERANCE, nearest, matrices)

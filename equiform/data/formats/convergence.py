@@ -21,13 +21,13 @@ _EVENTS = {
 
 
 def converged_steps(file: Path, form: str, count: int, how: How) -> list[bool]:
-    """Whether each structure of an output is of a converged calculation; where it cannot be told, it is.
+    """Whether the calculation of each structure converged; assumed to where the output does not say.
 
     Args:
         file: The output.
         form: Its format.
-        count: How many structures were read from it.
-        how: Where to tell what could not be assigned to a structure.
+        count: Number of structures read from it.
+        how: Collects warnings about what could not be assigned to a structure.
     """
     if form not in ("vasp-out", "vasp-xml", "gaussian-out", *_EVENTS) or not file.is_file() or not count:
         return [True] * count
@@ -50,7 +50,7 @@ def converged_steps(file: Path, form: str, count: int, how: How) -> list[bool]:
     if len(steps) > count and form in ("vasp-out", "vasp-xml"):
         return steps[:count]
     how.warn(
-        f"{file}: {steps.count(False)} of {len(steps)} calculations did not converge; which structures they are of is not clear"
+        f"{file}: {steps.count(False)} of {len(steps)} calculations did not converge; which structures those are is not clear"
     )
     return [True] * count
 

@@ -1,4 +1,4 @@
-"""CP2K's trajectories: positions with the energy in Hartree in the comment line, forces and cells in files beside them.
+"""CP2K's trajectories: positions with the energy in Hartree in the comment line, forces and cells in separate files.
 
 `PROJECT-pos-1.xyz` goes with `PROJECT-frc-1.xyz` (Hartree/Bohr) and `PROJECT-1.cell` (Å); steps are matched by their number.
 """
@@ -26,7 +26,7 @@ def cp2k_step(comment: str) -> int | None:
 
 
 class Cp2kPartner:
-    """The files beside a file of positions, read when the first step asks for them."""
+    """The files that go with a file of positions, read at the first step that needs them."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -40,7 +40,7 @@ class Cp2kPartner:
             UserError: The file holds forces or velocities, not positions; or that of the forces does not go with it.
         """
         match = _COMMENT.match(comment)
-        assert match is not None  # the caller has looked
+        assert match is not None  # the caller has checked
         step = int(match[1])
         for part, what in (("-frc-", "forces"), ("-vel-", "velocities")):
             if part in self.file.name:
@@ -65,8 +65,8 @@ class Cp2kPartner:
     def _read_forces(self, how: How) -> dict[int, np.ndarray]:
         path = self.file.with_name(self.file.name.replace("-pos-", "-frc-"))
         if path == self.file or not path.is_file():
-            wanted = path.name if path != self.file else "PROJECT-frc-1.xyz beside PROJECT-pos-1.xyz"
-            how.warn(f"{self.file} is CP2K's; its forces would be in {wanted}, which is not there")
+            expected = path.name if path != self.file else "PROJECT-frc-1.xyz beside PROJECT-pos-1.xyz"
+            how.warn(f"{self.file} is CP2K's; its forces would be in {expected}, which does not exist")
             return {}
         found: dict[int, np.ndarray] = {}
         with open(path, encoding="utf-8") as stream:
@@ -83,9 +83,7 @@ class Cp2kPartner:
     def _read_cells(self, how: How) -> dict[int, np.ndarray]:
         path = self.file.with_name(re.sub(r"-pos(-\d+)\.xyz$", r"\1.cell", self.file.name))
         if path == self.file or not path.is_file():
-            how.warn(
-                f"{self.file} is CP2K's, whose .xyz files have no cell: taken for not periodic (put PROJECT-1.cell beside it)"
-            )
+            how.warn(f"{self.file} is CP2K's, whose .xyz files have no cell: taken as not periodic (add PROJECT-1.cell there)")
             return {}
         rows = np.loadtxt(path, ndmin=2)
         return {int(row[0]): row[2:11].reshape(3, 3) for row in rows}

@@ -27,7 +27,7 @@ def read_deepmd(folder: Path, how: How) -> list[Frame]:
     """All structures of the systems in a folder.
 
     Raises:
-        UserError: A file is missing or does not fit the others, or nobody says which elements the types are.
+        UserError: A file is missing or does not fit the others, or the elements of the types are not given.
     """
     found: list[ase.Atoms] = []
     for system in sorted(path.parent for path in folder.rglob("type.raw")):

@@ -36,7 +36,7 @@ def read_dpdata(file: Path, form: str, how: How) -> list[Frame]:
             data: dict[str, Any] = dpdata.LabeledSystem(str(file), fmt=form).data
         except NotImplementedError as error:
             raise UserError(f"data.format={form}: dpdata has no such format ({reason(error)[:120]})") from None
-        except Exception as labelled:  # dpdata's parsers raise whatever the content trips them over
+        except Exception as labelled:  # dpdata's parsers raise any type of exception
             try:
                 data = dpdata.System(str(file), fmt=form).data
             except Exception:

@@ -41,16 +41,16 @@ OURS = frozenset(
 """Names that mean computed properties; those of the input do not go into a file of predictions."""
 
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3"}
-"""What every file that we write says its units are."""
+"""The units stated in every file that we write."""
 
 
 def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = (".extxyz", ".xyz")) -> None:
-    """Refuse, before anything is computed, what could not be written or would be lost.
+    """Refuse, before anything is computed, a file that could not be written or would overwrite another.
 
     Args:
         path: The file to write.
         overwrite: Whether an existing file may be replaced.
-        suffixes: What the file may be called.
+        suffixes: Accepted suffixes of the name.
 
     Raises:
         UserError: Another name, a file that exists, or a folder that does not or is not writable.
@@ -84,7 +84,7 @@ def write_predictions(
 ) -> list[str]:
     """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
 
-    The file appears whole or not at all. What the input said about a structure is kept (its `info`, constraints, masses, tags,
+    The file is written completely or not at all. Metadata of the structures is kept (`info`, constraints, masses, tags,
     charges, momenta, further columns), except earlier energies, forces and stresses.
 
     Args:
@@ -97,7 +97,7 @@ def write_predictions(
         Names of what the format has no place for.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The file cannot be written.
     """
     lost: dict[str, None] = {}
     frames = []
@@ -119,7 +119,7 @@ def write_scalars(path: Path, structures: "Sequence[Atoms]", name: str, values: 
         Names of what the format has no place for.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The file cannot be written.
     """
     lost: dict[str, None] = {}
     frames = []
@@ -202,10 +202,10 @@ def kept_arrays(atoms: "Atoms", keep_labels: bool) -> dict[str, np.ndarray]:
 
 
 def write_frames(path: Path, frames: Sequence[str]) -> None:
-    """Write frames that are texts; the file appears whole or not at all.
+    """Write frames that are texts; the file is written completely or not at all.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.part")
     with explained(f"cannot write {path}", "free some space or choose another place"):

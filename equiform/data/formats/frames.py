@@ -39,7 +39,7 @@ class How:
         types: Elements of the numbered types 1, 2, …
         has_units: Whether the user named the units of energies and lengths.
         skip_invalid: Leave out structures that cannot be read instead of raising.
-        warnings: Collects what the user ought to know.
+        warnings: Collects what the user should know.
     """
 
     format: str | None = None

@@ -1,6 +1,6 @@
-"""Labels: under which names the energies, forces and stresses of a stranger's file are.
+"""Labels: the names under which a file has energies, forces and stresses.
 
-What a name means is decided in `words`, what a value is in eV and Å in `values`.
+The meaning of a name is decided in `words`; values are converted to eV and Å in `values`.
 """
 
 import difflib
@@ -24,7 +24,7 @@ PER_ATOM_RANK = 10
 
 @dataclass(frozen=True)
 class Units:
-    """Units that somebody named, as texts; None where nobody did."""
+    """Units that were given, as texts; None where none was."""
 
     energy: str | None = None
     length: str | None = None
@@ -34,7 +34,7 @@ class Units:
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """Where the labels are, and what was said about their units.
+    """Names of the labels, and the units given for them.
 
     Attributes:
         energy: Name of the energy; None if there is none.
@@ -44,7 +44,7 @@ class LabelKeys:
         given: Units that the user gave; they go before everything else.
         remembered: Units that were given when the model was trained; for files that state none.
         notes: What was found, for the user.
-        warnings: What the user ought to check.
+        warnings: What the user should check.
     """
 
     energy: str | None = None
@@ -152,7 +152,7 @@ def named_values(atoms: "ase.Atoms") -> dict[str, Any]:
 
 
 def _candidates(structures: "Sequence[ase.Atoms]", config: DataConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """How many structures have a value of the right shape under each name; of the stresses also, how many cannot use it."""
+    """Number of structures with a value of the right shape under each name; for stresses also, how many cannot use it."""
     found: dict[str, dict[str, int]] = {"energy": {}, "forces": {}, "stress": {}}
     bare: dict[str, int] = {}
     for number, atoms in enumerate(structures):
@@ -168,7 +168,7 @@ def _candidates(structures: "Sequence[ase.Atoms]", config: DataConfig) -> tuple[
 
 
 def _check_shape(number: int, atoms: "ase.Atoms", name: str, value: Any, kind: str, config: DataConfig) -> None:
-    """A usual name with an unusable value would go unseen, and training would silently do without it."""
+    """Refuse a usual name with an unusable value, which training would otherwise ignore silently."""
     found = meaning(name)
     if found is None or found.rank >= 30 or _kind(found.kind) != kind or getattr(config, f"{kind}_key") not in (None, name):
         return
@@ -208,7 +208,7 @@ def _given(kind: str, name: str, counts: dict[str, int], structures: "Sequence[a
         return name
     everything = sorted({key for atoms in structures for key in named_values(atoms)})
     if name in everything:
-        raise UserError(f"data.{kind}_key={name} names something that does not have the shape of {kind}")
+        raise UserError(f"data.{kind}_key={name} does not have the shape of {kind}")
     near = difflib.get_close_matches(name, everything, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"data.{kind}_key={name}: not in the file, which has {', '.join(everything) or 'none'}{hint}")

@@ -1,7 +1,7 @@
 """JSON of pymatgen structures: lists and mappings of entries as the Materials Project and data sets made of it publish them
 (mlearn, MPtrj, MatPES).
 
-An entry is a mapping with a `structure`; its labels are beside it or under `outputs`. Energies are eV, forces eV/Å. Stresses
+An entry is a mapping with a `structure`; its labels are next to it or under `outputs`. Energies are eV, forces eV/Å. Stresses
 are as
 VASP prints them, in kbar and positive under compression, so −0.1 GPa per kbar is the stress here; VASP's six are xx yy zz xy
 yz zx.
@@ -52,7 +52,7 @@ def read_materials(file: Path, how: How) -> Iterator[Frame]:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             line = f"{file}: structure {number} is broken as pymatgen's JSON ({reason(error)})"
             if not how.skip_invalid:
-                raise UserError(f"{line}; mend it, or leave it out with data.skip_invalid=true") from None
+                raise UserError(f"{line}; fix it, or leave it out with data.skip_invalid=true") from None
             how.warn(f"{line}; it is left out")
             atoms = None
         if atoms is not None:

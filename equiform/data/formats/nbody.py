@@ -1,4 +1,4 @@
-"""Files of simulated particles, told from files of structures."""
+"""Recognise files of simulated particles."""
 
 import zipfile
 from pathlib import Path

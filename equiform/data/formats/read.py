@@ -46,7 +46,7 @@ def read_structures(
     skip_invalid: bool = False,
     warnings: list[str] | None = None,
 ) -> "list[ase.Atoms]":
-    """The structures of files as they are written, units not converted (`reading.read_unlabelled` does that).
+    """The structures of files as written, without conversion of units (`reading.read_unlabelled` does that).
 
     Args:
         path: What to read, see `read_frames`.

@@ -31,12 +31,12 @@ class Reading:
     Attributes:
         structures: In Å; the labels that they carry under their names are in eV and Å, too.
         labels: Total energies, forces and stresses, eV, eV/Å, eV/Å³.
-        weights: What the files say about how much each counts in the loss.
+        weights: Loss weights from the files.
         free_energies: eV; of each structure whose energy is extrapolated to σ → 0 and beside which its file has the
             electronic free energy, which the forces derive from; else None.
-        names: What each is called in messages: its number in its file, and the file where there are several.
+        names: Name of each in messages: its number in the file, and the file if there are several.
         keys: Where the labels were found.
-        warnings: What the user ought to check.
+        warnings: What the user should check.
     """
 
     structures: "list[ase.Atoms]"
@@ -136,7 +136,7 @@ def _ready(
         except UserError as error:
             line = f"{where}, {name} ({atoms.get_chemical_formula()}): {error}"
             if not config.skip_invalid:
-                raise UserError(f"{line}; mend it, or leave such out with data.skip_invalid=true") from None
+                raise UserError(f"{line}; fix it, or leave such structures out with data.skip_invalid=true") from None
             how.warn(f"{line}; it is left out")
     if not ready:
         raise UserError(f"{where}: none of {len(pairs)} structures can be used; {how.warnings[-1]}")
@@ -147,7 +147,7 @@ def _ready(
 def read_unlabelled(
     path: Paths, config: DataConfig | None = None, *, index: str | int = ":", remembered: Units = _NOBODY
 ) -> Reading:
-    """Structures to make predictions for; labels are converted where they are carried along, and not asked for.
+    """Structures to make predictions for; labels are not needed, and converted where present.
 
     Args:
         path: What to read, see `read_frames`.
@@ -241,7 +241,7 @@ def _prefer(config: DataConfig, preferred: LabelKeys, structures: "list[ase.Atom
 
 
 def _without_missing(config: DataConfig, structures: "list[ase.Atoms]", path: Paths) -> DataConfig:
-    """A name that the user gave has to be in one of several files only."""
+    """A name given by the user needs to be in one of the files only."""
     if isinstance(path, (str, Path)) and Path(str(path)).exists():
         return config
     present = {name for atoms in structures for name in named_values(atoms)}
@@ -254,7 +254,7 @@ def _without_missing(config: DataConfig, structures: "list[ase.Atoms]", path: Pa
 
 
 def _fixed(config: DataConfig, file: Path, how: How) -> DataConfig:
-    """An output of a program is in the program's units, which its reader converts."""
+    """Outputs of programs are in the program's units, which the reader converts; a given unit is not used."""
     named = {
         name: value for name in ("energy_unit", "length_unit", "forces_unit", "stress_unit") if (value := getattr(config, name))
     }

@@ -39,7 +39,7 @@ _SUFFIXES = {
     ".sdf": "sdf",
 }
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".p", ".joblib")
-# What a program prints in the first lines of its output, and the formats to try for it.
+# First lines of the outputs of programs, and the formats to try.
 _PROGRAMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("CP2K|", "DBCSR| ", "DBCSR|"), ("cp2k/output",)),
     (("Siesta Version", "SIESTA ", "Welcome to SIESTA"), ("siesta/output",)),
@@ -54,7 +54,7 @@ def reader_of(file: Path, how: How) -> Callable[[Path, How], Sequence[Frame]]:
     """A function that reads the file.
 
     Raises:
-        UserError: The format is not known, or is one that is not read on purpose.
+        UserError: The format is unknown, or deliberately not read.
     """
     if how.format is not None:
         return _named(how.format)
@@ -67,7 +67,7 @@ def reader_of(file: Path, how: How) -> Callable[[Path, How], Sequence[Frame]]:
     head = _head(file)
     if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
         raise UserError(
-            f"{file} looks like a Python pickle, which is not read: reading one executes whatever it holds. Where you "
+            f"{file} looks like a Python pickle, which is not read: reading one executes its content. Where you "
             f"trust it, convert "
             "it once: load it, and write the structures with ase.io.write('data.extxyz', structures)"
         )
@@ -125,7 +125,7 @@ def _by_ase(file: Path) -> Callable[[Path, How], Sequence[Frame]]:
 
     try:
         form = filetype(str(file))
-        get_ioformat(form)  # ASE takes a suffix that it does not know for the name of a format
+        get_ioformat(form)  # ASE takes an unknown suffix as the name of a format
     except UnknownFileTypeError:
         raise UserError(
             f"{file}: not a format that ASE recognises; extended XYZ (.xyz, .extxyz), .traj and .db are; others may be "
@@ -144,7 +144,7 @@ def _by_ase(file: Path) -> Callable[[Path, How], Sequence[Frame]]:
 
 
 def _first_that_reads(forms: Sequence[str], file: Path, how: How) -> Sequence[Frame]:
-    """What the first of several formats gives; if none reads it, what was said about the first."""
+    """The result of the first format that works; if none does, the error of the first."""
     first: UserError | None = None
     for form in forms:
         tried = How(form, how.types, how.has_units, how.skip_invalid)

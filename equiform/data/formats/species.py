@@ -1,4 +1,4 @@
-"""Names of atoms in files: elements, and what is written for them."""
+"""Names of atoms in files: elements, isotopes and numbered types."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Units that a structure's own metadata state, by any of the usual names; each structure speaks for itself only."""
+"""Units that a structure's own metadata state, by any of the usual names; the statement holds for that structure only."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ SYSTEMS = {
 
 
 def stated_units(info: Mapping[str, Any]) -> dict[str, str]:
-    """What a structure says about units.
+    """Units stated by a structure.
 
     Args:
         info: Its metadata, by name.
@@ -82,7 +82,7 @@ def number_with_unit(text: str) -> tuple[float, str | None] | None:
 
 
 def _bare(name: str) -> str | None:
-    """The quantity of a unit that is a word of its own in the comment line; short words may be anything (`bar`, `a`)."""
+    """The quantity of a unit that is a separate word of the comment line; short words are ambiguous (`bar`, `a`)."""
     unit = units.parse_unit(name) if len(name) > 3 or name in ("eV", "Ha") else None
     kind = None if unit is None else units.KINDS.get((unit.energy, unit.length))
     return kind if kind in ("energy", "length", "forces") else None

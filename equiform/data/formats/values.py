@@ -1,4 +1,4 @@
-"""Values: what a structure of a file is in eV and Å, by the units that hold for that structure.
+"""Values of a structure in eV and Å, by the units that hold for that structure.
 
 The unit of a quantity is, in this order, what the user gave; what the structure states for the label, for the kind of
 quantity, or
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Weights(NamedTuple):
-    """By how much the terms of the loss count a structure; 1 where the file has no weight, 0 leaves the label out."""
+    """Weights of a structure in the terms of the loss; 1 where the file has none, 0 leaves the label out."""
 
     energy: float = 1.0
     forces: float = 1.0
@@ -62,7 +62,7 @@ def read_labels(atoms: "ase.Atoms", keys: LabelKeys) -> Labels:
 
 
 def in_angstrom(atoms: "ase.Atoms", keys: LabelKeys) -> "ase.Atoms":
-    """The structure in Å, with the labels that it carries under their names in eV and Å, and without statements of other units.
+    """The structure in Å, with its labels in eV and Å, and without statements of other units.
 
     Raises:
         UserError: A unit is not understood.
@@ -134,7 +134,7 @@ def length_factor(keys: LabelKeys, stated: Mapping[str, str]) -> float:
 
 
 def cell_factor(keys: LabelKeys, stated: Mapping[str, str]) -> float:
-    """Å per unit of the cell: as of the positions unless it is stated apart.
+    """Å per unit of the cell: that of the positions unless stated separately.
 
     Raises:
         UserError: The unit is not understood.

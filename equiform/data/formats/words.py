@@ -1,4 +1,4 @@
-"""What names in a file mean: names are split into words, and a name means what all of its words say together.
+"""The meaning of names in a file: names are split into words, and all words of a name together give its meaning.
 
 `config_energy_weight` is the weight of an energy, not an energy; `energy/atom` is an energy per atom; `virial_stress` is a
 stress;
@@ -14,7 +14,7 @@ from equiform.data.units import KINDS, NAMES, is_atomic, parse_unit
 Kind = Literal["energy", "forces", "stress", "virial"]
 
 ASKS = 50
-"""From this rank on a name is not a usual one: alone it is taken, of several the user has to choose."""
+"""From this rank on a name is unusual: a single one is taken; of several the user has to choose."""
 
 _ENERGY = {"energy", "energies", "etot", "epot", "toten", "ene", "pe", "u0", "e0", "eref", "edft", "etotal", "escf", "utot"}
 _FORCES = {"force", "forces", "frc"}
@@ -87,7 +87,7 @@ _VOCABULARY = (
 
 
 class Meaning(NamedTuple):
-    """What the value under a name is.
+    """The quantity under a name.
 
     Attributes:
         kind: The quantity.
@@ -124,7 +124,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=10_000)
 def meaning(name: str) -> Meaning | None:
-    """What a value of this name is, if it can be a label at all."""
+    """The quantity under this name, if it can be a label."""
     words, per_atom = _without_per_atom(words_of(name))
     words, unit = _without_unit(words)
     if set(words) & _NOT_VALUES:
@@ -176,7 +176,7 @@ def weight_of(name: str) -> str | None:
 
 @lru_cache(maxsize=10_000)
 def unit_of(name: str) -> str | None:
-    """What a name is the unit of: `energy`, `length`, `cell`, `forces`, `stress`, `all`, or the words of another name."""
+    """The quantity whose unit has this name: `energy`, `length`, `cell`, `forces`, `stress`, `all`, or words of another."""
     words = words_of(name)
     if not set(words) & {"unit", "units"}:
         return None
@@ -220,7 +220,7 @@ def _without_per_atom(words: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
 
 
 def _without_unit(words: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    """A unit at the end, of the dimension that the rest asks for."""
+    """A unit at the end, of the dimension that the rest implies."""
     for count in (4, 3, 2, 1):
         if len(words) <= count:
             continue
@@ -230,16 +230,16 @@ def _without_unit(words: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
         kind = KINDS.get((unit.energy, unit.length)) if unit else None
         head = words[:-count]
         rest = set(head)
-        wanted = "stress" if rest & _STRESS else "forces" if rest & (_FORCES | _GRADIENT | {"f"}) else "energy"
+        requested = "stress" if rest & _STRESS else "forces" if rest & (_FORCES | _GRADIENT | {"f"}) else "energy"
         if rest & _VIRIAL and not rest & _STRESS:
-            wanted = "energy"
-        if (kind == wanted or (len(end) == 1 and is_atomic(text))) and text not in ("e", "a"):
+            requested = "energy"
+        if (kind == requested or (len(end) == 1 and is_atomic(text))) and text not in ("e", "a"):
             return head, text
     return words, None
 
 
 def _segments(text: str) -> list[str] | None:
-    """A word written together from known ones (`totalenergy`), split; None if it is not."""
+    """A compound of known words (`totalenergy`), split; None if it is not one."""
     if text in _VOCABULARY:
         return [text]
     for cut in range(len(text) - 1, 1, -1):

@@ -1,4 +1,4 @@
-"""XYZ, plain and extended: structure by structure, with the line of whatever is broken.
+"""XYZ, plain and extended: structure by structure, with the line number of errors.
 
 ASE's reader stops silently at a blank line, does not say where a file is broken, takes `lattice=` for metadata, and is slower.
 """
@@ -75,7 +75,7 @@ def read_xyz(file: Path, how: How) -> Iterator[Frame]:
                 line = f"{file}, line {text.line}: structure {number} is broken ({problem})"
                 if not how.skip_invalid:
                     fine = f"; {good} before it are fine" if good else ""
-                    raise UserError(f"{line}{fine}; mend it, or leave it out with data.skip_invalid=true")
+                    raise UserError(f"{line}{fine}; fix it, or leave it out with data.skip_invalid=true")
                 how.warn(f"{line}; it is left out")
     except UnicodeDecodeError:
         raise UserError(f"{file} is not a text file, as an .xyz file has to be") from None
@@ -86,11 +86,11 @@ def read_xyz(file: Path, how: How) -> Iterator[Frame]:
 
 
 class _Broken(ValueError):
-    """Something wrong with a structure, in words."""
+    """What is wrong with a structure."""
 
 
 def _texts(stream: Any) -> Iterator[_Text]:
-    """Split a file into its structures; after a broken one go on at the next line that is a lone integer."""
+    """Split a file into its structures; after a broken one resume at the next line that is a lone integer."""
     number, line = 0, stream.readline()
     while line:
         number += 1
@@ -143,7 +143,7 @@ def _atoms(text: list[str], file: Path, how: How) -> "ase.Atoms":
         atom = next(k for k, row in enumerate(rows) if len(row) < width)
         raise _Broken(f"atom {atom} has {len(rows[atom])} of {width} columns")
     if "properties" not in own and max(map(len, rows)) > width:
-        how.warn(f"{file}: columns behind the positions have no names (Properties=…) and are not read")
+        how.warn(f"{file}: columns after the positions have no names (Properties=…) and are not read")
     cell, pbc = _cell(info, own, text[2 + count :])
     arrays = {column.name: _column(rows, column) for column in columns}
     species = next((arrays.pop(column.name) for column in columns if column.name == "symbols"), None)

@@ -1,8 +1,8 @@
-"""Batches of equal size: which structures go together so that little is padded and little is compiled.
+"""Batches of equal size, planned so that padding and compilations are few.
 
 A compiled program serves one capacity (atoms, edges, structures). A plan is a pure function of the sizes, the
 seed and the epoch. Structures are shuffled and dealt in windows of some thirty batches; within a window the
-largest remaining structure goes to the batch with the least work so far, and a few swaps mend what still
+largest remaining structure goes to the batch with the least work so far, and a few swaps fix what still
 overflows. So nearly all batches have `batch_size` structures and nearly equal work, and one capacity serves
 them all; it depends on the sizes alone, not on seed or epoch. Where sizes differ too much for that (batches
 of one or two), structures are divided by size into a few groups with a capacity each; a budget of edges makes
@@ -58,8 +58,8 @@ def plan_epoch(
     Args:
         num_atoms: Atoms of each structure.
         num_edges: Edges of each structure.
-        batch_size: Most structures of a batch; the number of batches is the same in every epoch.
-        edge_budget: Most edges of a batch.
+        batch_size: Maximum number of structures of a batch; the number of batches is the same in every epoch.
+        edge_budget: Maximum number of edges of a batch.
         seed: Seed.
         epoch: Counts epochs; each has its own shuffle.
         shuffle: False gives the same batches whatever the seed and epoch (for evaluation).
@@ -82,7 +82,7 @@ def plan_epoch(
         for hand in _deal(sizes[group], count, np.array(capacity[:2]), rng):
             indices = group[hand[hand >= 0]]
             atoms, edges = (int(total) for total in sizes[indices].sum(axis=0))
-            # A batch that no swap could mend is padded by itself: rare, costs a compilation, never wrong.
+            # A batch that no swap could fix gets its own capacity: rare, costs a compilation, never wrong.
             own = Capacity(
                 max(capacity.atoms, _rounded(atoms) if atoms > capacity.atoms else 0),
                 max(capacity.edges, _rounded(edges) if edges > capacity.edges else 0),
@@ -129,7 +129,7 @@ class _Group(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _groups(packed_sizes: bytes, batch_size: int, edge_budget: float) -> list[_Group]:
-    """What batches are dealt from; depends on the sizes only, so that every epoch has the same capacities."""
+    """Groups from which batches are dealt; they depend on the sizes only, so that every epoch has the same capacities."""
     sizes = np.frombuffer(packed_sizes, np.int64).reshape(-1, 2)
     best = [_fit(np.arange(len(sizes)), sizes, batch_size, edge_budget)]
     least, fewest = _padding(best, sizes), best[0].num_batches
@@ -164,7 +164,7 @@ def _fit(
     while True:
         per_batch = -(-len(sizes) // count)
         largest = _largest_load(sizes, count)
-        # A little above the mean, so that swaps can mend whatever another shuffle brings.
+        # A little above the mean, so that swaps can fix the overflow of other shuffles.
         if count > 1:
             margin = 1.01 * sizes.sum(axis=0) / count
             largest = np.maximum(largest, np.minimum(margin, sizes.max(axis=0) * per_batch))
@@ -229,7 +229,7 @@ def _deal_layers(
 
 
 def _spread_blanks(order: Int[np.ndarray, "structures"], count: int, per_batch: int) -> Int[np.ndarray, "slots"]:
-    """Insert blanks (−1) evenly, so that every window of batches has its share of them."""
+    """Insert blanks (−1) evenly, so that every window of batches has about as many."""
     blanks = count * per_batch - len(order)
     if not blanks:
         return order
@@ -257,7 +257,7 @@ def _mend(
             if other == batch_number:
                 continue
             mine, theirs = padded[dealt[batch_number]], padded[dealt[other]]
-            change = theirs[None] - mine[:, None]  # what this batch gains by swapping slot i for their slot j
+            change = theirs[None] - mine[:, None]  # gain of this batch from swapping slot i for their slot j
             here = ((load[batch_number] + change) / capacity).max(axis=2)
             there = ((load[other] - change) / capacity).max(axis=2)
             here = np.where(there <= 1, here, np.inf)
@@ -295,6 +295,6 @@ def _by_size(sizes: Int[np.ndarray, "structures 2"], count: int) -> list[Int[np.
 
 
 def _rounded(number: int) -> int:
-    """Up to at most 1.6 % larger, so that similar data sets share a capacity."""
+    """Rounded up by at most 1.6 %, so that similar data sets share a capacity."""
     step = 1 << max(number.bit_length() - 7, 0)
     return -(-number // step) * step

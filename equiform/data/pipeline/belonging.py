@@ -1,8 +1,8 @@
-"""Do energies and forces belong together? Between like structures the energy changes by the work of the forces; the forces
+"""Are energies and forces consistent? Between like structures the energy changes by the work of the forces; the forces
 of an
 isolated structure have no net force and no net torque.
 
-Each test returns a line for the user or None, and is made to stay silent unless the evidence is plain.
+Each test returns a line for the user or None, and is silent unless the evidence is clear.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from equiform.neighbors import Labels
 if TYPE_CHECKING:
     import ase
 
-# What people mix up: the units of energy and of forces as stored.
+# Common mistakes: units of energy and of forces as stored.
 _MIXTURES = (
     ("Hartree", "eV/Å"),
     ("Hartree", "Hartree/Bohr"),
@@ -49,7 +49,7 @@ class Slope(NamedTuple):
     Attributes:
         value: Least-squares ΔE / work; 1 where energies and forces agree in unit and sign.
         correlation: Of the two, −1 to 1.
-        pairs: How many pairs of structures.
+        pairs: Number of pairs of structures.
         distance: Median over the pairs of the largest displacement of an atom, Å.
     """
 
@@ -60,14 +60,14 @@ class Slope(NamedTuple):
 
     @property
     def tolerance(self) -> float:
-        """By what factor the value may differ from 1 in sound data: anharmonicity counts between frames far apart."""
+        """Factor by which the value may differ from 1 in correct data: anharmonicity matters between distant frames."""
         return 1.4 if self.distance < 0.4 else 3.0
 
 
 def energy_force_slope(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> Slope | None:
     """Regress ΔE on −½ (F_i + F_j) · (x_i − x_j) over the nearest pairs of the same atoms, molecules superposed.
 
-    The trapezoid is exact for a harmonic potential, so that frames a few tenths of an Å apart do. None where there
+    The trapezoid is exact for a harmonic potential, so frames a few tenths of an Å apart are near enough. None where there
     are fewer than ten pairs.
     """
     families: dict[bytes, list[int]] = {}
@@ -98,7 +98,7 @@ def energy_force_slope(structures: "Sequence[ase.Atoms]", labels: Sequence[Label
 
 
 def slope_warning(slope: Slope | None) -> str | None:
-    """What a slope other than 1 says, if the correlation is good enough to say it."""
+    """Warning about a slope other than 1, if the correlation is good enough."""
     if slope is None or abs(slope.correlation) < _CLEAR:
         return None
     far = slope.tolerance
@@ -122,7 +122,7 @@ def free_energy_warning(
     slope: Slope | None,
     names: Sequence[str],
 ) -> str | None:
-    """Energies extrapolated to σ → 0 beside forces, which are derivatives of the electronic free energy."""
+    """Energies extrapolated to σ → 0, with forces that are derivatives of the electronic free energy."""
     gaps = np.array(
         [
             0.0 if energy is None or label.energy is None or label.forces is None else abs(energy - label.energy) / len(atoms)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def problem_with(atoms: "ase.Atoms", labels: Labels) -> str | None:
-    """Why a structure is of no use, or None."""
+    """Why a structure cannot be used, or None."""
     if len(atoms) == 0:
         return "it has no atoms"
     if (atoms.numbers < 1).any():
@@ -45,7 +45,7 @@ def usable(reading: Reading, *, name: str, skip_invalid: bool, warnings: list[st
 
     Args:
         reading: As read.
-        name: What the structures are called in messages, such as the file name.
+        name: Name of the structures in messages, such as the file name.
         skip_invalid: Leave out the others, with a warning, instead of raising.
         warnings: Collects the warnings.
 
@@ -62,7 +62,7 @@ def usable(reading: Reading, *, name: str, skip_invalid: bool, warnings: list[st
     total = len(reading)
     if problems and not skip_invalid:
         more = f" ({len(problems) - 1} more of {total} cannot be used)" if len(problems) > 1 else ""
-        raise UserError(f"{name}, {problems[0]}{more}; mend it, or leave such out with data.skip_invalid=true")
+        raise UserError(f"{name}, {problems[0]}{more}; fix it, or leave such structures out with data.skip_invalid=true")
     if problems:
         warnings.append(f"{name}: {len(problems)} of {total} structures are left out; the first: {problems[0]}")
     if not kept:

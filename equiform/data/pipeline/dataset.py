@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Dataset(Sequence[Graph]):
-    """A sequence of host graphs with labels (NaN = not given), and what training wants to know of them.
+    """A sequence of host graphs with labels (NaN = not given), and their statistics for training.
 
     Labels are `graph_fields["energy"]` (interaction energy, eV), `node_fields["forces"]` (eV/Å) and
     `graph_fields["stress"]` (eV/Å³). `node_fields["tags"]` is there if all structures have tags.
@@ -33,13 +33,13 @@ class Dataset(Sequence[Graph]):
         fields: Sequence[Field] = (),
         quantity: str = "energy",
     ):
-        """What a source builds when it is asked for is not kept.
+        """Graphs that a source builds on access are not kept.
 
         Args:
             graphs: The structures.
             cutoff: Å; None: every node sees every other one.
             fields: Declarations of fields that are not among the common ones (`equiform.fields.DECLARED`), or differ.
-            quantity: The main label: what a model is to learn.
+            quantity: The main label, which a model learns.
         """
         self._graphs = graphs if isinstance(graphs, GraphSource) else list(graphs)
         self.cutoff, self.fields, self.quantity = cutoff, tuple(fields), quantity
@@ -66,7 +66,7 @@ class Dataset(Sequence[Graph]):
         """The declaration of the main label.
 
         Raises:
-            UserError: Nobody declared it.
+            UserError: It is not declared.
         """
         declared = self.declared
         axis: Axis = "graphs" if ("graphs", self.quantity) in declared else "atoms"
@@ -74,12 +74,12 @@ class Dataset(Sequence[Graph]):
 
     @property
     def source(self) -> GraphSource | None:
-        """What the graphs are built from when they are asked for, if they are."""
+        """The source that builds the graphs on access, if there is one."""
         return self._graphs if isinstance(self._graphs, GraphSource) else None
 
     @property
     def noised(self) -> bool:
-        """Whether training draws the graphs anew in every epoch."""
+        """Whether training redraws the graphs in every epoch."""
         return isinstance(self._graphs, GraphSource) and self._graphs.noised
 
     def drawn(self, index: int, seed: int, epoch: int) -> Graph:
@@ -174,15 +174,15 @@ def dataset_from_labels(
 ) -> Dataset:
     """Subtract reference energies from labels in eV, and build neighbour lists of structures in Å.
 
-    Tags of the atoms go along if all structures have them: batches that differ in their fields would be compiled apart.
+    Tags of the atoms are kept if all structures have them: batches with other fields would need another compilation.
 
     Args:
         structures: The structures.
         labels: Their labels, total energies.
         cutoff: Å.
         reference_energies: eV by atomic number; an empty mapping subtracts nothing.
-        weights: By how much each counts in the loss: `graph_fields` named `energy_weight` and so on, where any is not 1.
-        progress: Called with (structures done, structures in all).
+        weights: Weight of each in the loss: `graph_fields` named `energy_weight` and so on, where any is not 1.
+        progress: Progress callback `(done, total)` in structures.
 
     Raises:
         UserError: An element has no reference energy.

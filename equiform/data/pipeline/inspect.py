@@ -1,4 +1,4 @@
-"""Look at data before training: what they are, and what about them looks wrong."""
+"""Inspect data before training: facts, and what looks wrong."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from equiform.neighbors import Labels, neighbor_list
 if TYPE_CHECKING:
     import ase
 
-_SAMPLE = 2000  # structures whose distances are looked at
+_SAMPLE = 2000  # structures whose distances are computed
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class DataReport:
     """What was found in the data.
 
     Attributes:
-        facts: Name and value, for people.
-        warnings: What the user ought to check, with the reason.
+        facts: Name and value, human-readable.
+        warnings: What the user should check, with the reason.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -109,7 +109,7 @@ def inspect_labelled(reading: Reading, references: ReferenceEnergies, whole: Rea
 
 
 def odd_structures(reading: Reading, references: ReferenceEnergies) -> list[str]:
-    """What looks wrong about single structures, with their numbers."""
+    """What looks wrong in single structures, with their numbers."""
     if not len(reading):
         return []
     per_atom = _interaction_per_atom(reading.structures, reading.labels, references.values)
@@ -123,7 +123,7 @@ def odd_structures(reading: Reading, references: ReferenceEnergies) -> list[str]
 
 
 def leaked(train: "Sequence[ase.Atoms]", others: "Mapping[str, Sequence[ase.Atoms]]") -> list[str]:
-    """Structures of other sets that are trained on: their errors would look better than they are."""
+    """Structures of other sets that are also in the training set: their errors would be too small."""
     known = {_fingerprint(atoms) for atoms in train}
     warnings = []
     for name, structures in others.items():
@@ -217,7 +217,7 @@ def _incomplete(labels: Sequence[Labels]) -> list[str]:
     for name in ("energy", "forces", "stress"):
         missing = sum(getattr(label, name) is None for label in labels)
         if 0 < missing < len(labels) and name != "stress":
-            warnings.append(f"{missing} of {len(labels)} structures have no {name}: they are trained on what they have")
+            warnings.append(f"{missing} of {len(labels)} structures have no {name}: training uses the labels that they have")
     empty = sum(all(value is None for value in label) for label in labels)
     if empty:
         warnings.append(f"{empty} of {len(labels)} structures have no labels at all")

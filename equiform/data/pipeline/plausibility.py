@@ -1,6 +1,6 @@
-"""Do the numbers mean what they claim? Tests of units and signs that rest on physics, each with its reason.
+"""Plausibility of the numbers: tests of units and signs by physics, each with its reason.
 
-Each test returns a line for the user or None, and is made to stay silent unless the evidence is plain.
+Each test returns a line for the user or None, and is silent unless the evidence is clear.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _ATOMS_HARTREE = np.concatenate(
 
 
 def unit_warnings(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels]) -> list[str]:
-    """What each label by itself says about its unit."""
+    """Tests of the unit of each label alone."""
     found = (energy_unit_warning(structures, labels), forces_size_warning(labels), stress_size_warning(labels))
     return [line for line in found if line is not None]
 
@@ -49,7 +49,7 @@ def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labe
         guess = {"kcal/mol": 1 / KCAL_MOL, "kJ/mol": 4.184 / KCAL_MOL, "meV": 1000.0}
         name = min(guess, key=lambda unit: abs(np.log(ratio / (guess[unit] * HARTREE))))
         return (
-            f"energies are evidently not in eV: they are {ratio / HARTREE:.0f} times the largest that all "
+            f"energies are clearly not in eV: they are {ratio / HARTREE:.0f} times the largest that all "
             "electrons of "
             f"the atoms could have; they look like {name}; set data.energy_unit={name}"
         )
@@ -61,7 +61,7 @@ def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labe
     bond = (energies[light] - atoms) / number  # Hartree per atom, if it is Hartree
     if np.mean((bond > -0.45) & (bond < 0.05)) > 0.9 and np.median(atoms / number) < -2:
         return (
-            f"energies are evidently not in eV: {energies[light[0]]:.4f} for "
+            f"energies are clearly not in eV: {energies[light[0]]:.4f} for "
             f"{_formula(structures[rows[light[0]]])} is "
             f"the energy in Hartree (its free atoms have {atoms[0]:.1f} Hartree = {atoms[0] * HARTREE:.0f} "
             "eV); set "
@@ -98,7 +98,7 @@ def forces_size_warning(labels: Sequence[Labels]) -> str | None:
         return None
     typical = float(np.median(np.concatenate(norms)))
     if typical > 15:
-        return f"the median force on an atom is {typical:.3g} eV/Å, more than bonds bear: is the unit kcal/mol/Å?"
+        return f"the median force on an atom is {typical:.3g} eV/Å, more than bonds sustain: is the unit kcal/mol/Å?"
     return None
 
 

@@ -22,8 +22,8 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
 
     Args:
         config: Where the data are and how to read them.
-        cutoff: Å; None: that of a model without one, for simulated particles only.
-        progress: Called with (structures done, structures in all) while neighbour lists are built.
+        cutoff: Å; None for models without a cutoff, which take simulated particles only.
+        progress: Progress callback `(done, total)` in structures while neighbour lists are built.
 
     Raises:
         UserError: Anything about the data that makes training impossible or wrong.
@@ -35,9 +35,7 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
     single = np.array([is_isolated_atom(atoms) for atoms in whole.structures])
     isolated, rest = whole.take(np.flatnonzero(single)), whole.take(np.flatnonzero(~single))
     if not len(rest):
-        raise UserError(
-            f"{_name(config.train)} holds only isolated atoms: there is nothing to learn from them but reference energies"
-        )
+        raise UserError(f"{_name(config.train)} holds only isolated atoms: they only give reference energies")
     if config.max_structures is not None and config.max_structures < len(rest):
         chosen = np.random.default_rng([config.seed, 0]).permutation(len(rest))
         rest = rest.take(np.sort(chosen[: config.max_structures]))
@@ -108,12 +106,14 @@ def _split(rest: Reading, config: DataConfig, keys: LabelKeys, warnings: list[st
         return rest, rest.take([])
     indices, held = split_indices(len(rest), config.validation, seed=config.seed, keep=_sole_carriers(rest))
     if not len(held):
-        warnings.append(f"{len(rest)} structures cannot be divided: there is no validation, and overfitting goes unseen")
+        warnings.append(
+            f"{len(rest)} structures cannot be divided: there is no validation set, and overfitting is not detected"
+        )
     return rest.take(indices), rest.take(held)
 
 
 def _sole_carriers(part: Reading) -> list[int]:
-    """For every element one structure that has it, if few do: held out, its elements would be unknown to the model."""
+    """One structure of every rare element: if it were held out, the model would not know the element."""
     carriers: dict[int, list[int]] = {}
     for k, atoms in enumerate(part.structures):
         for z in np.unique(atoms.numbers):

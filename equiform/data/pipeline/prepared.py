@@ -1,4 +1,4 @@
-"""What training needs of the data, whatever they came from."""
+"""The data as training needs them, from any source."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class PreparedData:
         tests: Evaluated after training, by name.
         elements: Atomic numbers in `train`, ascending.
         reference_energies: eV by atomic number; empty if none are subtracted.
-        report: What was found, and what the user ought to check.
+        report: Facts, and what the user should check.
         keys: Where the labels were found.
     """
 

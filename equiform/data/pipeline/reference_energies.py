@@ -16,7 +16,7 @@ from equiform.neighbors import Labels, neighbor_list
 if TYPE_CHECKING:
     import ase
 
-# An atom with no neighbour (nor image of itself) so near is isolated; a primitive cell of a crystal is not.
+# An atom with no neighbour (nor image of itself) within this distance is isolated; a primitive cell of a crystal is not.
 _ISOLATION = 6.0
 
 
@@ -26,7 +26,7 @@ class ReferenceEnergies(NamedTuple):
     Attributes:
         values: eV by atomic number; empty if nothing is subtracted.
         source: `isolated atoms`, `least squares`, `given`, `none`, or a mixture, for the user.
-        warnings: What the user ought to check.
+        warnings: What the user should check.
     """
 
     values: dict[int, float]
@@ -49,7 +49,7 @@ def find_reference_energies(
     setting: str | Mapping[str, float],
     isolated: "Sequence[tuple[ase.Atoms, Labels]]" = (),
 ) -> ReferenceEnergies:
-    """Reference energies as asked for.
+    """Reference energies by a setting.
 
     Args:
         structures: The structures to train on, isolated atoms not among them.
@@ -58,7 +58,7 @@ def find_reference_energies(
         isolated: The isolated atoms of the file, with their labels.
 
     Raises:
-        UserError: `isolated` was asked for and an element has no isolated atom; a given element is not an
+        UserError: `isolated` was requested and an element has no isolated atom; a given element is not an
             element or one of the structures' elements is not given.
     """
     elements = sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)})
@@ -92,7 +92,7 @@ def find_reference_energies(
 
 
 def composition_matrix(structures: "Sequence[ase.Atoms]", elements: Sequence[int]) -> Float[np.ndarray, "structures elements"]:
-    """How many atoms of each element every structure has."""
+    """Number of atoms of each element in every structure."""
     counts = np.zeros((len(structures), len(elements)))
     for row, atoms in zip(counts, structures):
         row[:] = [(atoms.numbers == z).sum() for z in elements]
@@ -146,7 +146,7 @@ def _least_squares(
     """Minimise Σ (E − Σ E0)² / atoms² over the E0 that are not fixed.
 
     Where compositions do not determine them (only ethanol, say), the smallest change from the mean energy per
-    atom is taken: sums over the compositions of the file are right, single values mean nothing.
+    atom is taken: sums over the compositions of the file are right, single values are meaningless.
     """
     have = [k for k, label in enumerate(labels) if label.energy is not None]
     free = [z for z in elements if z not in fixed]
@@ -166,7 +166,7 @@ def _least_squares(
             f"the compositions of {len(have)} structures do not determine the reference energies of "
             f"{_symbols(free)} one by one ({rank} of {len(free)} combinations): energies of other "
             "compositions and "
-            "of isolated atoms will mean nothing; add isolated atoms or give reference_energies"
+            "of isolated atoms will be meaningless; add isolated atoms or give reference_energies"
         )
     return dict(sorted(values.items())), warning
 

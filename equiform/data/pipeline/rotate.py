@@ -1,6 +1,6 @@
 """Structures in other orientations: positions, cells and every field rotate together, each as it is declared.
 
-For models that are not equivariant, which learn from it what the others know.
+For models that are not equivariant: data augmentation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from equiform.fields import DECLARED, Axis, Field, find_field, transformed
 from equiform.graph import AnyArray, Graph
 
 _STREAM = 7
-"""Keeps these random numbers apart from others with the same seed."""
+"""Separates these random numbers from others with the same seed."""
 
 
 def drawn_rotations(indices: Sequence[int] | np.ndarray, seed: int, epoch: int) -> Float[np.ndarray, "structures 3 3"]:
@@ -35,7 +35,7 @@ def rotated(
         declared: Declarations of the fields.
 
     Raises:
-        UserError: The graph has a field that nobody declared.
+        UserError: The graph has an undeclared field.
     """
     of_nodes = rotations[np.asarray(graph.graph_index)]
 

@@ -1,4 +1,4 @@
-"""What a data set may be made of instead of a list: graphs that are built when they are asked for."""
+"""Lazy sources of a data set: graphs that are built on access."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class GraphSource(Sequence[Graph]):
 
         Args:
             indices: Which.
-            draw: Seed and epoch, to draw them anew for training; None takes them as they are.
+            draw: Seed and epoch, to redraw them for training; None takes them as they are.
         """
 
     @property

@@ -15,8 +15,8 @@ def split_indices(
     kept.
 
     Args:
-        num_structures: How many there are.
-        fraction: Part that is held out, 0 to 1.
+        num_structures: Number of structures.
+        fraction: Fraction to hold out, 0 to 1.
         seed: Seed.
         keep: Structures that are never held out (the only ones with some element, isolated atoms).
 

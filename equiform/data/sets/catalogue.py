@@ -1,4 +1,4 @@
-"""The benchmark data sets: where their publishers keep them, where they are here, and their stores.
+"""The benchmark data sets: published addresses, local places, and stores.
 
 Published files are looked for in the folder that is given, in `EQUIFORM_DATA`, and in the user's cache; stores are always in
 the cache, one per published file, so that another source is another store.
@@ -42,7 +42,7 @@ class DataSet(NamedTuple):
 SETS = {
     "qm9": DataSet("QM9: 130,831 small organic molecules, 12 properties, B3LYP/6-31G(2df,p)", "CC0"),
     "md17": DataSet("MD17: molecular dynamics of eight molecules, energies and forces, PBE+vdW-TS", "cite", md17.MOLECULES),
-    "rmd17": DataSet("rMD17: frames of MD17 computed anew, PBE/def2-SVP, tight", "CC0", (*md17.MOLECULES, *md17.ONLY_REVISED)),
+    "rmd17": DataSet("rMD17: frames of MD17 recomputed, PBE/def2-SVP, tight", "CC0", (*md17.MOLECULES, *md17.ONLY_REVISED)),
     "oc20-is2re": DataSet("OC20 IS2RE/IS2RS: adsorbates on catalyst surfaces, RPBE", "CC BY 4.0", oc20.PARTS),
 }
 
@@ -96,7 +96,7 @@ def check_name(name: str, part: str | None) -> str | None:
 
 
 def published_files(name: str, part: str | None, folder: str | Path | None = None) -> Path | None:
-    """The file that a store is made from, if it is here: the archive, the npz file, the LMDB; None if it is not.
+    """The file that a store is made from (archive, npz file, LMDB), or None if it is not on this machine.
 
     Args:
         name: The data set.
@@ -122,7 +122,7 @@ def fetch(name: str, part: str | None, folder: Path | None = None, progress: Pro
         name: The data set.
         part: MD17: which molecule.
         folder: Where to put them instead.
-        progress: Told (bytes done, bytes in all).
+        progress: Progress callback `(done, total)`, in bytes done.
 
     Returns:
         The folder.
@@ -140,18 +140,18 @@ def fetch(name: str, part: str | None, folder: Path | None = None, progress: Pro
     elif name == "rmd17":
         _unpack(download(RMD17_FILE, target, progress), target, ("rmd17/npz_data/", "rmd17/splits/"))
     else:
-        wanted = tuple(f"is2res_train_val_test_lmdbs/data/is2re/{path}/" for path in oc20.FOLDERS.values())
-        _unpack(download(OC20_FILE, target, progress), target, wanted)
+        requested = tuple(f"is2res_train_val_test_lmdbs/data/is2re/{path}/" for path in oc20.FOLDERS.values())
+        _unpack(download(OC20_FILE, target, progress), target, requested)
     return target
 
 
 def open_store(
     name: str, part: str | None = None, folder: str | Path | None = None, *, progress: Progress | None = None
 ) -> Store:
-    """The store of a data set: opened if it was made before, made from the published files if they are here.
+    """The store of a data set: opened if it was made before, made from the published files if they are on this machine.
 
     Raises:
-        UserError: Neither is here; the message says how to get it.
+        UserError: Neither is there; the message says how to get it.
     """
     part = check_name(name, part)
     label = name if part is None else f"{name}-{part}"
@@ -164,7 +164,7 @@ def open_store(
         if made:
             return Store(made[-1])
         raise UserError(
-            f"{label} is not here: run 'equiform data fetch {name}{f' {part}' if part else ''}', or name the folder with "
+            f"{label} is not available: run 'equiform data fetch {name}{f' {part}' if part else ''}', or name the folder with "
             f"{_wanted(name, part)} by --from FOLDER, data.folder or {ENVIRONMENT}"
         )
     path = stores / f"{label}-{_fingerprint(source)}"
@@ -186,7 +186,7 @@ def is_here(name: str, part: str | None) -> bool:
 
 
 def checks(store: Store) -> list[str]:
-    """What is known about the content, for people; a warning where it is not what was published."""
+    """Human-readable check of the content; a warning where it is not what was published."""
     if store.about.get("set") != "qm9":
         return []
     same = store.about.get("content") == qm9.CONTENT
@@ -218,7 +218,7 @@ def _wanted(name: str, part: str | None) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    """Of the size and the two ends of a file (of a folder: of its files): what tells sources apart in no time."""
+    """Digest of the size and the two ends of a file (of a folder: of its files), to distinguish sources quickly."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_dir():
@@ -231,13 +231,13 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()[:10]
 
 
-def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> None:
-    """Take the wanted members out of an archive, each under its own name only when it is whole."""
+def _unpack(archive: Path, folder: Path, requested: tuple[str, ...]) -> None:
+    """Unpack the requested members of an archive, each under its own name only when complete."""
     try:
         with tarfile.open(archive, "r|*") as stream:
             for member in stream:
                 target = folder / member.name
-                if not member.isfile() or not member.name.startswith(wanted) or ".." in member.name or target.is_file():
+                if not member.isfile() or not member.name.startswith(requested) or ".." in member.name or target.is_file():
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 part = target.with_name(f".{target.name}.part")

@@ -1,4 +1,4 @@
-"""What a recipe says about a benchmark data set."""
+"""Settings of a benchmark data set."""
 
 from typing import Literal
 
@@ -16,10 +16,10 @@ class SetConfig(BaseModel):
             the publishers' parts); "egnn" QM9's other one; "official-01" to "official-05" those of rMD17; "random" 950/50/rest
             of rMD17's frames; "systems" divides OC20 relaxations by system.
         part: OC20: which training part ("all", "100k", "10k").
-        train_size: Only the first so many structures of the training part.
-        validation_size: The same of the validation part.
-        test_size: The same of the test part.
-        noise: OC20: draw positions between initial and relaxed ones anew in every epoch ("Noisy Nodes").
+        train_size: Use only the first structures of the training part, this many.
+        validation_size: The same for the validation part.
+        test_size: The same for the test part.
+        noise: OC20: redraw positions between initial and relaxed ones in every epoch ("Noisy Nodes").
         folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null. An N-body set that is not
             there is made there.
         seed: Of the split.

@@ -1,4 +1,4 @@
-"""Downloads: resumed where they stopped, checked, and under their name only when they are whole."""
+"""Downloads: resumed where they stopped, checked, and under their name only when complete."""
 
 import hashlib
 import http.client
@@ -23,7 +23,7 @@ class RemoteFile(NamedTuple):
         name: What it is called here.
         url: The publisher's address.
         checksum: `md5:…` or `sha256:…`; None where the publisher gives none: then its own format's check must do.
-        about: Its size and what it is, for people.
+        about: Size and content, human-readable.
     """
 
     name: str
@@ -33,12 +33,12 @@ class RemoteFile(NamedTuple):
 
 
 def download(remote: RemoteFile, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Get a file, or go on getting it; a file that is there is only checked.
+    """Download a file, or resume the download; an existing file is only checked.
 
     Args:
         remote: What to get.
         folder: Where it goes.
-        progress: Told (bytes done, bytes in all; 0 if the server does not say).
+        progress: Progress callback `(done, total)`, in bytes done.
 
     Raises:
         UserError: There is no network, the server refuses, the disk is full, or the checksum is another one.
@@ -48,14 +48,14 @@ def download(remote: RemoteFile, folder: Path, progress: Callable[[int, int], No
         verify(target, remote.checksum)
         return target
     part = folder / f"{remote.name}.part"
-    with explained(f"cannot write {target}", "free some space or mend the permissions"):
+    with explained(f"cannot write {target}", "free some space or fix the permissions"):
         folder.mkdir(parents=True, exist_ok=True)
         done = part.stat().st_size if part.exists() else 0
     _receive(remote, part, done, progress)
     try:
         verify(part, remote.checksum)
     except UserError:
-        part.unlink(missing_ok=True)  # Going on with it would never make it right.
+        part.unlink(missing_ok=True)  # Resuming it would never make it right.
         raise
     os.replace(part, target)
     return target
@@ -105,14 +105,14 @@ def _receive(remote: RemoteFile, part: Path, done: int, progress: Callable[[int,
         reason = getattr(error, "reason", error)
         raise UserError(f"cannot reach {remote.url} ({reason}); is this machine offline? {_advice(remote)}") from error
     if total and done != total:
-        raise UserError(f"{remote.url}: the connection broke after {done} of {total} bytes; run the command again to go on")
+        raise UserError(f"{remote.url}: the connection broke after {done} of {total} bytes; run the command again to resume")
 
 
 def _read(response: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
     try:
         return response.read(_CHUNK)
     except (http.client.IncompleteRead, TimeoutError, ConnectionError) as error:
-        raise UserError(f"{remote.url}: the connection broke ({error}); run the command again to go on") from error
+        raise UserError(f"{remote.url}: the connection broke ({error}); run the command again to resume") from error
 
 
 def _advice(remote: RemoteFile) -> str:

@@ -15,7 +15,7 @@ _RESERVED = (b"length", b"nextid", b"metadata", b"deleted_ids")
 
 
 def read_records(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Records in the order of their numbers: where it is, how many there are, and its fields as arrays and numbers.
+    """Records in the order of their numbers: place, number of records, and fields as arrays and numbers.
 
     Fields have the names of OC20's objects: pos, cell, atomic_numbers, tags, fixed, y_relaxed, pos_relaxed, …
 

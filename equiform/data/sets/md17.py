@@ -1,7 +1,7 @@
 """MD17 and rMD17: the publishers' npz files → a store of frames with energies and forces, in eV.
 
 MD17 (Chmiela et al. 2017) is `md17_<molecule>.npz` with z, R, E, F. rMD17 (Christensen & von Lilienfeld 2020), the same
-frames computed anew, is `rmd17_<molecule>.npz`; its `old_energies` and `old_forces` are the labels of MD17. Both are in
+frames recomputed, is `rmd17_<molecule>.npz`; its `old_energies` and `old_forces` are the labels of MD17. Both are in
 kcal/mol and Å. The official splits of rMD17 are row numbers: one csv each, or gathered in `splits_<molecule>.npz`.
 """
 
@@ -38,7 +38,7 @@ class Frames(NamedTuple):
         positions: Å.
         energies: eV, total.
         forces: eV/Å.
-        source: Where the labels come from, for people.
+        source: Origin of the labels, human-readable.
     """
 
     species: np.ndarray
@@ -153,7 +153,7 @@ def prepare(
     """Write the store of one molecule.
 
     Raises:
-        UserError: As of `read_frames`.
+        UserError: See `read_frames`.
     """
     frames = read_frames(file, data_set)
     fields = {
@@ -176,7 +176,7 @@ def prepare(
 
 
 def available_splits(folder: Path, molecule: str) -> dict[str, list[list[int]]]:
-    """The official splits that are there, by number: training and test rows."""
+    """The official splits on this machine, by number: training and test rows."""
     found = {}
     for number in range(1, NUM_SPLITS + 1):
         try:

@@ -35,7 +35,7 @@ _FAR = 3.0  # in boxes; a particle beyond could not be reflected back by one wal
 
 
 class State(NamedTuple):
-    """Where particles are and what drives them.
+    """Positions, velocities and charges of particles.
 
     Attributes:
         positions: Positions.
@@ -81,10 +81,10 @@ def simulate(
         steps_per_frame: Steps between frames.
         max_force: Largest force component; None does not clip.
         box: Reflecting walls at ± this along each axis; None: free space.
-        progress: Told how many simulations were done.
+        progress: Called with the number of simulations done.
 
     Raises:
-        ValueError: A particle left the box by more than a reflection can mend.
+        ValueError: A particle left the box by more than a reflection can bring back.
     """
     program = jax.jit(_advance, static_argnames=("first", "count", "steps", "max_force", "box"))
     total = len(initial.charges)

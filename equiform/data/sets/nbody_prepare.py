@@ -1,4 +1,4 @@
-"""N-body sets ready for training or for a trained model: made where they are missing, with what a model has to beat."""
+"""N-body sets ready for training or for a trained model: generated where missing, with simple baselines."""
 
 import os
 import zipfile
@@ -46,21 +46,21 @@ def prepare_nbody(
     Args:
         config: Which set, and how many simulations of each split.
         cutoff: Noted in the data sets; every particle sees every other one, however far.
-        progress: Told (simulations done, simulations in all) of the split that is being made.
+        progress: Progress callback `(done, total)`, in simulations done of the split that is being made.
 
     Raises:
-        UserError: A file is damaged, or has fewer simulations than wanted.
+        UserError: A file is damaged, or has fewer simulations than requested.
     """
     if config.split != "published":
         raise UserError(f"{config.set} has no split {config.split!r}; there is: published")
     settings, folder = find_set(config.set), nbody_folder(config.set, config.folder)
     files = _files(config.set, folder, progress)
     samples = {split: NBodySamples.read(path) for split, path in files.items()}
-    for split, wanted in zip(SPLITS, (config.train_size, config.validation_size, config.test_size)):
+    for split, expected in zip(SPLITS, (config.train_size, config.validation_size, config.test_size)):
         have = len(samples[split])
-        if wanted is not None and wanted > have:
-            raise UserError(f"data.{split}_size={wanted}, but {files[split]} has {have} simulations; make the set anew")
-        samples[split] = samples[split][:wanted]
+        if expected is not None and expected > have:
+            raise UserError(f"data.{split}_size={expected}, but {files[split]} has {have} simulations; generate the set again")
+        samples[split] = samples[split][:expected]
     baseline = linear_baseline(samples["train"], samples["test"])
     facts = (
         ("data", f"{config.set}: {settings.about}; {folder}"),
@@ -81,7 +81,7 @@ def prepare_nbody(
 
 
 class Particles(NamedTuple):
-    """Simulations that a trained model is asked about.
+    """Simulations to evaluate a trained model on.
 
     Attributes:
         samples: The simulations. States without a later frame have the horizon 0.
@@ -108,7 +108,7 @@ def read_particles(
             `positions` and `velocities` (simulations, bodies, 3) and `charges` (simulations, bodies).
         split: Which part of a set.
         folders: Where sets were in training, by name.
-        progress: Told (simulations done, simulations in all) of the split that is being made.
+        progress: Progress callback `(done, total)`, in simulations done of the split that is being made.
 
     Raises:
         UserError: There is nothing of that kind, or it is damaged.
@@ -147,19 +147,19 @@ def _files(name: str, folder: Path, progress: Callable[[int, int], None] | None)
 
 def _read_states(path: Path) -> NBodySamples:
     names = ("positions", "velocities", "charges")
-    wanted = "an .npz file with positions and velocities (simulations, bodies, 3) and charges (simulations, bodies)"
+    expected = "an .npz file with positions and velocities (simulations, bodies, 3) and charges (simulations, bodies)"
     try:
         with explained(f"cannot read {path}", "check its permissions"), np.load(path, allow_pickle=False) as file:
             absent = [name for name in names if name not in getattr(file, "files", ())]
             arrays = [] if absent else [np.asarray(file[name], np.float64) for name in names]
     except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} holds no particles; a model of particles takes {wanted}") from error
+        raise UserError(f"{path} holds no particles; a model of particles takes {expected}") from error
     if absent:
-        raise UserError(f"{path} lacks {', '.join(absent)}; a model of particles takes {wanted}")
+        raise UserError(f"{path} lacks {', '.join(absent)}; a model of particles takes {expected}")
     x, v, charges = arrays
     if x.ndim != 3 or x.shape[2] != 3 or v.shape != x.shape or charges.shape != x.shape[:2] or not x.size:
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise UserError(f"{path}: positions, velocities and charges have shapes {shapes}; it must be {wanted}")
+        raise UserError(f"{path}: positions, velocities and charges have shapes {shapes}; it must be {expected}")
     if not all(np.isfinite(array).all() for array in arrays):
         raise UserError(f"{path} has numbers that are not finite")
     return NBodySamples(nbody.Trajectories(x[:, None], v[:, None], charges), {"start": 0, "horizon": 0})

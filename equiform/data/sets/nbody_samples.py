@@ -1,4 +1,4 @@
-"""The published N-body data sets by name, made from nothing in seconds, and the files that hold them.
+"""The published N-body data sets by name, generated in seconds, and their files.
 
 A file is an `.npz` with `positions` and `velocities` (simulations, frames, bodies, 3), `charges` (simulations, bodies) and
 `metadata`, a JSON text: which set and split, how it was generated, and the task: from frame `start` ("random": any frame that
@@ -37,10 +37,10 @@ Start = int | Literal["random", "spread"]
 
 
 class NBodySet(NamedTuple):
-    """How a published data set is generated, and what is asked.
+    """How a published data set is generated, and its task.
 
     Attributes:
-        about: What it is, for people.
+        about: Human-readable description.
         counts: Simulations of each split.
         drawn: Simulations that the published program draws per split, in the order of the stream.
         seed: Of the stream.
@@ -151,18 +151,18 @@ def make_set(
         The files by split.
 
     Raises:
-        UserError: There is no such set, more simulations are wanted than it has, or the disk refuses.
+        UserError: There is no such set, more simulations are requested than it has, or the file cannot be written.
     """
     settings = find_set(name)
-    wanted = {**settings.counts, **(counts or {})}
-    for split, count in wanted.items():
+    requested = {**settings.counts, **(counts or {})}
+    for split, count in requested.items():
         most = settings.drawn.get(split, 0)
         if not 1 <= count <= most:
             raise UserError(f"{name} has 1 to {most} simulations for {split or 'that split'}, not {count}")
     files = {}
-    for split, (initial, coupling) in _initial_states(settings, wanted).items():
-        tell = progress and (lambda done, split=split, total=wanted[split]: progress(split, min(done, total), total))
-        trajectories, start = _simulated(settings, split, initial, coupling, wanted[split], tell)
+    for split, (initial, coupling) in _initial_states(settings, requested).items():
+        tell = progress and (lambda done, split=split, total=requested[split]: progress(split, min(done, total), total))
+        trajectories, start = _simulated(settings, split, initial, coupling, requested[split], tell)
         metadata = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -208,7 +208,7 @@ def write_nbody(path: Path, trajectories: nbody.Trajectories, metadata: Mapping[
 
 
 class NBodySamples(GraphSource):
-    """The simulations of a file as graphs, built when they are asked for.
+    """The simulations of a file as graphs, built on access.
 
     Attributes:
         trajectories: Recorded frames.
@@ -354,7 +354,7 @@ class NBodySamples(GraphSource):
 
 
 class Rules(NamedTuple):
-    """Mean squared errors of what a model has to beat, for one label.
+    """Mean squared errors of the baselines, for one label.
 
     Attributes:
         still: Of no change.
@@ -369,8 +369,8 @@ class Rules(NamedTuple):
 
 def simple_rules(train: NBodySamples, test: NBodySamples) -> dict[str, Rules]:
     """No change, and a multiple of the velocity that is fitted on `train`, for every label of `test`."""
-    given, wanted = _motion(train)
-    factors = {name: nbody.fit_linear(given, wanted[name]) for name in LABELS}
+    given, requested = _motion(train)
+    factors = {name: nbody.fit_linear(given, requested[name]) for name in LABELS}
     v, found = _motion(test)
     return {
         name: Rules(float((y**2).mean()), float(((factors[name] * v - y) ** 2).mean()), factors[name])
@@ -398,21 +398,21 @@ def _motion(samples: NBodySamples) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def _initial_states(
-    settings: NBodySet, wanted: Mapping[str, int]
+    settings: NBodySet, requested: Mapping[str, int]
 ) -> dict[str, tuple[nbody.State, Float[np.ndarray, "simulations bodies bodies"]]]:
-    """Initial states of each split; for gravity a tenth more than wanted, as some are left out later."""
+    """Initial states of each split; for gravity a tenth more than requested, as some are left out later."""
     states = {}
     if settings.kind == "gravity":
         for number, split in enumerate(SPLITS):
             rng = np.random.default_rng([settings.seed, number])
-            state = nbody.planetary_states(round(1.1 * wanted[split]) + 10, num_planets=settings.num_bodies - 1, rng=rng)
+            state = nbody.planetary_states(round(1.1 * requested[split]) + 10, num_planets=settings.num_bodies - 1, rng=rng)
             states[split] = state, nbody.gravity_coupling(state.charges)
         return states
     stream = nbody.ChargedStream(
         settings.seed, num_bodies=settings.num_bodies, spread=settings.spread, num_frames=settings.num_frames
     )
     for split, drawn in settings.drawn.items():
-        state = nbody.State(*(array[: wanted[split]] for array in stream.draw(drawn)))
+        state = nbody.State(*(array[: requested[split]] for array in stream.draw(drawn)))
         states[split] = state, nbody.charge_coupling(state.charges)
     return states
 

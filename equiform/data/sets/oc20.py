@@ -121,8 +121,8 @@ def draw_positions(
     initial, relaxed = store.rows("positions", index), store.rows("relaxed", index)
     positions = np.array(initial, np.float64)
     if rng.random() < probability:
-        share = rng.random((len(initial), 1))
-        between = share * initial + (1 - share) * relaxed + NOISE_STD * rng.standard_normal(initial.shape)
+        weight = rng.random((len(initial), 1))
+        between = weight * initial + (1 - weight) * relaxed + NOISE_STD * rng.standard_normal(initial.shape)
         positions = np.where(store.rows("tags", index)[:, None] > 0, between, positions)
     return positions, {"displacement": displacement(store, index, positions)}
 

@@ -1,4 +1,4 @@
-"""From a `SetConfig` to data sets ready for training, and what `equiform data info` says of them."""
+"""From a `SetConfig` to data sets ready for training, and the facts for `equiform data info`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,11 +32,11 @@ def prepare_set(config: SetConfig, cutoff: float | None, *, progress: Progress |
 
     Args:
         config: Which set, target and split.
-        cutoff: Å; None: that of a model without one, for simulated particles only.
-        progress: Told (structures done, structures in all) while something is made that is kept.
+        cutoff: Å; None for models without a cutoff, which take simulated particles only.
+        progress: Progress callback `(done, total)`, in structures done while a store or set is made.
 
     Raises:
-        UserError: The set is not here, or the target, molecule or split does not exist or does not fit.
+        UserError: The set is not available, or the target, molecule or split does not exist or does not fit.
     """
     _check_keys(config)
     if config.set.startswith("nbody-"):
@@ -63,7 +63,7 @@ def target_values(store: Store, target: qm9.Target) -> tuple[np.ndarray, dict[in
 
 
 def qm9_split(config: SetConfig, count: int) -> Split:
-    """The split that a configuration asks for.
+    """The split of a configuration.
 
     Raises:
         UserError: There is no such split, or its parts do not fit.
@@ -76,21 +76,21 @@ def qm9_split(config: SetConfig, count: int) -> Split:
 
 
 def md17_split(config: SetConfig, store: Store) -> Split:
-    """The split that a configuration asks for.
+    """The split of a configuration.
 
     Raises:
         UserError: There is no such split, or its parts do not fit.
     """
     revised = config.set == "rmd17"
-    wanted = "official-01" if revised and config.split == "published" else config.split
-    if wanted.startswith("official-") and revised:
+    requested = "official-01" if revised and config.split == "published" else config.split
+    if requested.startswith("official-") and revised:
         have = store.about.get("splits", {})
-        number = wanted.removeprefix("official-")
+        number = requested.removeprefix("official-")
         if number not in have:
             raise UserError(f"there is no official split {number!r} here; there are: {', '.join(have) or 'none'}")
         train, test = (np.array(rows, np.int64) for rows in have[number])
         return protocols.official_md17(train, test, _MD17_SIZES[1], number=int(number), num_structures=len(store))
-    if wanted == "published" or (wanted == "random" and revised):
+    if requested == "published" or (requested == "random" and revised):
         return protocols.permuted(len(store), *_MD17_SIZES, seed=config.seed)
     names = "official-01 … official-05, random" if revised else "published (950 / 50 / rest)"
     raise UserError(f"{config.set} has no split {config.split!r}; there are: {names}")
@@ -155,16 +155,16 @@ def _md17(config: SetConfig, cutoff: float, progress: Progress | None) -> Prepar
 
 
 def _oc20(config: SetConfig, cutoff: float, progress: Progress | None) -> PreparedData:
-    hood = oc20_neighborhood(cutoff)
+    neighborhood = oc20_neighborhood(cutoff)
 
     def graphs(store: Store, rows: np.ndarray, *, drawn: bool) -> Dataset:
         few = int(store["num_atoms"].sum(dtype=np.int64)) * 40 < _MOST_STORED_EDGES and not config.noise
-        edges = store.edges(hood, keep=few, progress=progress)
+        edges = store.edges(neighborhood, keep=few, progress=progress)
         related = bool(len(rows)) and bool(np.isfinite(store.rows("relaxed", int(rows[0]))).all())
         if config.noise and not related:
             raise UserError(f"{store.path} has no relaxed positions, which data.noise=true needs")
         labels = {"displacement": lambda row: oc20.displacement(store, row)} if related else {}
-        noise = Noise(lambda row, rng: oc20.draw_positions(store, row, rng), hood) if drawn and config.noise else None
+        noise = Noise(lambda row, rng: oc20.draw_positions(store, row, rng), neighborhood) if drawn and config.noise else None
         stored = StoredGraphs(
             store,
             rows,
@@ -233,10 +233,10 @@ def _statistics(values: np.ndarray, unit: str) -> str:
 
 
 def _check_keys(config: SetConfig) -> None:
-    wanted: dict[str, tuple[str, ...]] = {"qm9": ("target",), "md17": ("molecule",), "rmd17": ("molecule",)}
+    requested: dict[str, tuple[str, ...]] = {"qm9": ("target",), "md17": ("molecule",), "rmd17": ("molecule",)}
     for key in ("target", "molecule"):
         value: Any = getattr(config, key)
-        needed = key in wanted.get(config.set, ())
+        needed = key in requested.get(config.set, ())
         if needed and value is None:
             options = ", ".join(qm9.TARGETS) if key == "target" else "aspirin, ethanol, …"
             raise UserError(f"data.{key} is missing: {config.set} needs one ({options})")

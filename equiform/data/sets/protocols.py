@@ -15,7 +15,7 @@ class Split(NamedTuple):
         train: To train on.
         validation: To choose the checkpoint.
         test: To report.
-        about: The rule, for people.
+        about: The rule, human-readable.
     """
 
     train: Int[np.ndarray, "train"]

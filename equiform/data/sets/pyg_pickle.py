@@ -57,7 +57,7 @@ def read_object(content: bytes) -> dict[str, Any]:
     """The attributes of a pickled data object: NumPy arrays, numbers, texts.
 
     Raises:
-        UserError: It asks for anything that is not on the list of what is known to be harmless, or is damaged.
+        UserError: It requests anything that is not on the list of harmless names, or is damaged.
     """
     try:
         found = _Unpickler(io.BytesIO(content)).load()

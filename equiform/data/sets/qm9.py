@@ -25,7 +25,7 @@ FILES = (ARCHIVE, EXCLUDED, ATOMREF)
 MOLECULES, UNUSABLE = 133_885, 3_054
 
 CONTENT = "3914add3339cb579196cde9e72bedae2ddbb913fc3aa48ed083374718a0d9892"
-"""Digest of everything that is read from the published archive, as of `content_digest`."""
+"""Digest of everything read from the published archive; see `content_digest`."""
 
 NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 
@@ -205,10 +205,10 @@ def prepare(
     Args:
         folder: Where the three files are.
         store: Where the store goes.
-        molecules: How many molecules the archive must hold.
-        unusable: How many of them must be excluded.
+        molecules: Number of molecules that the archive must hold.
+        unusable: Number of them that must be excluded.
         about: Kept in the store.
-        progress: Told (molecules read, molecules in all).
+        progress: Progress callback `(done, total)`, in molecules read.
 
     Raises:
         UserError: A file is missing, damaged, or does not hold what it must.
@@ -261,7 +261,7 @@ def content_digest(molecules: list[Molecule]) -> str:
 
 
 class _Decompressed:
-    """The unpacked content of a bz2 file as a stream; a second thread unpacks, so that two cores share the work."""
+    """The unpacked content of a bz2 file as a stream; a second thread unpacks, so that two cores are used."""
 
     def __init__(self, path: Path, done: threading.Event):
         self._path, self._done = path, done
@@ -296,7 +296,7 @@ class _Decompressed:
             for part in self._parts():
                 self._put(part)
             self._put(b"")
-        except BaseException as error:  # Raised where the bytes were asked for.
+        except BaseException as error:  # Raised again by the reader.
             self._put(error)
 
     def _put(self, item: bytes | BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Structures to look at, from a file or from a data set by name."""
+"""A sample of structures, from a file or from a data set by name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def some_structures(data: str, most: int, folder: Path | None = None) -> "list[Atoms]":
-    """At most so many structures, evenly spread.
+    """Up to a number of structures, evenly spread.
 
     Args:
         data: A file that ASE reads, or the name of a data set, with `:PART` if it has parts.
-        most: How many.
+        most: Maximum number.
         folder: Where the published files of the set are.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is in a store: counts, fields, statistics, the published splits, histograms."""
+"""Content of a store: counts, fields, statistics, the published splits, histograms."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ class Summary(NamedTuple):
 
 
 def summarize(store: Store, name: str) -> Summary:
-    """Everything there is to say about a store of a data set.
+    """Summary of the store of a data set.
 
     Args:
         store: The store.
@@ -140,7 +140,7 @@ def write_histograms(store: Store, folder: Path) -> list[Path]:
         axes.set_xlabel(f"{key} ({unit})" if unit else key)
         axes.set_ylabel("count")
     path = folder / "histograms.png"
-    with explained(f"cannot write {path}", "free some space or mend the permissions"):
+    with explained(f"cannot write {path}", "free some space or fix the permissions"):
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=100)
     return [path]
@@ -201,8 +201,8 @@ def _splits(store: Store) -> list[tuple[str, str]]:
 
 def _md17_facts(store: Store, name: str) -> list[tuple[str, str]]:
     facts = [("conversion", f"1 kcal/mol = {1e3 * KCAL_MOL:.4f} meV")]
-    wanted = ["published"] if name == "md17" else [f"official-{number}" for number in store.about.get("splits", {})]
-    for split in wanted:
+    requested = ["published"] if name == "md17" else [f"official-{number}" for number in store.about.get("splits", {})]
+    for split in requested:
         try:
             found = md17_split(SetConfig(set="md17" if name == "md17" else "rmd17", molecule="ethanol", split=split), store)
         except UserError as error:

@@ -1,8 +1,8 @@
 """A store: a data set on disk in columns, written once, memory-mapped afterwards, however large it is.
 
 A folder holds one raw file per column (one row per structure or one per atom), and `store.json`, which says what they are
-and how long each file must be. Everything is written beside its place and moved there when it is whole, so a store that
-was interrupted does not exist. Edges are columns too, one folder per convention; their numbers are what batches are
+and how long each file must be. Everything is written to a temporary folder and moved into place when complete, so an
+interrupted store does not exist. Edges are columns too, one folder per convention; their numbers are what batches are
 packed by, without a structure being opened.
 """
 
@@ -23,9 +23,9 @@ from equiform.runtime.files import explained, to_json, write_atomically
 
 FORMAT, FORMAT_VERSION = "equiform-store", 1
 INDEX = "store.json"
-_CHUNK = 2048  # structures that are written at once
+_CHUNK = 2048  # structures per write
 _MOST_ATOMS = 65_535  # ends of edges are stored in 16 bits
-_ADVICE = "free some space or mend the permissions"
+_ADVICE = "free some space or fix the permissions"
 
 
 class Field(NamedTuple):
@@ -35,8 +35,8 @@ class Field(NamedTuple):
         per: Whether a row belongs to a structure ("graph") or to an atom.
         dtype: Of its numbers, as NumPy names it.
         shape: Of one row.
-        unit: Of its numbers; empty where there is none.
-        about: What it is, for people.
+        unit: Of its numbers; empty if there is none.
+        about: Human-readable description.
     """
 
     per: Literal["graph", "atom"]
@@ -58,7 +58,7 @@ class StoreWriter:
     """Writes a store structure by structure; use it in a `with` statement.
 
     Args:
-        folder: Where; what is there is replaced when the store is whole.
+        folder: Where; an existing one is replaced when the store is complete.
         fields: Columns besides `CORE`; `CELL` among them, as "cell", for periodic structures.
         pbc: Along which cell vectors the structures repeat.
         about: Plain values: source, licence, checks.
@@ -146,7 +146,7 @@ class StoreWriter:
 
 
 class Store:
-    """A store that was written before. Opening it maps the files; nothing is read until it is asked for.
+    """An existing store. Opening it maps the files; data are read on access.
 
     Attributes:
         path: Its folder.
@@ -189,39 +189,39 @@ class Store:
         """Atomic numbers that occur in some structures, or in all."""
         if indices is None:
             return tuple(int(z) for z in np.flatnonzero(np.bincount(self["species"])))
-        wanted = np.zeros(len(self), bool)
-        wanted[np.asarray(indices, np.int64)] = True
-        chosen = self["species"][np.repeat(wanted, self["num_atoms"])]
+        requested = np.zeros(len(self), bool)
+        requested[np.asarray(indices, np.int64)] = True
+        chosen = self["species"][np.repeat(requested, self["num_atoms"])]
         return tuple(int(z) for z in np.flatnonzero(np.bincount(chosen)))
 
     def edges(
-        self, hood: Neighborhood, *, keep: bool = True, progress: Callable[[int, int], None] | None = None
+        self, neighborhood: Neighborhood, *, keep: bool = True, progress: Callable[[int, int], None] | None = None
     ) -> "EdgeIndex":
         """The edges of all structures by a convention; found once, then opened.
 
         Args:
-            hood: The convention.
+            neighborhood: The convention.
             keep: Whether to store the edges and not only their numbers.
-            progress: Told (structures done, structures in all) while they are found.
+            progress: Progress callback `(done, total)`, in structures done while they are computed.
         """
         for kept in (True, False) if not keep else (True,):
-            folder = self.path / f"edges-{hood.key}{'' if kept else '-counts'}"
+            folder = self.path / f"edges-{neighborhood.key}{'' if kept else '-counts'}"
             if (folder / INDEX).is_file():
-                return EdgeIndex(folder, self, hood)
-        _write_edges(folder, self, hood, keep, progress)
-        return EdgeIndex(folder, self, hood)
+                return EdgeIndex(folder, self, neighborhood)
+        _write_edges(folder, self, neighborhood, keep, progress)
+        return EdgeIndex(folder, self, neighborhood)
 
 
 class EdgeIndex:
-    """How many edges each structure has, and which.
+    """The edges of each structure and their number.
 
     Attributes:
         num_edges: By structure.
     """
 
-    def __init__(self, folder: Path, store: Store, hood: Neighborhood):
+    def __init__(self, folder: Path, store: Store, neighborhood: Neighborhood):
         content = _read_index(folder / INDEX)
-        self._store, self._hood = store, hood
+        self._store, self._neighborhood = store, neighborhood
         self.num_edges = _map(folder / "num_edges", len(store), "int32", ())
         total = int(self.num_edges.sum(dtype=np.int64))
         if total != content["edges"]:
@@ -237,7 +237,7 @@ class EdgeIndex:
         """The edges of one structure."""
         store = self._store
         if self._columns is None:
-            return find_edges(store.rows("positions", index), store.cell(index), store.pbc, self._hood)
+            return find_edges(store.rows("positions", index), store.cell(index), store.pbc, self._neighborhood)
         rows = slice(self._offsets[index], self._offsets[index + 1])
         found = {name: column[rows].astype(np.int32) for name, column in self._columns.items()}
         return Edges(found["senders"], found["receivers"], found.get("shifts"))
@@ -284,7 +284,7 @@ def move_into_place(temporary: Path, folder: Path) -> None:
 
 
 def _write_edges(
-    folder: Path, store: Store, hood: Neighborhood, keep: bool, progress: Callable[[int, int], None] | None
+    folder: Path, store: Store, neighborhood: Neighborhood, keep: bool, progress: Callable[[int, int], None] | None
 ) -> None:
     temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     counts = np.zeros(len(store), np.int32)
@@ -297,7 +297,7 @@ def _write_edges(
         temporary.mkdir(parents=True)
         files = {name: stack.enter_context(open(temporary / name, "wb")) for name in kept}
         for index in range(len(store)):
-            edges = find_edges(store.rows("positions", index), store.cell(index), store.pbc, hood)
+            edges = find_edges(store.rows("positions", index), store.cell(index), store.pbc, neighborhood)
             counts[index] = len(edges.senders)
             for name in kept:
                 dtype = np.int8 if name == "shifts" else np.uint16
@@ -323,7 +323,7 @@ def _write_edges(
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    advice = "remove the folder, and it is made again"
+    advice = "remove the folder to have it made again"
     with explained(f"cannot read {path}", "is this a prepared data set?"):
         text = path.read_text(encoding="utf-8")
     try:
@@ -346,7 +346,7 @@ def _map(path: Path, rows: int, dtype: str, shape: tuple[int, ...]) -> np.ndarra
     have = path.stat().st_size if path.is_file() else None
     if have != size:
         found = "is missing" if have is None else f"has {have} bytes instead of {size}"
-        raise UserError(f"{path} {found}: the store is damaged; remove its folder, and it is made again")
+        raise UserError(f"{path} {found}: the store is damaged; remove its folder to have it made again")
     if size == 0:
         return np.zeros((rows, *shape), dtype)
     # A plain array over the map: slices of a memmap cost twice as much to make.

@@ -1,4 +1,4 @@
-"""Structures of a store as a sequence of host graphs with labels; nothing is opened before it is asked for."""
+"""Structures of a store as a sequence of host graphs with labels; data are read on access."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,16 +14,16 @@ from equiform.graph import Graph
 
 
 class Noise(NamedTuple):
-    """Positions that are drawn anew every time a structure is trained on ("Noisy Nodes").
+    """Positions that are redrawn every time a structure is trained on ("Noisy Nodes").
 
     Attributes:
         draw: From a structure's index in the store and a random generator to its positions, Å, and the node labels that
             depend on them.
-        hood: The convention by which its edges are found again.
+        neighborhood: The convention by which its edges are recomputed.
     """
 
     draw: "Callable[[int, np.random.Generator], tuple[np.ndarray, dict[str, np.ndarray]]]"
-    hood: Neighborhood
+    neighborhood: Neighborhood
 
 
 class StoredGraphs(GraphSource):
@@ -36,7 +36,7 @@ class StoredGraphs(GraphSource):
         graph_labels: Values per structure, in the order of `rows`, by label.
         node_labels: Columns of the store that become node fields, by the name they get there.
         node_values: Node fields that are computed from a structure's index in the store, by name.
-        noise: How training draws the positions anew; None uses them as they are.
+        noise: How training redraws the positions; None uses them as they are.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StoredGraphs(GraphSource):
             edges = self._edges.of(row)
         else:
             assert self.noise is not None
-            edges = find_edges(positions, store.cell(row), store.pbc, self.noise.hood)
+            edges = find_edges(positions, store.cell(row), store.pbc, self.noise.neighborhood)
         fields = {name: np.asarray(store.rows(column, row)) for name, column in self._node_labels.items()}
         fields |= {name: value(row) for name, value in self._node_values.items() if name not in drawn}
         labels = {name: np.asarray(values[index : index + 1]) for name, values in self.graph_labels.items()}
@@ -100,7 +100,7 @@ class StoredGraphs(GraphSource):
 
     @property
     def noised(self) -> bool:
-        """Whether training draws the positions anew in every epoch."""
+        """Whether training redraws the positions in every epoch."""
         return self.noise is not None
 
     @property

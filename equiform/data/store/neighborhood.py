@@ -1,4 +1,4 @@
-"""Which pairs of a benchmark's structures are edges: the conventions that the published results were made with.
+"""Which pairs of atoms are edges: the conventions of the published results.
 
 Molecules: every pair closer than the cutoff. OC20: d ≤ cutoff, pairs nearer than 0.01 Å left out, only the nearest 500 of an
 atom, images along the surface only. A convention has a key, under which its edges are stored.
@@ -20,7 +20,7 @@ class Neighborhood(NamedTuple):
     Attributes:
         cutoff: Å.
         inclusive: Whether a pair exactly at the cutoff is an edge.
-        max_neighbors: Only so many nearest senders of each receiver; None keeps all.
+        max_neighbors: Maximum number of senders of each receiver, nearest first; None keeps all.
         shortest: Pairs not longer than this are no edges, Å.
     """
 
@@ -61,7 +61,7 @@ def find_edges(
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"] | None,
     pbc: Bool[np.ndarray, "3"] | tuple[bool, bool, bool],
-    hood: Neighborhood,
+    neighborhood: Neighborhood,
 ) -> Edges:
     """The edges of one structure.
 
@@ -69,38 +69,38 @@ def find_edges(
         positions: Å.
         cell: Cell vectors as rows, Å; None without periodicity.
         pbc: Along which cell vectors the structure repeats.
-        hood: The convention.
+        neighborhood: The convention.
 
     Raises:
-        UserError: As of `equiform.neighbors.neighbor_list`.
+        UserError: See `equiform.neighbors.neighbor_list`.
     """
     points = np.asarray(positions, np.float64)
     periodic = bool(np.any(pbc)) and cell is not None
     if not periodic and len(points) <= _DENSE:
         square = ((points[None] - points[:, None]) ** 2).sum(axis=-1)
-        near = _within(square, hood)
+        near = _within(square, neighborhood)
         np.fill_diagonal(near, False)
         receivers, senders = (index.astype(np.int32) for index in np.nonzero(near))
         shifts, square = None, square[near]
     else:
         box = None if cell is None else np.asarray(cell, np.float64)
-        # The list itself is strict; a hair more, and the convention decides.
-        senders, receivers, shifts = neighbor_list(points, box, np.asarray(pbc, bool), hood.cutoff * (1 + 1e-6))
+        # The list has d < cutoff; computed with a slightly larger cutoff, then cut by the convention.
+        senders, receivers, shifts = neighbor_list(points, box, np.asarray(pbc, bool), neighborhood.cutoff * (1 + 1e-6))
         vectors = points[senders] - points[receivers] + (shifts @ box if box is not None else 0)
         square = (vectors**2).sum(axis=1)
-        near = _within(square, hood)
+        near = _within(square, neighborhood)
         senders, receivers, shifts, square = senders[near], receivers[near], shifts[near], square[near]
         shifts = shifts if periodic else None
-    if hood.max_neighbors is not None:
-        kept = _nearest(receivers, square, hood.max_neighbors)
+    if neighborhood.max_neighbors is not None:
+        kept = _nearest(receivers, square, neighborhood.max_neighbors)
         senders, receivers, shifts = senders[kept], receivers[kept], None if shifts is None else shifts[kept]
     return Edges(senders, receivers, shifts)
 
 
-def _within(square: np.ndarray, hood: Neighborhood) -> np.ndarray:
-    limit = hood.cutoff**2
-    near = square <= limit if hood.inclusive else square < limit
-    return near & (square > hood.shortest**2) if hood.shortest else near
+def _within(square: np.ndarray, neighborhood: Neighborhood) -> np.ndarray:
+    limit = neighborhood.cutoff**2
+    near = square <= limit if neighborhood.inclusive else square < limit
+    return near & (square > neighborhood.shortest**2) if neighborhood.shortest else near
 
 
 def _nearest(receivers: np.ndarray, square: np.ndarray, most: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run says: averages with errors, specific heat, structure factor, autocorrelation times, agreement of its chains."""
+"""Analysis of a run: averages with errors, specific heat, structure factor, autocorrelation times, agreement of its chains."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -24,12 +24,12 @@ CHAIN, MODEL = "chain.npz", "model"
 
 
 def save_simulation(folder: Path, simulation: Simulation, *, effective: EffectiveModel | None) -> None:
-    """Write a run; an earlier state of it is replaced at once or not at all.
+    """Write a run; an earlier state of it is replaced atomically.
 
     Args:
         folder: The run's folder.
         simulation: The run.
-        effective: Its effective model, kept beside it so that a restart has the same one.
+        effective: Its effective model, saved with it so that a restart has the same one.
     """
     trace, content = simulation.trace, io.BytesIO()
     np.savez(
@@ -55,7 +55,7 @@ def load_chain(folder: Path) -> tuple[SimulationConfig, Trace, np.ndarray]:
     """
     path = folder / CHAIN
     if not path.is_file():
-        raise UserError(f"{folder} is no run of a lattice: it has no {CHAIN}; start one with `equiform lattice run`")
+        raise UserError(f"{folder} is not a lattice run: it has no {CHAIN}; start one with `equiform lattice run`")
     with explained(f"cannot read {path}", "check its permissions"):
         content = path.read_bytes()
     try:
@@ -70,7 +70,7 @@ def load_chain(folder: Path) -> tuple[SimulationConfig, Trace, np.ndarray]:
 
 
 def load_simulation(folder: Path) -> tuple[Simulation, EffectiveModel | None]:
-    """A run as it was saved, to go on with; and its effective model.
+    """A run as saved, to resume it, and its effective model.
 
     Raises:
         UserError: There is none, or it is damaged.

@@ -7,7 +7,7 @@ This is the contour integral of the Fermi function f with poles ±i z_p and resi
 principal logarithm is the right one.
 
 With all Matsubara poles z_p = (2p − 1)π, R_p = 1 it is the textbook sum, which converges as the third power of their number.
-The Padé approximant of f has few poles, at other places: 18 give f to 1e-12 up to |E − μ| = 90 T. Both are here, the first as
+The Padé approximant of f has few poles, at other places: 18 give f to 1e-12 up to |E − μ| = 90 T. The first is kept as
 the plain form of the second.
 
 An accepted flip changes G by a product of rank two, O(N²) a pole instead of the O(N³) of a diagonalisation:

@@ -47,13 +47,13 @@ class DoubleExchangeConfig(BaseModel):
 
 
 class Thermodynamics(eqx.Module):
-    """What the electrons do in one configuration of the spins.
+    """Thermodynamics of the electrons in one spin configuration.
 
     Attributes:
         free_energy: F(S).
         energy: Σ_n E_n f(E_n).
         electrons: Σ_n f(E_n).
-        heat: Σ_n (E_n − μ)² f (1 − f): what enters the specific heat beside the fluctuation of energy.
+        heat: Σ_n (E_n − μ)² f (1 − f): the term of the specific heat besides the fluctuation of energy.
     """
 
     free_energy: Float[Array, "*batch"]
@@ -63,7 +63,7 @@ class Thermodynamics(eqx.Module):
 
 
 class DoubleExchange(eqx.Module):
-    """The model on any bonds. F is invariant under O(3) of all spins, S → −S, and whatever maps the bonds onto themselves.
+    """The model on any bonds. F is invariant under O(3) of all spins, S → −S, and symmetries of the bonds.
 
     Attributes:
         hopping: Amplitudes between sites, a symmetric matrix: −t on a bond.

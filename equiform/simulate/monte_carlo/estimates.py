@@ -1,4 +1,4 @@
-"""Averages of correlated chains with honest errors: blocking, autocorrelation times, agreement of chains.
+"""Averages of correlated chains with their errors: blocking, autocorrelation times, agreement of chains.
 
 A series is an array (chains, steps) of one observable, its burn-in already removed.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 BLOCKS = 20
-"""Most blocks per chain."""
+"""Maximum number of blocks per chain."""
 
 
 class Estimate(NamedTuple):
@@ -37,8 +37,8 @@ def long_blocks(series: Float[np.ndarray, "chains steps"]) -> int:
     """Number of blocks per chain that makes each ten autocorrelation times long; at least 1, or 2 of a single chain."""
     chains, steps = series.shape
     time = autocorrelation_time(series)
-    wanted = BLOCKS if np.isnan(time) else int(min(BLOCKS, steps / (10 * time)))
-    return max(wanted, 1 if chains > 1 else 2)
+    count = BLOCKS if np.isnan(time) else int(min(BLOCKS, steps / (10 * time)))
+    return max(count, 1 if chains > 1 else 2)
 
 
 def mean(series: Float[np.ndarray, "chains steps"], blocks: int | None = None) -> Estimate:

@@ -37,7 +37,7 @@ class Metropolis(Sampler):
         return by_determinant(model, temperature, state, flips, self.poles)
 
     def diagonalizations(self, num_sites: int) -> int:
-        """A diagonalisation a flip, or one a sweep."""
+        """One per flip, or one per sweep."""
         return num_sites if self.poles is None else 1
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a configuration of spins: magnetisations, structure factor, correlations. All invariant under O(3).
+"""Observables of a spin configuration: magnetisations, structure factor, correlations. All invariant under O(3).
 
     m = |Σ_i S_i| / N,    m_s = |Σ_i (−1)^(x+y) S_i| / N
     S(q) = |Σ_i S_i exp(−i q · r_i)|² / N,    C(r) = (1/N) Σ_i S_i · S_{i+r} = (1/N) Σ_q S(q) exp(i q · r)

@@ -1,4 +1,4 @@
-"""Runs in folders: start or resume, save now and then, and anneal through temperatures."""
+"""Runs in folders: start or resume, save periodically, and anneal through temperatures."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from equiform.simulate.monte_carlo.chain_file import CHAIN, load_simulation, sav
 from equiform.simulate.monte_carlo.simulation import Simulation, SimulationConfig
 
 Progress = Callable[[int, int, str], Any]
-"""Called with steps done, steps in all, and a note."""
+"""Progress callback `(done, total, note)` in steps."""
 
 SAVE_EVERY = 60.0
 """Seconds between two states on disk: what a crash can cost."""
@@ -56,7 +56,7 @@ def run_folder(
 
 
 def advance(folder: Path, simulation: Simulation, steps: int, effective: EffectiveModel | None, progress: Progress) -> None:
-    """Advance a run to a number of steps in all, saving it now and then, at the end, and when it is interrupted."""
+    """Advance a run to a number of steps in all, saving it periodically, at the end, and when it is interrupted."""
     saved = time.monotonic()
 
     def after(done: int, total: int) -> None:

@@ -1,8 +1,8 @@
-"""What all samplers have in common: the state of a chain, what a step leaves behind, and random proposals.
+"""Common parts of all samplers: the state of a chain, the interface of a step, and random proposals.
 
 A sampler's `step` is a pure function of one chain: the state, the inverse temperature and a random key. Many chains are one
-`vmap` of it. The state holds nothing but the spins and what follows from them, so spins and the number of the step are all that
-an exact restart needs.
+`vmap` of it. The state holds only the spins and functions of them, so an exact restart needs the spins and the step number
+alone.
 """
 
 from abc import abstractmethod
@@ -20,7 +20,7 @@ class ChainState(eqx.Module):
 
     Attributes:
         spins: The configuration, unit vectors.
-        electrons: What the electrons do in it.
+        electrons: Thermodynamics of the electrons in it.
     """
 
     spins: Float[Array, "*batch sites 3"]

@@ -4,7 +4,7 @@
     S′ accepted with min{ 1, exp(−β[(F′ − F) − (H_eff′ − H_eff)]) }
 
 The inner flips are in detailed balance with exp(−βH_eff), so neither their number nor the quality of H_eff touches the result:
-averages are exact. What suffers from a poor one is the acceptance, about erfc(√MSE / 2) for independent
+averages are exact. A poor model only lowers the acceptance, which is about erfc(√MSE / 2) for independent
 proposals whose βΔ is Gaussian with the mean squared error MSE of β(F − H_eff). A step takes one diagonalisation.
 
 `block` limits a step's flips to a square of sites at a random place: the error of H_eff grows with the region that changes, and

@@ -25,16 +25,16 @@ from equiform.simulate.monte_carlo.sampler import ChainState, Sampler, random_sp
 from equiform.simulate.monte_carlo.self_learning import SelfLearning, blocks_of, whole_lattice
 
 Progress = Callable[[int, int], None]
-"""Called with the number of steps done and the number of all."""
+"""Progress callback `(done, total)` in steps."""
 
 Start = Literal["random", "ferromagnet", "neel", "mixed"]
 
 TRACED = ("free_energy", "energy", "electrons", "heat", "magnetization", "staggered", "accepted")
-"""What is kept of every step and chain, in this order."""
+"""Observables recorded for every step and chain, in this order."""
 
 
 class SimulationConfig(BaseModel):
-    """Everything that fixes a simulation beside the effective model.
+    """All settings of a simulation except the effective model.
 
     Attributes:
         model: The exact model.
@@ -43,11 +43,11 @@ class SimulationConfig(BaseModel):
         effective_sweeps: Sweeps of a proposal by the effective model.
         block: Edge of the square of sites that a proposal may change; None: the whole lattice.
         local_sweeps: Exact sweeps before the first step of a self-learning run: far from equilibrium, where an effective model
-            was never fitted, its proposals can be refused for ever.
+            was never fitted, its proposals may never be accepted.
         num_chains: Number of independent chains.
         start: Their first configurations; `mixed` takes ferromagnet, Néel and random in turn.
         seed: Of all random numbers.
-        keep: Every how many steps spins are kept.
+        keep: Interval of steps between saved spins.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -74,7 +74,7 @@ class SimulationConfig(BaseModel):
 
 
 class Trace(NamedTuple):
-    """What is left of the steps so far.
+    """Record of the steps so far.
 
     Attributes:
         values: The observables of `TRACED`, of every step and chain.
@@ -200,7 +200,7 @@ def _step(
     state: ChainState,
     number: Int[Array, ""],
 ) -> tuple[ChainState, Float[Array, "chains observables"]]:
-    # One function for all simulations: another one of the same shapes finds its program compiled.
+    # One function for all simulations: those of equal shapes share the compiled program.
     def one(state: ChainState, key: PRNGKeyArray) -> tuple[ChainState, Array]:
         # Key 0 of a chain made its first configuration.
         state, accepted = sampler.step(model, temperature, state, jax.random.fold_in(key, number + 1))
@@ -218,7 +218,7 @@ def _started(config: SimulationConfig, spins: Float[Array, "chains sites 3"]) ->
 
 
 def _resumed(spins: np.ndarray, values: np.ndarray) -> ChainState:
-    # The values of the last step, not computed again: a restart must not depend on how another program rounds.
+    # The stored values of the last step: recomputed ones could round differently and break the exact restart.
     return ChainState(jnp.asarray(spins), Thermodynamics(*jnp.asarray(values[:, :4].T)))
 
 

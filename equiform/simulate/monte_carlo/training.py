@@ -3,7 +3,7 @@
 1. couplings J_n and E_0 by linear least squares on an exact chain,
 2. a random, small layer on top of the model so far, then all parameters by AdamW on the mean of (β(F − H_eff))²; by layers,
 3. couplings and E_0 once more by least squares, with the effective spins as they now are: the energy is linear in them,
-4. self-learning: chains with the model as the proposal; the exact free energies they visited join the data, and 2 goes on.
+4. self-learning: chains with the model as the proposal; the exact free energies they visited join the data, and 2 continues.
 
 Couplings are trained as βJ: AdamW's steps have one size for all parameters, and weights and βJ are both of the order 0.1.
 
@@ -28,7 +28,7 @@ from equiform.models.spin_transformer import SpinTransformer, SpinTransformerCon
 from equiform.simulate.monte_carlo.simulation import SimulationConfig, Trace
 
 Progress = Callable[[int, int, str], None]
-"""Called with steps done, all steps, and what is being done."""
+"""Progress callback `(done, total, note)` in steps."""
 
 
 class FitConfig(BaseModel):
@@ -38,7 +38,7 @@ class FitConfig(BaseModel):
         num_layers: Layers at the end, added one by one.
         shells: d² of the shells of neighbours.
         steps: Of AdamW, for each layer.
-        batch_size: Configurations a step.
+        batch_size: Configurations per step.
         learning_rate: At the beginning of a cosine to zero.
         weight_decay: Of AdamW, on the weights of attention; couplings do not decay.
         seed: Of new weights and of the order of configurations.
@@ -103,10 +103,10 @@ def fit_transformer(
     Args:
         lattice: Of the samples.
         samples: Configurations and free energies.
-        temperature: T, which makes errors of β(F − H_eff) out of those of energies.
+        temperature: T, for errors of β(F − H_eff).
         config: Layers and schedule.
-        start: A model to go on from, at its own number of layers; None begins with least squares.
-        progress: Called now and then.
+        start: A model to continue from, at its own number of layers; None begins with least squares.
+        progress: Called every hundred steps.
 
     Returns:
         All models, the smallest first; with `start` trained further, those from its number of layers on.

@@ -158,7 +158,7 @@ def test_what_is_broken_is_said_in_words(tmp_path, text, said):
 
 def test_columns_without_names_are_said(tmp_path):
     reading = read(tmp_path, frame("energy=-1", ["H 0 0 0 1 2 3"]))
-    assert any("columns behind the positions have no names" in line for line in reading.warnings)
+    assert any("columns after the positions have no names" in line for line in reading.warnings)
 
 
 CP2K = "2\n i =        {step}, time =        0.500, E =       {energy}\n  H  0.0 0.0 0.0\n  H  0.0 0.0 {last}\n"

@@ -51,7 +51,7 @@ def server():
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    with pytest.raises(UserError, match=r"broke.*run the command again to go on"):
+    with pytest.raises(UserError, match=r"broke.*run the command again to resume"):
         download(RemoteFile("data", f"{server}/cut", CHECKSUM), tmp_path)
     assert not (tmp_path / "data").exists()
     part = (tmp_path / "data.part").stat().st_size
@@ -93,7 +93,7 @@ def home(tmp_path, monkeypatch):
 
 def test_a_set_is_found_by_folder_by_environment_and_in_the_cache(home, monkeypatch):
     write_md17(home / "data" / "rmd17" / "rmd17_ethanol.npz", 30, revised=True)
-    with pytest.raises(UserError, match="md17-ethanol is not here: run 'equiform data fetch md17 ethanol'"):
+    with pytest.raises(UserError, match="md17-ethanol is not available: run 'equiform data fetch md17 ethanol'"):
         catalogue.open_store("md17", "ethanol")
     store = catalogue.open_store("md17", "ethanol", home / "data")
     assert len(store) == 30 and "original MD17 labels" in store.about["labels"]

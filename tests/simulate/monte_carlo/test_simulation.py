@@ -251,7 +251,7 @@ def test_runs_of_other_settings_and_damaged_ones_are_refused(tmp_path):
         run_folder(tmp_path, CONFIG_THREE.model_copy(update={"seed": 1}), 1)
     with pytest.raises(UserError, match="other settings"):
         run_folder(tmp_path, CONFIG_THREE, 1, model_of_two_shells())
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="not a lattice run"):
         load_chain(tmp_path / "elsewhere")
     content = (tmp_path / CHAIN).read_bytes()
     (tmp_path / CHAIN).write_bytes(content[: len(content) // 2])
