@@ -1,0 +1,217 @@
+"""Error against minutes: Equiform and other codes train on the same frames for the same time.
+
+    python -m benchmarks.time_to_accuracy --data ../shared/data --peer mace=PEER/bin/python --minutes 2 5 10
+
+Every code is started as its users start it, on one thread, and is charged for everything it does: start, reading, compilation,
+validation. Equiform trains anew for each number of minutes, as its learning rate decays over the run; a peer trains once for
+the longest, and the model that it holds for best on the validation frames at each time is evaluated. The test frames are seen
+by none. `--clock processor` counts processor time of one thread, which other work on the machine does not change; `wall` counts
+wall time with the threads that `--threads` gives. Runs are kept: a repeated command only makes the missing ones.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.accuracy_sets import SETS, Split, split
+from benchmarks.many_runs import mean_and_spread
+from benchmarks.peer_process import PEERS
+from equiform.errors import UserError
+
+OURS = {
+    "defaults": (),
+    "tiny": ("model=tiny",),
+    "small": ("model=small",),
+    "medium": ("model=medium",),
+    "torchmd-et": ("model=torchmd-et",),
+    "tiny-0.1.0": ("model=tiny", "training.batch_size=16", "training.learning_rate=5e-4", "training.ema=0.999"),
+}
+"""Settings of Equiform by name; "defaults" are those of `equiform train FILE`, "tiny-0.1.0" those of version 0.1.0."""
+
+MACE = (
+    *("--model=MACE", "--num_channels=32", "--max_L=1", "--r_max=5.0", "--batch_size=5", "--valid_batch_size=10"),
+    *("--ema", "--ema_decay=0.99", "--amsgrad", "--E0s=average", "--default_dtype=float32", "--device=cpu"),
+    *("--energy_key=REF_energy", "--forces_key=REF_forces", "--max_num_epochs=100000", "--error_table=PerAtomMAE"),
+)
+"""The settings of the README of MACE for a small model, with the batch of 5 and the EMA that it recommends."""
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    set: str
+    code: str
+    seed: int
+    minutes: tuple[float, ...]
+
+
+class Machine(NamedTuple):
+    """What a run may use."""
+
+    clock: str
+    threads: int
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON") or key == "PYTHONPATH"}
+        threads = str(self.threads)
+        eigen = f"--xla_cpu_multi_thread_eigen={str(self.threads > 1).lower()}"
+        return kept | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "XLA_FLAGS": eigen, "JAX_PLATFORMS": "cpu"}
+
+
+def runs(sets: list[str], codes: list[str], seeds: list[int], minutes: list[float]) -> Iterator[Run]:
+    """Every run, seed by seed, the codes alternating."""
+    for seed in seeds:
+        for name in sets:
+            for code in codes:
+                if code in OURS:
+                    yield from (Run(name, code, seed, (limit,)) for limit in minutes)
+                else:
+                    yield Run(name, code, seed, tuple(minutes))
+
+
+def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> None:
+    """Train, and write the errors on the test frames to `folder`/result.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    worker = _ours if run.code in OURS else _mace
+    command = worker(run, files, folder.absolute(), pythons, machine)
+    with open(folder / "output.log", "w", encoding="utf-8") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, env=machine.environment(), check=False)
+    if done.returncode:
+        raise UserError(f"{run.code} on {run.set} failed with status {done.returncode}; see {folder / 'output.log'}")
+    if run.code in OURS:
+        found = json.loads((folder / "run" / "errors.json").read_text(encoding="utf-8"))[f"{run.set}_test"]
+        errors = {"forces": found["forces"]["mae"], "energy_per_atom": found["energy_per_atom"]["mae"]}
+        _write(folder / "result.json", {f"{run.minutes[0]:g}": errors})
+
+
+def _ours(run: Run, files: Split, folder: Path, _: dict[str, Path], machine: Machine) -> list[str]:
+    data = [f"data.validation={files.validation}", f"data.test={files.test}", f"run.folder={folder / 'run'}"]
+    length = [f"training.max_minutes={run.minutes[0]:g}", f"training.seed={run.seed}"]
+    start = [sys.executable, "-m", "benchmarks.accuracy_ours", machine.clock, "train", str(files.train)]
+    return [*start, *data, *length, *OURS[run.code]]
+
+
+def _mace(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> list[str]:
+    worker = Path(__file__).with_name("accuracy_mace.py")
+    minutes = ",".join(f"{limit:g}" for limit in run.minutes)
+    start = [str(pythons["mace"]), str(worker), machine.clock, str(folder / "result.json"), str(files.test), minutes]
+    data = [f"--train_file={files.train}", f"--valid_file={files.validation}"]
+    return [*start, f"--name=mace-{run.seed}", f"--seed={run.seed}", f"--work_dir={folder / 'mace'}", *data, *MACE]
+
+
+def _write(path: Path, content: object) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def collect(out: Path, clock: str) -> dict[tuple[str, str, float], list[dict[str, float]]]:
+    """The errors of all seeds by set, code and minutes."""
+    found: dict[tuple[str, str, float], list[dict[str, float]]] = {}
+    for path in sorted(out.glob(f"{clock}/*/*/*/result.json")):
+        name, code = path.parts[-4:-2]
+        for minutes, errors in json.loads(path.read_text(encoding="utf-8")).items():
+            if isinstance(errors, dict):
+                found.setdefault((name, code, float(minutes)), []).append(errors)
+    return found
+
+
+def table(found: dict[tuple[str, str, float], list[dict[str, float]]]) -> list[str]:
+    """Markdown: a row per set and code, a column per number of minutes: meV/Å, and meV per atom in brackets."""
+    minutes = sorted({key[2] for key in found})
+    lines = [f"| set | code | seeds | {' | '.join(f'{limit:g} min' for limit in minutes)} |", "|---" * (len(minutes) + 3) + "|"]
+    for name, code in dict.fromkeys(key[:2] for key in found):
+        cells, seeds = [], 0
+        for limit in minutes:
+            errors = found.get((name, code, limit), [])
+            seeds = max(seeds, len(errors))
+            forces, energies = ([1e3 * error[kind] for error in errors] for kind in ("forces", "energy_per_atom"))
+            cells.append(f"{mean_and_spread(forces, '.1f')} ({np.mean(energies):.2f})" if errors else "–")
+        lines.append(f"| {name} | {code} | {seeds} | {' | '.join(cells)} |")
+    return lines
+
+
+def plot(found: dict[tuple[str, str, float], list[dict[str, float]]], path: Path, clock: str) -> None:
+    """Error of the forces against minutes, a panel per set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets = list(dict.fromkeys(key[0] for key in found))
+    codes = sorted({key[1] for key in found})
+    figure, axes = pyplot.subplots(1, len(sets), figsize=(3.4 * len(sets) + 1.2, 3.4), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], sets):
+        for number, code in enumerate(codes):
+            points = sorted(
+                (key[2], [1e3 * error["forces"] for error in errors])
+                for key, errors in found.items()
+                if key[:2] == (name, code)
+            )
+            if points:
+                axis.plot(
+                    [p[0] for p in points], [np.mean(p[1]) for p in points], "o-", color=f"C{number}", label=code, markersize=4
+                )
+        axis.set(xscale="log", yscale="log", title=name, xlabel=f"minutes ({clock} time)")
+    axes[0][0].set_ylabel("MAE of force components, meV/Å")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--data", type=Path, help="folder with the published data")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["ethanol", "3bpa", "salicylic-acid", "silicon"])
+    parser.add_argument("--codes", nargs="+", choices=[*OURS, "mace"], default=["defaults", "small", "torchmd-et", "mace"])
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="the Python of a peer's environment")
+    parser.add_argument("--minutes", nargs="+", type=float, default=[2.0, 5.0, 10.0, 30.0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--clock", choices=["processor", "wall"], default="wall")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stop-after", type=float, metavar="MINUTES", help="start no run later than this")
+    parser.add_argument("--table", action="store_true", help="only print the table of what is there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    options = parser.parse_args()
+    pythons = {name: Path(path).absolute() for name, _, path in (entry.partition("=") for entry in options.peer)}
+    codes = [code for code in options.codes if code in OURS or code in pythons]
+    for code in set(options.codes) - set(codes):
+        print(f"{code} is left out, no --peer {code}=PEER/bin/python was given. {PEERS[code].recipe()}")
+    started, failed = time.monotonic(), []
+    for run in () if options.table else runs(options.sets, codes, options.seeds, sorted(options.minutes)):
+        minutes = "-".join(f"{limit:g}" for limit in run.minutes)
+        folder = options.out / options.clock / run.set / run.code / f"seed{run.seed}-{minutes}min"
+        if (folder / "result.json").is_file():
+            continue
+        if options.stop_after and time.monotonic() - started > 60 * options.stop_after:
+            break
+        print(f"{run.set}, {run.code}, seed {run.seed}, {minutes} minutes", flush=True)
+        if (folder / "run").exists():  # It was interrupted: a time budget cannot be continued elsewhere.
+            (folder / "run").rename(folder / f"interrupted-{time.time_ns()}")
+        try:
+            files = split(run.set, options.data, (options.out / "frames").absolute())
+            make(run, files, folder, pythons, Machine(options.clock, options.threads))
+        except UserError as error:
+            failed.append(str(error))
+            print(f"failed: {error}", flush=True)
+    found = collect(options.out, options.clock)
+    print("\n".join(table(found)))
+    if options.plot:
+        plot(found, options.plot, options.clock)
+        print(f"wrote {options.plot}")
+    if failed:
+        sys.exit(f"{len(failed)} runs failed")
+
+
+if __name__ == "__main__":
+    main()
