@@ -1,12 +1,13 @@
-"""`equiform engines`, `equiform lammps`: a model inside other simulation programs."""
+"""`equiform engines`, `equiform lammps`, `equiform socket`: a model inside other simulation programs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from equiform.cli.app import USER_ERROR, app, examples, print_json, print_table, start_jax
+from equiform.cli.app import USER_ERROR, app, examples, print_json, print_table, say, start_jax
 from equiform.cli.predict import Dtype, Model
+from equiform.cli.reading import Settings, Types, how_to_read, read_for
 
 
 @app.command(
@@ -43,6 +44,35 @@ def lammps(
         return load(find_model(model), dtype=dtype)
 
     run_input(script, loaded, types=types, variables=variables, log=log)
+
+
+@app.command(
+    epilog=examples(
+        "equiform socket runs/data-1 start.xyz --unix equiform",
+        "equiform socket runs/data-1 start.xyz --host node7 --port 31415",
+    )
+)
+def socket(
+    model: Model,
+    structure: Annotated[Path, typer.Argument(help="The atoms, in the server's order.", metavar="STRUCTURE")],
+    settings: Settings = None,
+    types: Types = None,
+    unix: Annotated[str | None, typer.Option(help="Name of a UNIX socket, /tmp/ipi_NAME.")] = None,
+    host: Annotated[str, typer.Option(help="The server's machine.")] = "localhost",
+    port: Annotated[int, typer.Option(help="The server's port.")] = 31415,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
+    dtype: Dtype = "float64",
+) -> None:
+    """Be the force provider of i-PI, or of ASE's SocketIOCalculator, until it ends."""
+    from equiform.deploy.predictor import load
+    from equiform.deploy.sockets import drive
+    from equiform.persist.find import find_model
+
+    start_jax()
+    predictor = load(find_model(model), dtype=dtype)
+    atoms = read_for(predictor, structure, how_to_read(structure, settings, types), 0).structures[0]
+    calls = drive(predictor, atoms, unix=unix, host=host, port=port, patience=patience)
+    say(f"{calls} evaluations")
 
 
 @app.command(epilog=examples("equiform engines", "equiform engines --json"))
