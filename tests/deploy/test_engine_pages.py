@@ -47,7 +47,9 @@ def test_the_page_on_lammps(tmp_path):
     (tmp_path / "in.lmp").write_text(script)
     assert "Loop time" in run(tmp_path, *commands[0].split())
     overlay = next(block for block in blocks(PAGES / "lammps.md", "text") if "zbl" in block)
-    with_overlay = script.replace("fix             equiform", overlay + "fix             equiform").replace("run             100", "run 2")
+    with_overlay = script.replace("fix             equiform", overlay + "fix             equiform").replace(
+        "run             100", "run 2"
+    )
     (tmp_path / "in.lmp").write_text(with_overlay)
     assert "Loop time" in run(tmp_path, *commands[1].split())
     (example,) = blocks(PAGES / "lammps.md", "python")

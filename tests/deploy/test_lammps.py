@@ -219,7 +219,9 @@ def test_models_of_tagged_atoms_are_refused():
 def test_lost_atoms_end_the_run(predictor):
     lmp = instance(molecule(), TYPES)
     attach(lmp, predictor(), types=TYPES)
-    lmp.commands_string("fix move all nve\nthermo_modify lost ignore\nneighbor 0.1 bin\nneigh_modify every 1 delay 0\ntimestep 0.1")
+    lmp.commands_string(
+        "fix move all nve\nthermo_modify lost ignore\nneighbor 0.1 bin\nneigh_modify every 1 delay 0\ntimestep 0.1"
+    )
     lmp.command("velocity all set 100 0 0")
     with pytest.raises(Exception, match=r"atoms are lost: \d of 4 are left"):
         lmp.command("run 100")

@@ -102,7 +102,7 @@ def test_part_of_a_system_is_the_models_and_the_rest_a_force_fields(predictor):
     for residue in (0, 3):
         top.addBond(first[residue], first[residue + 1])
         top.addBond(first[residue], first[residue + 2])
-    positions = np.concatenate([water.positions, water.positions + [0, 0, 3.2]])
+    positions = np.concatenate([water.positions, water.positions + np.array([0, 0, 3.2])])
     mm = app.ForceField("tip3p.xml").createSystem(top, nonbondedMethod=app.NoCutoff, rigidWater=False)
     mixed = mlpotential("equiform", predictor=predictor()).createMixedSystem(top, mm, [0, 1, 2], removeConstraints=False)
     alone = water.copy()
