@@ -11,6 +11,7 @@ from equiform.cli import (  # noqa: F401 - they add commands
     data,
     datasets,
     demo,
+    engines,
     inspect,
     lattice,
     predict,

@@ -22,7 +22,7 @@ EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted after the name of a command."""
 
 COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
-COMMANDS += ["convert", "export-official", "benchmark", "lattice"]
+COMMANDS += ["convert", "export-official", "benchmark", "lattice", "lammps", "socket", "engines"]
 """Commands in the order of the help text."""
 
 
