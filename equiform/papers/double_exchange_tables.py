@@ -1,44 +1,14 @@
 """Tables of the study of self-learning Monte Carlo as Markdown, from the finished parts."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from math import erfc, sqrt
 
 import numpy as np
 from jaxtyping import Float
 
-from equiform.papers.double_exchange import LargerRow, Row, Study
+from equiform.papers.double_exchange import LargerRow, Row
 from equiform.simulate.monte_carlo.analysis import Summary
 from equiform.simulate.monte_carlo.estimates import Estimate, acceptance
-
-LARGER = ("linear, 6 shells", "linear, 9 shells", "transformer, L = 1", "transformer, L = 3")
-"""Models that go to larger lattices."""
-
-
-def reports(study: Study) -> Iterator[str]:
-    """Run the study; yields the report after every finished part. Finished parts are not repeated."""
-    models, larger = study.models(), []
-    rows: list[Row] = []
-    for row in study.rows(models):
-        rows.append(row)
-        yield report(study, rows, larger)
-    for row in study.larger({name: models[name][0] for name in LARGER if name in models}):
-        larger.append(row)
-        yield report(study, rows, larger)
-
-
-def report(study: Study, rows: Sequence[Row], larger: Sequence[LargerRow]) -> str:
-    """All tables."""
-    local, milliseconds = study.local()
-    sites = study.lattice.num_sites
-    parts = ["## Models\n\n" + models_table(rows), "## Cost\n\n" + cost_table(local, sites, milliseconds, rows)]
-    parts.append("## Observables\n\n" + observables_table(local, rows))
-    deep = [row for row in rows if "transformer" in row.name]
-    lines = power_laws(rows) + [significance(one, two) for one, two in pairwise(deep)]
-    lines += [significance(deep[0], row) for row in deep[2:]]
-    parts += ["## Layers\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"] if lines else []
-    parts += ["## Larger lattices\n\n" + larger_table(larger)] if larger else []
-    return f"{study.config.model_dump_json()}\n\n" + "\n".join(parts)
 
 
 def models_table(rows: Sequence[Row]) -> str:
