@@ -1,8 +1,8 @@
 """Study of self-learning Monte Carlo on the double-exchange model: the claims of a paper, one by one.
 
 Exact chains → linear models and transformers of 0, 1, … layers fitted to them, several seeds → self-learning rounds →
-acceptance of every model from many starts → the same weights on larger lattices → tables. Every stage leaves its result in a
-folder; a study that was stopped resumes.
+acceptance of every model from many starts → the same weights on larger lattices → tables. Every stage saves its result in a
+folder; an interrupted study resumes.
 
 Source: Nagai and Tomiya (arXiv:2306.11527). Its coupling, temperature, shells, schedule and acceptance by layers are not
 public: t = J = 1, T = 0.05 and the schedule are ours.
@@ -61,7 +61,7 @@ class StudyConfig(BaseModel):
         proposals: Proposals per chain.
         larger: Edges of larger lattices.
         larger_chains: Starts there.
-        larger_burn_in: Proposals of 4 × 4 blocks before, on 8 × 8; as many per site on others.
+        larger_burn_in: Proposals of 4 × 4 blocks for equilibration on 8 × 8; proportional to the sites on others.
         larger_proposals: Proposals per chain there.
         larger_sweeps: Effective sweeps there.
     """
@@ -122,7 +122,7 @@ class Row(NamedTuple):
     Attributes:
         name: Of the model.
         parameters: Number of its parameters.
-        errors: MSE of β(F − H_eff) on the test chains, one a seed.
+        errors: MSE of β(F − H_eff) on the test chains, one per seed.
         accepted: Accepted proposals by chain, all seeds and starts, (chains, proposals).
         time: Autocorrelation time of F in proposals.
         milliseconds: Wall time of a proposal of one chain.
@@ -158,7 +158,7 @@ class Study:
     """The study in a folder.
 
     Attributes:
-        folder: Where results are kept.
+        folder: Folder of the results.
         config: Its sizes.
     """
 
@@ -211,7 +211,7 @@ class Study:
         traces, seconds = [], 0.0
         for seed, model in enumerate(models):
             place = self.folder / f"slmc-{_slug(name)}-{seed}"
-            # Each seed from other times of the exact chains, several autocorrelation times apart.
+            # Each seed starts at other times of the exact chains, several autocorrelation times apart.
             starts = np.concatenate([kept[-1 - 20 * seed] for kept in parts])
             spins = np.resize(starts, (config.chains, *starts.shape[1:]))
             seconds += self._run(place, settings.model_copy(update={"seed": seed}), config.proposals, model, spins)
@@ -252,7 +252,7 @@ class Study:
                 "effective_sweeps": config.larger_sweeps,
                 "keep": 50,
             }
-            # Blocks are accepted often, and bring the starts to equilibrium; all models begin with those of the first.
+            # Block proposals are accepted often: the first model brings the starts to equilibrium for all.
             place = self.folder / f"burn-in-{edge}"
             burn = self._settings(**shared, block=4, seed=7, start="random", local_sweeps=0)
             burn_in = config.larger_burn_in * edge**2 // 64
@@ -305,9 +305,10 @@ class Study:
             times.append(time.perf_counter())
             self._progress(done, total, place.name)
 
-        run_folder(place, settings, steps, model, spins=spins, progress=timed)
-        if len(times) > 2 or not clock.exists():
-            clock.write_text(f"{float(np.median(np.diff(times)))}")
+        finished = clock.exists() and len(load_chain(place)[1].values) >= steps
+        if not finished:
+            run_folder(place, settings, steps, model, spins=spins, progress=timed)
+            clock.write_text(f"{float(np.median(np.diff(times)))}" if len(times) > 1 else "nan")
         return float(clock.read_text())
 
     def _noted(self, name: str) -> Progress:

@@ -16,7 +16,7 @@ def draw_study(path: Path, rows: Sequence[Row]) -> Path:
 
     Args:
         path: PNG file to write.
-        rows: Results of all models; those that are hardly ever accepted are left out of the errors.
+        rows: Results of all models; RKKY is left out of the errors.
     """
     from matplotlib.figure import Figure
 

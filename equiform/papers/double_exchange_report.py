@@ -19,7 +19,7 @@ from equiform.papers.double_exchange_tables import (
     significance,
 )
 from equiform.runtime.files import to_json, write_atomically
-from equiform.simulate.monte_carlo.estimates import acceptance
+from equiform.simulate.monte_carlo.estimates import Estimate, acceptance
 
 LARGER = ("linear, 6 shells", "linear, 9 shells", "transformer, L = 1", "transformer, L = 3")
 """Models whose weights are applied to larger lattices."""
@@ -67,8 +67,8 @@ def results(rows: Sequence[Row], larger: Sequence[LargerRow]) -> dict[str, Any]:
                 "mse_beta": row.errors,
                 **_accepted(row.accepted),
                 "tau_free_energy": _number(row.time),
-                "milliseconds": row.milliseconds,
-                **dict(zip(("energy", "magnetization", "staggered"), map(list, row.observables))),
+                "milliseconds": _number(row.milliseconds),
+                **{name: _pair(found) for name, found in zip(("energy", "magnetization", "staggered"), row.observables)},
             }
             for row in rows
         ],
@@ -90,6 +90,10 @@ def _accepted(accepted: np.ndarray) -> dict[str, Any]:
     found = acceptance(accepted)
     errors = {"acceptance_error": found.error, "acceptance_error_of_chains": _number(chain_error(accepted))}
     return {"acceptance": found.value, **errors, "proposals": accepted.size}
+
+
+def _pair(found: Estimate) -> list[float | None]:
+    return [_number(found.value), _number(found.error)]
 
 
 def _number(value: float) -> float | None:

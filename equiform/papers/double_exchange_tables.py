@@ -14,7 +14,7 @@ from equiform.simulate.monte_carlo.estimates import Estimate, acceptance
 def models_table(rows: Sequence[Row]) -> str:
     """Errors, acceptance and cost of every model."""
     heads = ["model", "parameters", "MSE of βF, test", "erfc(√MSE/2)", "e^(−√MSE)", "acceptance ± binomial", "± of chains"]
-    heads += ["proposals", "τ_F, proposals", "ms a proposal"]
+    heads += ["proposals", "τ_F, proposals", "ms per proposal"]
     lines = []
     for row in rows:
         error, found = float(np.mean(row.errors)), acceptance(row.accepted)
@@ -38,9 +38,9 @@ def models_table(rows: Sequence[Row]) -> str:
 
 def cost_table(local: Summary, num_sites: int, local_milliseconds: float, rows: Sequence[Row]) -> str:
     """Diagonalisations and wall time for an independent F."""
-    heads = ["sampler", "τ_F, steps", "diagonalisations an independent F", "ms an independent F"]
+    heads = ["sampler", "τ_F, steps", "diagonalisations per independent F", "ms per independent F"]
     time = local.times[0]
-    lines = [["local, a diagonalisation a flip", f"{time:.1f} sweeps", f"{num_sites * time:.0f}", ""]]
+    lines = [["local, a diagonalisation per flip", f"{time:.1f} sweeps", f"{num_sites * time:.0f}", ""]]
     wall = f"{time * local_milliseconds:.0f}"
     lines.append(["local, determinant formula", f"{time:.1f} sweeps", f"{2 * time:.0f}", wall])
     for row in rows:
@@ -97,7 +97,8 @@ def significance(first: Row, second: Row) -> str:
     """Difference of the acceptances of two models, its error from the spread of chains."""
     gap = second.accepted.mean() - first.accepted.mean()
     error = np.hypot(chain_error(first.accepted), chain_error(second.accepted))
-    return f"{first.name} → {second.name}: {gap:+.3f} ± {error:.3f} ({gap / error:+.1f} σ)"
+    sigmas = f" ({gap / error:+.1f} σ)" if error > 0 else ""
+    return f"{first.name} → {second.name}: {gap:+.3f} ± {error:.3f}{sigmas}"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
