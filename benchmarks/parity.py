@@ -2,6 +2,7 @@
 
     python -m benchmarks.parity [CASE ...] [--product aligned|plain] [--no-gradients]
 
+The case `slmc` compares spins on a lattice with stored values of our own derivation, as no code is public.
 The references are not part of the product; they are searched for in `shared/parity` next to or above the clone, or in
 $EQUIFORM_PARITY.
 """
@@ -19,12 +20,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import slmc_parity
 from benchmarks.official import FULL, SMALL, graph_of, model_of, relative_error, stage_errors
 from equiform.graph import to_device
 from equiform.persist.official.names import official_state
 from equiform.tasks.energy import Potential
 
 LIMIT = 1e-9
+CASES = (*SMALL, *FULL, "slmc")
 
 
 def find_references() -> Path | None:
@@ -69,10 +72,25 @@ def gradient_error(potential: Potential, graph: Any, stored: Any) -> float:
     )
 
 
+def compare_spins(folder: Path, console: Console) -> float:
+    """Print the errors of spins on a lattice; the largest of those that must be exact."""
+    start = time.perf_counter()
+    exact, loose = slmc_parity.compare(folder)
+    table = Table(title=f"slmc · {time.perf_counter() - start:.0f} s")
+    table.add_column("array")
+    table.add_column("max relative error", justify="right")
+    for name, error in exact.items():
+        table.add_row(name, f"{error:.1e}", style=None if error <= LIMIT else "red")
+    for name, error in loose.items():
+        table.add_row(f"{name}, not limited", f"{error:.1e}")
+    console.print(table)
+    return max(exact.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; the exit status says whether all errors are within 1e-9."""
     parser = argparse.ArgumentParser(description="compare with the official code's stored outputs")
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL))}; by default all")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; by default all")
     parser.add_argument("--product", choices=("aligned", "plain"), default="aligned")
     parser.add_argument("--no-gradients", action="store_true", help="skip the parameter gradients (faster)")
     options = parser.parse_args(arguments)
@@ -84,8 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     jax.config.update("jax_enable_x64", True)
     console, worst = Console(), 0.0
-    for case in options.cases or (*SMALL, *FULL):
+    for case in options.cases or CASES:
         folder = root / case
+        if case == "slmc":
+            worst = max(worst, compare_spins(folder, console))
+            continue
         for name in ("main", "edge") if (folder / "inputs_edge.npz").exists() else ("main",):
             start = time.perf_counter()
             gradients = name == "main" and case not in FULL and not options.no_gradients

@@ -1,11 +1,8 @@
 """Compare spins on a lattice with the stored float64 references: every array, largest error.
 
-    python -m benchmarks.slmc_parity
-
-The references are not part of the product; they are looked for as in `benchmarks.parity`, in the folder `slmc`.
+python -m benchmarks.parity slmc
 """
 
-import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -13,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.parity import find_references
 from equiform.lattice import SquareLattice
 from equiform.models.spin_linear import shell_features
 from equiform.models.spin_transformer import SpinTransformer, SpinTransformerConfig
@@ -124,20 +120,6 @@ def compare(folder: Path) -> tuple[Errors, Errors]:
     )
 
 
-def main() -> int:
-    """Print all errors; the exit status says whether the exact ones are within the limit."""
-    root = find_references()
-    if root is None or not (root / "slmc").is_dir():
-        print("the reference outputs (shared/parity/slmc) are not here; set EQUIFORM_PARITY to their folder", file=sys.stderr)
-        return 1
-    jax.config.update("jax_enable_x64", True)
-    exact, loose = compare(root / "slmc")
-    for name, error in (exact | loose).items():
-        print(f"{name:50} {error:.1e}")
-    print(f"largest exact error: {max(exact.values()):.1e} (limit {LIMIT:.0e})")
-    return int(not max(exact.values()) <= LIMIT)
-
-
 def _free_energies(config: DoubleExchangeConfig, temperature: float, spins: np.ndarray, stored: np.ndarray) -> float:
     model = DoubleExchange.of(config)
     free_energies = jax.jit(lambda spins: jax.lax.map(lambda one: model.free_energy(one, jnp.asarray(temperature)), spins))
@@ -147,7 +129,3 @@ def _free_energies(config: DoubleExchangeConfig, temperature: float, spins: np.n
 def _difference(ours: object, stored: np.ndarray) -> float:
     """Largest difference relative to the largest value."""
     return float(np.abs(np.asarray(ours) - stored).max() / max(np.abs(stored).max(), 1e-300))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

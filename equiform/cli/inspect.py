@@ -62,9 +62,10 @@ def doctor() -> None:
 @recipes.command("list")
 def list_recipes() -> None:
     """List the built-in recipes."""
+    from equiform.papers.studies import STUDIES
     from equiform.recipes.schema import builtin_recipes
 
-    rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()]
+    rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()] + list(STUDIES.items())
     print_table("", ("name", "what it is"), rows)
 
 
@@ -73,8 +74,12 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="The name of a built-in recipe, or a file.")],
 ) -> None:
     """Print a recipe, to be copied and changed."""
+    from equiform.papers.studies import STUDIES, defaults
     from equiform.recipes.schema import find_recipe, load_recipe
 
+    if name in STUDIES:
+        say(defaults(name))
+        return
     path = find_recipe(name)
     text = path.read_text(encoding="utf-8").rstrip()
     if not any(line.startswith("base:") for line in text.splitlines()):

@@ -164,6 +164,7 @@ def train(
     epilog=examples(
         "equiform lattice scan --from 0.5 --to 0.05 --points 10 --sweeps 1000 -o runs/scan",
         "equiform lattice scan --temperature 0.4 --temperature 0.1 --mu -0.5 --size 4x4 -o runs/doped",
+        "equiform lattice scan --temperature 0.05 --mu 0 --mu -0.5 --mu -1 --mu -2 --start random -o runs/doping",
     )
 )
 def scan(
@@ -175,14 +176,20 @@ def scan(
     sweeps: Annotated[int, typer.Option("--sweeps", min=1, help="Sweeps at each temperature.")] = 500,
     size: Size = "6x6",
     coupling: Coupling = 1.0,
-    mu: Mu = 0.0,
+    mu: Annotated[
+        list[float] | None, typer.Option("--mu", help="Chemical potential, in t (0: half filling); repeat it to scan doping.")
+    ] = None,
     chains: Chains = 4,
+    start: Begin = "mixed",
     seed: Seed = 0,
     keep: Keep = 5,
     burn_in: BurnIn = 0.1,
     as_json: AsJson = False,
 ) -> None:
-    """Anneal from high to low temperature with the exact local sampler: energy, specific heat, magnetisations, density."""
+    """Anneal from high to low temperature with the exact local sampler: energy, specific heat, magnetisations, density.
+
+    Several --mu scan doping: each chemical potential is annealed separately.
+    """
     import numpy as np
 
     from equiform.errors import UserError
@@ -191,10 +198,13 @@ def scan(
     if min(highest, lowest) <= 0:
         raise UserError(f"temperatures must be positive, got {highest:g} and {lowest:g}")
     chosen = temperatures or [float(f"{t:.4g}") for t in np.geomspace(highest, lowest, points)]
-    config = _settings(_model(size, coupling, mu), temperature=max(chosen), num_chains=chains, seed=seed, keep=keep)
+    potentials = mu or [0.0]
+    models = [_model(size, coupling, potential) for potential in potentials]
+    config = _settings(models[0], temperature=max(chosen), num_chains=chains, start=start, seed=seed, keep=keep)
     start_jax()
     with progress_bar("annealing") as bar, _resumable("the same command"):
-        folders = scan_folder(output, config, chosen, sweeps, progress=bar)
+        several = potentials if len(potentials) > 1 else ()
+        folders = scan_folder(output, config, chosen, sweeps, chemical_potentials=several, progress=bar)
     _report(folders, burn_in, as_json, output)
 
 
@@ -277,7 +287,7 @@ def _report(folders: list[Path], burn_in: float, as_json: bool, together: Path |
     if as_json:
         print_json([{"run": str(folder), **columns(one)} for folder, one in zip(folders, summaries)])
         return
-    heads = ("run", "T", "steps", "acceptance", "E/N", "C/N", "electrons/N", "|m|", "|m_s|", "τ_F", "τ_m", "τ_ms", "R̂")
+    heads = ("run", "T", "μ", "steps", "acceptance", "E/N", "C/N", "electrons/N", "|m|", "|m_s|", "τ_F", "τ_m", "τ_ms", "R̂")
     rows = [_row(folder, one) for folder, one in zip(folders, summaries)]
     print_table("", heads, rows, right=range(1, len(heads)))
     for folder, one in zip(folders, summaries):
@@ -294,4 +304,12 @@ def _row(folder: Path, one: Any) -> tuple[str, ...]:
     averages = (one.acceptance, one.energy, one.specific_heat, one.density, one.magnetization, one.staggered)
     shown = [f"{found.value:.4f} ± {found.error:.4f}" for found in averages]
     times = [f"{time:.1f}" for time in one.times]
-    return (str(folder), f"{one.temperature:g}", str(one.steps), *shown, *times, f"{max(one.r_hat):.3f}")
+    return (
+        str(folder),
+        f"{one.temperature:g}",
+        f"{one.chemical_potential:g}",
+        str(one.steps),
+        *shown,
+        *times,
+        f"{max(one.r_hat):.3f}",
+    )

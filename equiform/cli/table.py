@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from equiform.cli.app import Interrupted, app, examples, print_json, print_table, say, start_jax, warn
+from equiform.cli.app import Interrupted, app, examples, print_json, print_table, progress_bar, say, start_jax, warn
 from equiform.cli.inspect import recipes
 
 _RUN = "equiform recipe run"
@@ -17,11 +17,12 @@ _RUN = "equiform recipe run"
         "equiform recipe run qm9-alpha --scaled",
         "equiform recipe run md17-ethanol-l2 -o runs/ethanol",
         "equiform recipe run rmd17-aspirin-l2 --scaled --seed 2 --from DATA_FOLDER",
+        "equiform recipe run slmc-double-exchange --scaled -o runs/slmc",
         "equiform recipe run --resume runs/ethanol",
     ),
 )
 def run_recipe(
-    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry; see equiform recipe list.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry or a study; see equiform recipe list.")] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="Further changes.", metavar="KEY=VALUE")] = None,
     scaled: Annotated[bool, typer.Option("--scaled", help="The form for a small machine; prints what is scaled.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; default: runs/NAME-N.")] = None,
@@ -29,10 +30,18 @@ def run_recipe(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, dropout and data order.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Resume an interrupted run.", metavar="RUN")] = None,
 ) -> None:
-    """Reproduce an entry of a published table: get the data, train, test, and print our value next to the published one.
+    """Reproduce an entry of a published table (get the data, train, test, print both values), or run a study.
 
     The checkpoint is selected on the validation set; the test set is evaluated once, at the end.
     """
+    from equiform.papers.studies import STUDIES, is_study
+
+    if name is not None and resume is not None:
+        raise typer.BadParameter("--resume takes a run folder and no recipe")
+    if name in STUDIES or (resume is not None and is_study(resume)):
+        _run_study(name, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], scaled, output, source, resume)
+        return
+
     from equiform.jobs import train as job
     from equiform.papers import run
     from equiform.recipes.schema import load_recipe
@@ -44,8 +53,6 @@ def run_recipe(
     folder = resume
     try:
         if resume is not None:
-            if name is not None:
-                raise typer.BadParameter("--resume takes a run folder and no recipe")
             outcome = job.resume(resume, list(settings or []), say=say, warn=warn)
         else:
             if name is None:
@@ -110,6 +117,33 @@ def table(
         if row.note:
             say(f"{row.method}: {row.note}")
     say(f"published rows: {paper.source}")
+
+
+def _run_study(
+    name: str | None, changes: list[str], scaled: bool, output: Path | None, source: Path | None, resume: Path | None
+) -> None:
+    """Run or resume a study; its report goes to the terminal and to its folder."""
+    from equiform.papers import studies
+    from equiform.training.run_folder import free_folder
+
+    if source is not None:
+        raise typer.BadParameter("--from is for recipes of published data sets; this study makes its own data")
+    if resume is not None:
+        planned = studies.resume(resume, changes)
+    else:
+        assert name is not None  # a study or a folder of one was named
+        planned = studies.plan(name, changes, output or free_folder("runs", name), scaled=scaled)
+    for line in studies.describe(planned):
+        say(line)
+    start_jax()
+    try:
+        with progress_bar(planned.name) as advance:
+            report = studies.run(planned, advance)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"resume with: {_RUN} --resume {planned.folder}") from error
+    say()
+    say(report)
+    say(f"saved in {planned.folder}")
 
 
 def _fetch_if_missing(recipe: object) -> None:

@@ -12,7 +12,7 @@ and none depends on the lattice's size.
 
 Source: Nagai and Tomiya, J. Phys. Soc. Jpn. 93, 114007 (arXiv:2306.11527); there is no public code.
 Differs: attention is multiplied by 36 / sites: the paper's sum on 6 × 6, where it was published, but a mean that keeps its size
-on larger lattices (measured: docs/how-to/lattices.md).
+on larger lattices (measured: docs/results.md).
 Shells of one distance share a weight (the paper does not say which weights it ties), so that the point group is exact.
 Convolutions are products with circulant matrices, not Fourier transforms: attention costs N² anyway.
 """

@@ -1,8 +1,8 @@
 """Study of self-learning Monte Carlo on the double-exchange model: the claims of a paper, one by one.
 
 Exact chains → linear models and transformers of 0, 1, … layers fitted to them, several seeds → self-learning rounds →
-acceptance of every model from many starts → the same weights on larger lattices → tables. Every stage leaves its result in a
-folder; a study that was stopped resumes.
+acceptance of every model from many starts → the same weights on larger lattices → tables. Every stage saves its result in a
+folder; an interrupted study resumes.
 
 Source: Nagai and Tomiya (arXiv:2306.11527). Its coupling, temperature, shells, schedule and acceptance by layers are not
 public: t = J = 1, T = 0.05 and the schedule are ours.
@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from equiform.errors import UserError
 from equiform.persist.spin_model_file import EffectiveModel, load_effective, save_effective
 from equiform.simulate.monte_carlo.analysis import Summary, series, summarize
 from equiform.simulate.monte_carlo.chain_file import load_chain
@@ -62,33 +61,48 @@ class StudyConfig(BaseModel):
         proposals: Proposals per chain.
         larger: Edges of larger lattices.
         larger_chains: Starts there.
-        larger_burn_in: Proposals of 4 × 4 blocks before, on 8 × 8; as many per site on others.
+        larger_burn_in: Proposals of 4 × 4 blocks for equilibration on 8 × 8; proportional to the sites on others.
         larger_proposals: Proposals per chain there.
         larger_sweeps: Effective sweeps there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    temperature: float = 0.05
-    train_chains: int = 8
-    test_chains: int = 4
-    exact_sweeps: int = 500
-    keep: int = 4
+    temperature: float = Field(0.05, gt=0)
+    train_chains: int = Field(8, ge=1)
+    test_chains: int = Field(4, ge=1)
+    exact_sweeps: int = Field(500, ge=10)
+    keep: int = Field(4, ge=1)
     linear_shells: tuple[int, ...] = (1, 2, 3, 4, 6, 9)
-    num_layers: int = 4
-    seeds: int = 2
-    fit_steps: int = 5000
-    rounds: int = 3
-    round_steps: int = 1000
-    round_proposals: int = 40
-    effective_sweeps: int = 10
-    chains: int = 16
-    proposals: int = 150
+    num_layers: int = Field(4, ge=0)
+    seeds: int = Field(2, ge=1)
+    fit_steps: int = Field(5000, ge=1)
+    rounds: int = Field(3, ge=0)
+    round_steps: int = Field(1000, ge=1)
+    round_proposals: int = Field(40, ge=5)
+    effective_sweeps: int = Field(10, ge=1)
+    chains: int = Field(16, ge=2)
+    proposals: int = Field(150, ge=10)
     larger: tuple[int, ...] = (8, 10, 12)
-    larger_chains: int = 8
-    larger_burn_in: int = 150
-    larger_proposals: int = 60
-    larger_sweeps: int = 3
+    larger_chains: int = Field(8, ge=2)
+    larger_burn_in: int = Field(150, ge=1)
+    larger_proposals: int = Field(60, ge=2)
+    larger_sweeps: int = Field(3, ge=1)
+
+    @field_validator("linear_shells")
+    @classmethod
+    def _six_by_six_has_them(cls, shells: tuple[int, ...]) -> tuple[int, ...]:
+        most = len(DoubleExchangeConfig().lattice.shells)
+        if not all(1 <= count <= most for count in shells):
+            raise ValueError(f"linear models have 1 to {most} shells on 6 × 6")
+        return shells
+
+    @field_validator("larger")
+    @classmethod
+    def _larger_lattices_are_larger(cls, edges: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(edge >= 6 for edge in edges):
+            raise ValueError("larger lattices need at least 6 sites along an edge")
+        return edges
 
     def scaled(self) -> "StudyConfig":
         """A small form of the study, of some minutes."""
@@ -99,7 +113,7 @@ class StudyConfig(BaseModel):
 
 
 GROWING = ("linear_shells", "num_layers", "seeds", "proposals", "larger", "larger_burn_in", "larger_proposals")
-"""Sizes that may change between two calls in one folder: more of them uses what is there."""
+"""Sizes that may change when a study is resumed: the finished part stays valid."""
 
 
 class Row(NamedTuple):
@@ -108,7 +122,7 @@ class Row(NamedTuple):
     Attributes:
         name: Of the model.
         parameters: Number of its parameters.
-        errors: MSE of β(F − H_eff) on the test chains, one a seed.
+        errors: MSE of β(F − H_eff) on the test chains, one per seed.
         accepted: Accepted proposals by chain, all seeds and starts, (chains, proposals).
         time: Autocorrelation time of F in proposals.
         milliseconds: Wall time of a proposal of one chain.
@@ -144,26 +158,14 @@ class Study:
     """The study in a folder.
 
     Attributes:
-        folder: Where results are kept.
+        folder: Folder of the results.
         config: Its sizes.
     """
 
     def __init__(self, folder: Path, config: StudyConfig, progress: Progress = lambda done, total, note: None):
-        """Open a folder; finished parts are not repeated.
-
-        Raises:
-            UserError: It holds a study of other sizes.
-        """
+        """Open a folder; finished parts are not repeated."""
         self.folder, self.config, self._progress = folder, config, progress
         folder.mkdir(parents=True, exist_ok=True)
-        settings = folder / "study.json"
-        if settings.exists():
-            before = StudyConfig.model_validate_json(settings.read_text())
-            changed = [name for name in StudyConfig.model_fields if getattr(before, name) != getattr(config, name)]
-            fixed = [name for name in changed if name not in GROWING]
-            if fixed:
-                raise UserError(f"{folder} holds a study with another {', '.join(fixed)}; choose another folder")
-        settings.write_text(config.model_dump_json())
         self.physics = DoubleExchangeConfig()
         self.lattice = self.physics.lattice
 
@@ -209,7 +211,7 @@ class Study:
         traces, seconds = [], 0.0
         for seed, model in enumerate(models):
             place = self.folder / f"slmc-{_slug(name)}-{seed}"
-            # Each seed from other times of the exact chains, several autocorrelation times apart.
+            # Each seed starts at other times of the exact chains, several autocorrelation times apart.
             starts = np.concatenate([kept[-1 - 20 * seed] for kept in parts])
             spins = np.resize(starts, (config.chains, *starts.shape[1:]))
             seconds += self._run(place, settings.model_copy(update={"seed": seed}), config.proposals, model, spins)
@@ -250,7 +252,7 @@ class Study:
                 "effective_sweeps": config.larger_sweeps,
                 "keep": 50,
             }
-            # Blocks are accepted often, and bring the starts to equilibrium; all models begin with those of the first.
+            # Block proposals are accepted often: the first model brings the starts to equilibrium for all.
             place = self.folder / f"burn-in-{edge}"
             burn = self._settings(**shared, block=4, seed=7, start="random", local_sweeps=0)
             burn_in = config.larger_burn_in * edge**2 // 64
@@ -303,9 +305,10 @@ class Study:
             times.append(time.perf_counter())
             self._progress(done, total, place.name)
 
-        run_folder(place, settings, steps, model, spins=spins, progress=timed)
-        if len(times) > 2 or not clock.exists():
-            clock.write_text(f"{float(np.median(np.diff(times)))}")
+        finished = clock.exists() and len(load_chain(place)[1].values) >= steps
+        if not finished:
+            run_folder(place, settings, steps, model, spins=spins, progress=timed)
+            clock.write_text(f"{float(np.median(np.diff(times)))}" if len(times) > 1 else "nan")
         return float(clock.read_text())
 
     def _noted(self, name: str) -> Progress:

@@ -1,50 +1,20 @@
 """Tables of the study of self-learning Monte Carlo as Markdown, from the finished parts."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from math import erfc, sqrt
 
 import numpy as np
 from jaxtyping import Float
 
-from equiform.papers.double_exchange import LargerRow, Row, Study
+from equiform.papers.double_exchange import LargerRow, Row
 from equiform.simulate.monte_carlo.analysis import Summary
 from equiform.simulate.monte_carlo.estimates import Estimate, acceptance
-
-LARGER = ("linear, 6 shells", "linear, 9 shells", "transformer, L = 1", "transformer, L = 3")
-"""Models that go to larger lattices."""
-
-
-def reports(study: Study) -> Iterator[str]:
-    """Run the study; yields the report after every finished part. Finished parts are not repeated."""
-    models, larger = study.models(), []
-    rows: list[Row] = []
-    for row in study.rows(models):
-        rows.append(row)
-        yield report(study, rows, larger)
-    for row in study.larger({name: models[name][0] for name in LARGER if name in models}):
-        larger.append(row)
-        yield report(study, rows, larger)
-
-
-def report(study: Study, rows: Sequence[Row], larger: Sequence[LargerRow]) -> str:
-    """All tables."""
-    local, milliseconds = study.local()
-    sites = study.lattice.num_sites
-    parts = ["## Models\n\n" + models_table(rows), "## Cost\n\n" + cost_table(local, sites, milliseconds, rows)]
-    parts.append("## Observables\n\n" + observables_table(local, rows))
-    deep = [row for row in rows if "transformer" in row.name]
-    lines = power_laws(rows) + [significance(one, two) for one, two in pairwise(deep)]
-    lines += [significance(deep[0], row) for row in deep[2:]]
-    parts += ["## Layers\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"] if lines else []
-    parts += ["## Larger lattices\n\n" + larger_table(larger)] if larger else []
-    return f"{study.config.model_dump_json()}\n\n" + "\n".join(parts)
 
 
 def models_table(rows: Sequence[Row]) -> str:
     """Errors, acceptance and cost of every model."""
     heads = ["model", "parameters", "MSE of βF, test", "erfc(√MSE/2)", "e^(−√MSE)", "acceptance ± binomial", "± of chains"]
-    heads += ["proposals", "τ_F, proposals", "ms a proposal"]
+    heads += ["proposals", "τ_F, proposals", "ms per proposal"]
     lines = []
     for row in rows:
         error, found = float(np.mean(row.errors)), acceptance(row.accepted)
@@ -68,9 +38,9 @@ def models_table(rows: Sequence[Row]) -> str:
 
 def cost_table(local: Summary, num_sites: int, local_milliseconds: float, rows: Sequence[Row]) -> str:
     """Diagonalisations and wall time for an independent F."""
-    heads = ["sampler", "τ_F, steps", "diagonalisations an independent F", "ms an independent F"]
+    heads = ["sampler", "τ_F, steps", "diagonalisations per independent F", "ms per independent F"]
     time = local.times[0]
-    lines = [["local, a diagonalisation a flip", f"{time:.1f} sweeps", f"{num_sites * time:.0f}", ""]]
+    lines = [["local, a diagonalisation per flip", f"{time:.1f} sweeps", f"{num_sites * time:.0f}", ""]]
     wall = f"{time * local_milliseconds:.0f}"
     lines.append(["local, determinant formula", f"{time:.1f} sweeps", f"{2 * time:.0f}", wall])
     for row in rows:
@@ -127,7 +97,8 @@ def significance(first: Row, second: Row) -> str:
     """Difference of the acceptances of two models, its error from the spread of chains."""
     gap = second.accepted.mean() - first.accepted.mean()
     error = np.hypot(chain_error(first.accepted), chain_error(second.accepted))
-    return f"{first.name} → {second.name}: {gap:+.3f} ± {error:.3f} ({gap / error:+.1f} σ)"
+    sigmas = f" ({gap / error:+.1f} σ)" if error > 0 else ""
+    return f"{first.name} → {second.name}: {gap:+.3f} ± {error:.3f}{sigmas}"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,6 @@ import numpy as np
 
 from equiform.report.plots import COLOURS
 from equiform.simulate.monte_carlo.analysis import Correlations, Summary
-from equiform.simulate.monte_carlo.estimates import Estimate
 from equiform.simulate.monte_carlo.simulation import TRACED, SimulationConfig, Trace
 
 
@@ -48,34 +47,40 @@ def draw_run(path: Path, config: SimulationConfig, trace: Trace, found: Correlat
 
 
 def draw_scan(path: Path, summaries: Sequence[Summary], title: str) -> Path:
-    """Energy, specific heat, magnetisations and density against temperature, with error bars.
+    """Energy, specific heat, magnetisations and density against temperature for each μ, with error bars.
 
     Args:
         path: PNG file to write.
-        summaries: One a temperature.
+        summaries: One per run.
         title: Over the figure.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     energy, heat, magnetization, density = figure.subplots(2, 2).ravel()
-    temperatures = [one.temperature for one in summaries]
+    potentials = sorted({one.chemical_potential for one in summaries})
 
-    def curve(axes, values: Sequence[Estimate], label: str, colour: str) -> None:
-        middle, error = zip(*values)
-        axes.errorbar(temperatures, middle, error, fmt="o-", color=colour, label=label, capsize=2, markersize=4)
+    def curve(axes, name: str, label: str, colour: str, style: str = "o-", *, chosen: Sequence[Summary]) -> None:
+        middle, error = zip(*(getattr(one, name) for one in chosen))
+        places = [one.temperature for one in chosen]
+        axes.errorbar(places, middle, error, fmt=style, color=colour, label=label, capsize=2, markersize=4)
 
-    curve(energy, [one.energy for one in summaries], "", COLOURS[0])
-    curve(heat, [one.specific_heat for one in summaries], "", COLOURS[1])
-    curve(magnetization, [one.magnetization for one in summaries], "uniform", COLOURS[0])
-    curve(magnetization, [one.staggered for one in summaries], "staggered", COLOURS[1])
-    curve(density, [one.density for one in summaries], "", COLOURS[2])
+    for number, potential in enumerate(potentials):
+        chosen, colour = [one for one in summaries if one.chemical_potential == potential], COLOURS[number % len(COLOURS)]
+        label = f"μ = {potential:g}" if len(potentials) > 1 else ""
+        curve(energy, "energy", label, colour, chosen=chosen)
+        curve(heat, "specific_heat", label, colour, chosen=chosen)
+        curve(density, "density", label, colour, chosen=chosen)
+        curve(magnetization, "staggered", f"{label} staggered".strip(), colour, chosen=chosen)
+        curve(magnetization, "magnetization", f"{label} uniform".strip(), colour, "s--", chosen=chosen)
     energy.set(xlabel="T (t)", ylabel="energy a site (t)")
     heat.set(xlabel="T (t)", ylabel="specific heat a site (k_B)")
     magnetization.set(xlabel="T (t)", ylabel="magnetisation", ylim=(0, None))
     density.set(xlabel="T (t)", ylabel="electrons a site")
     density.ticklabel_format(axis="y", useOffset=False)
-    magnetization.legend(frameon=False)
+    magnetization.legend(frameon=False, fontsize="small")
+    if len(potentials) > 1:
+        density.legend(frameon=False, fontsize="small")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     return path

@@ -77,6 +77,17 @@ def test_scan_writes_a_table_of_temperatures(tmp_path):
     assert (tmp_path / "scan.png").exists()
 
 
+def test_scan_of_doping_anneals_each_chemical_potential(tmp_path):
+    doped = ["--mu", -1.5, "--mu", 0, "--temperature", 0.2, "--sweeps", 6]
+    done = Ended("scan", "-o", tmp_path, *doped, *SMALL)
+    assert done.status == 0, done.err
+    with open(tmp_path / "scan.csv") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["chemical_potential"] for row in rows] == [-1.5, 0]
+    assert rows[0]["density"] < rows[1]["density"] - 0.2
+    assert (tmp_path / "mu-1.5" / "T0.2" / "run.png").exists() and (tmp_path / "scan.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -86,7 +97,14 @@ def test_scan_writes_a_table_of_temperatures(tmp_path):
         (["run", "--temperature", "0.1", "-o", "x", "--effective", "nowhere"], "nowhere holds no effective model"),
         (["run", "--temperature", "0.1", "-o", "x", "--effective", "y", "--block", "7"], "does not fit"),
         (["run", "--resume", "nowhere"], "nowhere is not a lattice run"),
+        (["run", "--temperature", "-0.1", "-o", "x"], "temperature should be greater than 0, but -0.1 was given"),
+        (["run", "--temperature", "nan", "-o", "x"], "temperature should be a finite number"),
+        (["run", "--temperature", "0.1", "-o", "x", "--size", "6x2"], "use at least 3 × 3"),
+        (["scan", "--size", "2x8", "-o", "x"], "wraps onto itself"),
         (["scan", "--from", "0.5", "--to", "-0.1", "-o", "x"], "temperatures must be positive"),
+        (["scan", "--temperature", "0", "--temperature", "0.1", "-o", "x"], "different positive temperatures, got 0.0, 0.1"),
+        (["scan", "--mu", "0", "--mu", "0", "-o", "x"], "different chemical potentials, got 0.0, 0.0"),
+        (["scan", "--mu", "0", "--mu", "inf", "-o", "x"], "chemical potential should be a finite number"),
         (["analyze", "nowhere"], "nowhere is not a lattice run"),
         (["train", "nowhere", "-o", "x"], "nowhere is not a lattice run"),
     ],
@@ -94,6 +112,17 @@ def test_scan_writes_a_table_of_temperatures(tmp_path):
 def test_what_is_wrong_is_one_line(arguments, line):
     done = Ended(*arguments)
     assert done.status == 1 and line in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_a_model_of_another_lattice_is_one_line(tmp_path):
+    from equiform.models.spin_linear import SpinLinear, SpinLinearConfig
+    from equiform.persist.spin_model_file import save_effective
+
+    save_effective(tmp_path / "six", SpinLinear(SpinLinearConfig(shells=(1, 2, 4, 5, 8, 9))), {})
+    learned = ["--effective", tmp_path / "six", "--local-sweeps", 0, "-o", tmp_path / "run"]
+    done = Ended("run", "--temperature", 0.2, *learned, *SMALL)
+    assert done.status == 1 and done.err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert "a 3x3 lattice has no sites at squared distance 4, 5, 8, 9, which the model couples" in done.err
 
 
 @pytest.mark.parametrize(

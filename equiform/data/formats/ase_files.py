@@ -38,7 +38,7 @@ def read_ase(file: Path, form: str, how: How) -> list[Frame]:
                 structures.append(atoms)
         except (PermissionError, UserError):
             raise
-        except Exception as error:  # ASE's many parsers raise whatever the broken content trips them over
+        except Exception as error:  # ASE's parsers raise any type of exception
             problem = f"{file}, read as {form}: structure {len(structures)} cannot be read ({reason(error)})"
     for line in {str(warning.message) for warning in caught if not issubclass(warning.category, ResourceWarning)}:
         how.warn(f"{file}, read as {form}: {' '.join(line.split())[:200]}")
@@ -132,7 +132,7 @@ def read_sdf(file: Path, how: How) -> list[Frame]:
             continue
         try:
             atoms: Any = read_molecule(io.StringIO(block))
-        except Exception as error:  # ASE's parser raises whatever the broken content trips it over
+        except Exception as error:  # ASE's parser raises any type of exception
             line = f"{file}, read as SDF: structure {number} cannot be read ({reason(error)})"
             if not how.skip_invalid:
                 raise UserError(f"{line}; fix it, or leave it out with data.skip_invalid=true") from None

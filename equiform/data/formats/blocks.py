@@ -91,7 +91,7 @@ def read_n2p2(file: Path, how: How) -> Iterator[Frame]:
     """n2p2 (RuNNer) structures: the format fixes no units, so the user has to name them.
 
     Raises:
-        UserError: Nobody named the units, or a structure is broken.
+        UserError: The units are not given, or a structure is broken.
     """
     if not how.has_units:
         raise UserError(

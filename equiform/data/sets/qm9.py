@@ -55,8 +55,8 @@ class Target(NamedTuple):
     Attributes:
         name: As in `PROPERTIES`.
         symbol: As in the tables.
-        unit: That a model learns it in; eV for energies.
-        factor: To that unit from the file's.
+        unit: Unit for training; eV for energies.
+        factor: From the file's unit to that one.
         atomref: Column of `atomref.txt` whose atomic values are subtracted; None subtracts nothing.
     """
 
@@ -207,11 +207,11 @@ def prepare(
         store: Where the store goes.
         molecules: Number of molecules that the archive must hold.
         unusable: Number of them that must be excluded.
-        about: Kept in the store.
+        about: Metadata for the store.
         progress: Progress callback `(done, total)`, in molecules read.
 
     Raises:
-        UserError: A file is missing, damaged, or does not hold what it must.
+        UserError: A file is missing, damaged, or incomplete.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:

@@ -1,12 +1,12 @@
 """Procedural scenes of one to three solids with calibrated views: a data set for reconstruction that is made from nothing.
 
-Scenes stand upright (solids turn about z only, cameras look from above), so there is something to be learnt from the frame of
-the world. Protocol "I" is this distribution; "SO(3)" moves scene, cameras and light together by one random rotation and shift.
-An invariant model cannot tell them apart; a model of world coordinates that was trained on "I" loses on "SO(3)". Were the
-scenes isotropic, the gap would vanish and the comparison would show nothing.
+Scenes stand upright (solids turn about z only, cameras look from above), so the frame of the world carries
+information. Protocol "I" is this distribution; "SO(3)" moves scene, cameras and light by one random rotation and shift.
+An invariant model cannot tell them apart; a model of world coordinates that was trained on "I" loses on "SO(3)". With
+isotropic scenes there would be no gap to show.
 
-Every sample follows from (seed of the split, number), so any one can be made alone. Motions do not touch images: cameras and
-points are moved, nothing is rendered again.
+Every sample follows from (seed of the split, number), so each can be generated separately. Motions do not touch images: cameras
+and points are moved, without rendering again.
 """
 
 from typing import Literal, NamedTuple

@@ -45,8 +45,8 @@ class Traced(NamedTuple):
     """What rays see.
 
     Attributes:
-        rgb: Colours, 0 … 1; white where nothing is met.
-        depth: Length to the surface, 0 where nothing is met.
+        rgb: Colours, 0 … 1; white where no surface is hit.
+        depth: Length to the surface, 0 where none is hit.
         hit: Whether there is a surface.
     """
 
@@ -92,7 +92,7 @@ def trace(
         scene: The scene.
         origins: Where rays start, outside of the solids.
         directions: Unit vectors.
-        far: Rays longer than this meet nothing.
+        far: Largest length of a ray.
     """
     depth, hit, alive = np.zeros(len(origins)), np.zeros(len(origins), bool), np.arange(len(origins))
     # A ray that grazes a surface takes many short steps; it counts as a miss after 512.
@@ -122,7 +122,7 @@ def visual_hull(
     """Whether every view shows the object where the point projects to: what silhouettes alone say.
 
     Args:
-        points: Where to look.
+        points: The query points.
         rotation: From camera to world.
         centre: Centres of projection.
         intrinsics: K, pixel centres half-way.

@@ -19,6 +19,7 @@ class Summary(NamedTuple):
 
     Attributes:
         temperature: T.
+        chemical_potential: μ.
         steps: Steps that were averaged, per chain.
         acceptance: Fraction of accepted proposals; the error is binomial.
         energy: Σ E_n f(E_n) per site.
@@ -32,6 +33,7 @@ class Summary(NamedTuple):
     """
 
     temperature: float
+    chemical_potential: float
     steps: int
     acceptance: Estimate
     energy: Estimate
@@ -102,6 +104,7 @@ def summarize(config: SimulationConfig, trace: Trace, burn_in: float = 0.1) -> S
     correlated = [found[name] for name in ("free_energy", "magnetization", "staggered")]
     return Summary(
         temperature=temperature,
+        chemical_potential=config.model.chemical_potential,
         steps=found["energy"].shape[1],
         acceptance=acceptance_of(config, found["accepted"]),
         energy=estimates.mean(found["energy"] / sites),

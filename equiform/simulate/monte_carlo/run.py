@@ -78,6 +78,7 @@ def scan_folder(
     temperatures: Sequence[float],
     steps: int,
     *,
+    chemical_potentials: Sequence[float] = (),
     progress: Progress = lambda done, total, note: None,
 ) -> list[Path]:
     """Anneal: from the highest temperature to the lowest, each run starting where the one before ended.
@@ -85,18 +86,38 @@ def scan_folder(
     A scan that was interrupted resumes.
 
     Args:
-        folder: Of the scan; a folder for each temperature in it.
-        config: Settings of all; the temperature is replaced.
+        folder: Of the scan; a folder for each temperature in it, within one for each μ if there are several.
+        config: Settings of all; the temperature is replaced, and μ where several are given.
         temperatures: T, in any order.
         steps: Sweeps at each.
-        progress: Called after every step with the steps of all temperatures.
+        chemical_potentials: μ, each annealed separately; none takes that of `config`.
+        progress: Called after every step with the steps of the whole scan.
 
     Returns:
-        The folders of the runs, highest temperature first.
+        The folders of the runs: by μ ascending, then highest temperature first.
 
     Raises:
-        UserError: There are none, one is not positive, or two are the same.
+        UserError: There are no temperatures, one is not positive, or a temperature or μ is given twice.
     """
+    if len(set(chemical_potentials)) < len(chemical_potentials):
+        raise UserError(f"a scan needs different chemical potentials, got {', '.join(map(str, chemical_potentials))}")
+    if not chemical_potentials:
+        return _anneal(folder, config, temperatures, steps, progress)
+    folders: list[Path] = []
+    for number, potential in enumerate(sorted(chemical_potentials)):
+        model = config.model.model_copy(update={"chemical_potential": potential})
+
+        def advanced(done: int, total: int, note: str, number: int = number, potential: float = potential) -> None:
+            progress(number * total + done, len(chemical_potentials) * total, f"μ = {potential:g}, {note}")
+
+        here = config.model_copy(update={"model": model})
+        folders += _anneal(folder / f"mu{potential:g}", here, temperatures, steps, advanced)
+    return folders
+
+
+def _anneal(
+    folder: Path, config: SimulationConfig, temperatures: Sequence[float], steps: int, progress: Progress
+) -> list[Path]:
     ordered = sorted(temperatures, reverse=True)
     if not ordered or ordered[-1] <= 0 or len(set(ordered)) < len(ordered):
         raise UserError(f"a scan needs different positive temperatures, got {', '.join(map(str, temperatures)) or 'none'}")

@@ -15,7 +15,8 @@ ESTIMATED = ("acceptance", "energy", "specific_heat", "density", "magnetization"
 
 def columns(summary: Summary) -> dict[str, float]:
     """A summary as named numbers: `x` and `x_error` of each average, energies per site."""
-    row: dict[str, float] = {"temperature": summary.temperature, "steps": summary.steps}
+    row: dict[str, float] = {"temperature": summary.temperature, "chemical_potential": summary.chemical_potential}
+    row["steps"] = summary.steps
     for name, found in zip(ESTIMATED, _estimates(summary)):
         row |= {name: found[0], f"{name}_error": found[1]}
     row["free_energy_spread"] = summary.free_energy_spread
