@@ -141,6 +141,10 @@ def say(text: str = "", *, error: bool = False) -> None:
     typer.echo(text, err=error)
 
 
+def silent(text: str = "") -> None:
+    """Print nothing, in place of `say`."""
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", style="yellow", markup=False)

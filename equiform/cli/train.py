@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equiform.cli.app import Interrupted, app, examples, print_table, say, start_jax, warn
+from equiform.cli.app import Interrupted, app, examples, print_table, say, silent, start_jax, warn
 from equiform.errors import UserError
 
 
@@ -50,6 +50,10 @@ def train(
     coordinator: Annotated[
         str | None, typer.Option("--coordinator", help="Address of process 0, reachable from all.", metavar="HOST:PORT")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print warnings and results only; log.txt in the run folder has it all.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every entry of the metrics log too.")] = False,
 ) -> None:
     """Train a potential and report its errors.
 
@@ -60,6 +64,7 @@ def train(
     from equiform.jobs import train as job
     from equiform.report.html import error_rows
     from equiform.training import parallel
+    from equiform.training.verdict import in_one_line
 
     changes = list(settings or [])
     if devices is not None:
@@ -77,11 +82,12 @@ def train(
         if processes != "auto" and not processes.isdecimal():
             raise typer.BadParameter(f"--processes is a number or 'auto', not {processes!r}")
         parallel.start(None if processes == "auto" else int(processes), process, coordinator)
+    printing: dict[str, Any] = {"say": silent if quiet else say, "warn": warn, "progress": not quiet, "verbose": verbose}
     try:
         if resume is not None:
-            outcome = job.resume(folder, changes, say=say, warn=warn)
+            outcome = job.resume(folder, changes, **printing)
         else:
-            outcome = job.train(recipe, folder, say=say, warn=warn)
+            outcome = job.train(recipe, folder, **printing)
     except KeyboardInterrupt as error:
         kept = (folder / "run.json").is_file()
         raise Interrupted(f"resume with: equiform train --resume {folder}" if kept else "nothing was saved") from error
@@ -98,6 +104,8 @@ def train(
         say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
     elif "trajectories" in outcome.plots:
         say(f"try: equiform analyze trajectory {folder}   or   equiform predict {folder} STATES.npz -o later.npz")
+    if outcome.cautions:
+        warn(in_one_line(outcome.cautions))
 
 
 def _read(source: str | None, changes: list[str], output: str | None) -> Any:

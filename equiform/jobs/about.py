@@ -47,6 +47,7 @@ def _model(path: Path) -> list[str]:
     from equiform.persist.modelfile import load_model
     from equiform.persist.parameters import num_parameters, split
     from equiform.tasks.energy import Potential
+    from equiform.training.verdict import cautions_of, in_one_line
 
     loaded = load_model(path)
     task, config = loaded.task, loaded.task.model.config
@@ -65,7 +66,10 @@ def _model(path: Path) -> list[str]:
         lines.append(f"energy scale: {task.scale:g} eV; isolated atoms at their reference energy: {anchored}")
     training = loaded.metadata.get("training") or {}
     if training:
-        lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps")
+        epochs = f", {training['epochs']:.3g} epochs" if training.get("epochs") is not None else ""
+        lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps{epochs}")
+        if caution := in_one_line(cautions_of(training)):
+            lines.append(f"caution: {caution}")
         lines += [f"validation {text}" for text in _errors({"": training.get("validation") or {}})]
     provenance = loaded.metadata.get("provenance") or {}
     if provenance:

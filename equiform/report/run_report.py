@@ -1,7 +1,7 @@
 """The plots and the report page of a training run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,7 @@ import numpy as np
 from equiform.report import plots
 from equiform.report.html import Figure, Report, error_rows, write_report
 from equiform.training.metrics import in_millis, read_metrics
+from equiform.training.verdict import in_one_line
 
 _PATHS_CAPTION = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
@@ -35,6 +36,7 @@ class Outcome:
         report: The HTML page.
         plots: PNG files by name.
         facts: Name → value, for the page.
+        cautions: What must be said of the model before anything else; empty for one that is better than trivial rules.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Outcome:
     report: Path
     plots: Mapping[str, Path]
     facts: Mapping[str, str] = field(default_factory=dict)
+    cautions: Sequence[str] = ()
 
 
 def write(
@@ -51,6 +54,7 @@ def write(
     data: Any,
     evaluations: Mapping[str, Any],
     facts: Mapping[str, str],
+    cautions: Sequence[str] = (),
     extra: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome:
     """Write `learning_curve.png`, `parity.png`, `errors.json` and `report.html` into the run folder.
@@ -61,6 +65,7 @@ def write(
         data: The prepared data.
         evaluations: Errors and values per data set.
         facts: Name → value, for the page.
+        cautions: What must be said of the model before anything else.
         extra: Called with the outcome; returns further `figures`, `targets`, `summary` for the page.
     """
     from equiform.runtime.files import write_atomically
@@ -82,6 +87,7 @@ def write(
         report=run.path / "report.html",
         plots=files,
         facts=facts,
+        cautions=tuple(cautions),
     )
     more = dict(extra(outcome)) if extra else {}
     figures = [
@@ -92,7 +98,9 @@ def write(
     ]
     rows = error_rows(errors)
     forces = next((row for row in rows if row.quantity.startswith("force")), None)
-    summary = [f"Trained on {len(data.train):,} structures; best model: {run.best}"]
+    line = in_one_line(cautions)
+    summary = [f"{line[0].upper()}{line[1:]}."] if line else []
+    summary.append(f"Trained on {len(data.train):,} structures; {'model' if cautions else 'best model'}: {run.best}")
     if forces:
         summary.append(f"Mean absolute error of a force component ({forces.data}): {forces.mae} {forces.unit}.")
     report = Report(
