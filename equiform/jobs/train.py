@@ -115,8 +115,8 @@ def train(
         if parallel.is_first():
             log.open(run.path)
         say(f"run folder: {run.path}")
-        count = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
-        say(f"device: {count}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
+        several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+        say(f"device: {several}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
         how = _Printing(progress, verbose, log)
         return _fit_and_report(recipe, data, run, task, count, say, how, resume=False, extra_report=extra_report)
 

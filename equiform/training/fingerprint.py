@@ -36,8 +36,12 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
         UserError: Names everything that differs, with both values.
     """
     defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
-    data = {"batching": NO_LIMITS._asdict(), **before["data"]}
-    old, new = _flat({**before, "training": {**defaults, **before["training"]}, "data": data}), _flat(now)
+
+    def complete(tree: dict[str, Any]) -> dict[str, Any]:
+        data = {"batching": NO_LIMITS._asdict(), **tree["data"]}
+        return _flat({**tree, "training": {**defaults, **tree["training"]}, "data": data})
+
+    old, new = complete(before), complete(now)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         changes = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])

@@ -21,6 +21,7 @@ from equiform.training import session as sessions
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import evaluate
+from equiform.training.fingerprint import check_resumable
 from equiform.training.fit import FitResult, fit
 from equiform.training.metrics import read_metrics
 from equiform.training.run_folder import RunFolder
