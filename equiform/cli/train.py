@@ -15,6 +15,7 @@ from equiform.errors import UserError
     epilog=examples(
         "equiform train data.xyz",
         "equiform train data.xyz training.max_minutes=30 model.preset=small",
+        "equiform train data.xyz isolated_atoms.xyz    # several files, or a folder of them",
         "equiform train data.xyz data.test=hot.xyz data.energy_key=REF_energy",
         "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
         "equiform train ethanol                # a built-in recipe",
@@ -25,13 +26,15 @@ def train(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A data file (any ASE format), a recipe file (.yaml), or the name of a built-in recipe.",
+            help="Data files or folders (any ASE format), a recipe file (.yaml), or the name of a built-in recipe.",
             metavar="DATA|RECIPE",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to the recipe, such as training.max_minutes=30.", metavar="KEY=VALUE"),
+        typer.Argument(
+            help="Further data files, and changes to the recipe, such as training.max_minutes=30.", metavar="[DATA|KEY=VALUE]"
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -112,16 +115,29 @@ def _read(source: str | None, changes: list[str], output: str | None) -> Any:
     from equiform.recipes.schema import builtin_recipes, find_recipe, load_recipe
 
     base: dict[str, dict[str, Any]] = {} if output is None else {"run": {"folder": output}}
+    files = [text for text in changes if _is_file(text)]
+    changes = [text for text in changes if text not in files]
     if source is None:
         raise typer.BadParameter("name a data file or a recipe, such as: equiform train data.xyz")
     if "=" in source and not Path(source).exists():
         return load_recipe(None, [source, *changes], base)[0]
     if source.endswith((".yaml", ".yml")) or (source in builtin_recipes() and not Path(source).exists()):
+        if files:
+            raise typer.BadParameter(f"{source} is a recipe, which names its data; change them with data.train={files[0]}")
         return load_recipe(find_recipe(source), changes, base)[0]
     near = get_close_matches(source, builtin_recipes(), n=1, cutoff=0.75)
     if near and not glob(source):
         raise UserError(f"{source}: no such file or recipe; did you mean the recipe {near[0]}?")
-    return load_recipe(None, changes, {**base, "data": {"train": source}})[0]
+    sources = [source, *files]
+    instead = [text for text in changes if text.startswith("data.train=")]
+    if instead:
+        warn(f"{instead[-1]} wins: {', '.join(sources)} {'is' if len(sources) == 1 else 'are'} not read for training")
+    return load_recipe(None, changes, {**base, "data": {"train": sources if files else source}})[0]
+
+
+def _is_file(text: str) -> bool:
+    """Whether an argument names data: `KEY=VALUE` does not, unless a file is called that."""
+    return "=" not in text or Path(text).exists()
 
 
 def _default_folder(recipe: Any) -> Path:

@@ -175,11 +175,12 @@ def evaluate_file(
     Raises:
         UserError: Not a model, not readable data, no labels, or elements unknown to the model.
     """
-    from equiform.data.formats.labels import LabelKeys
+    from equiform.data.formats.labels import FOR_TRAINING, LabelKeys
     from equiform.data.formats.reading import read_labelled, units_in
     from equiform.data.pipeline import belonging, plausibility
     from equiform.data.pipeline.check import usable
     from equiform.data.pipeline.dataset import dataset_from_labels
+    from equiform.data.pipeline.unused import unused_inputs
     from equiform.deploy.structures import check_structure
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
@@ -218,7 +219,10 @@ def evaluate_file(
     if caution := verdict.in_one_line(verdict.cautions(epochs, errors, verdict.rules_of(found.values))):
         warnings.append(caution)
     lines = [f"{len(structures)} structures of {data}", *reading.keys.notes]
-    return FileErrors(_exactly(errors, task), lines, [*reading.keys.warnings, *reading.warnings, *warnings])
+    said = list(reading.keys.warnings)
+    for advice in FOR_TRAINING.values():
+        said = [line.replace(f": {advice}", ", so they are not compared") for line in said]
+    return FileErrors(_exactly(errors, task), lines, [*said, *reading.warnings, *unused_inputs(structures), *warnings])
 
 
 def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
