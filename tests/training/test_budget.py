@@ -14,15 +14,11 @@ from equiform.training.duration import Duration, corrected
 from tests.training.toys import learner
 
 
-class Sizes(Dataset):
+def sizes(num_atoms: np.ndarray, num_edges: np.ndarray) -> Dataset:
     """A data set of which only the sizes are looked at."""
-
-    def __init__(self, num_atoms: np.ndarray, num_edges: np.ndarray):
-        super().__init__([], 5.0)
-        self.num_atoms, self.num_edges = num_atoms, num_edges
-
-    def __len__(self) -> int:
-        return len(self.num_atoms)
+    data = Dataset([], 5.0)
+    data.__dict__.update(num_atoms=num_atoms, num_edges=num_edges)
+    return data
 
 
 def expected(compile_seconds: float = 40.0, per_edge: float = 75e-6) -> Estimate:
@@ -30,8 +26,8 @@ def expected(compile_seconds: float = 40.0, per_edge: float = 75e-6) -> Estimate
     return Estimate("program", pace, pace, 86_000)
 
 
-def water() -> Sizes:
-    return Sizes(np.full(500, 192), np.random.default_rng(0).normal(10_100, 50, 500).astype(int))
+def water() -> Dataset:
+    return sizes(np.full(500, 192), np.random.default_rng(0).normal(10_100, 50, 500).astype(int))
 
 
 def test_large_structures_are_batched_by_their_edges_not_their_number() -> None:
@@ -42,7 +38,7 @@ def test_large_structures_are_batched_by_their_edges_not_their_number() -> None:
 
 
 def test_small_molecules_and_given_batches_stay_as_they_are() -> None:
-    ethanol = Sizes(np.full(600, 9), np.full(600, 72))
+    ethanol = sizes(np.full(600, 9), np.full(600, 72))
     found = plan(expected(), TrainingConfig(max_minutes=3), ethanol, None, None, free=True)
     assert found.batching.edges is not None and found.batching.edges > 16 * 72
     given = plan(expected(), TrainingConfig(max_minutes=3, batch_size=16), water(), None, None, free=False)
@@ -53,7 +49,7 @@ def test_small_molecules_and_given_batches_stay_as_they_are() -> None:
 def test_a_short_run_compiles_one_capacity_and_a_long_one_may_compile_more() -> None:
     rng = np.random.default_rng(1)
     atoms = rng.choice([8, 40, 200], 400)
-    mixed = Sizes(atoms, 20 * atoms)
+    mixed = sizes(atoms, 20 * atoms)
     short, long = (
         plan(expected(), TrainingConfig(max_minutes=minutes, batch_size=2), mixed, None, None, free=False).batching.groups
         for minutes in (1, 600)
