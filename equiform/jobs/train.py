@@ -374,6 +374,7 @@ def _fit_and_report(
         resume=resume,
         batching=batching,
         least=least,
+        wandb=recipe.run.wandb if parallel.is_first() else None,
     )
     if not parallel.is_first():
         return None

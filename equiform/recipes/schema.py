@@ -53,11 +53,13 @@ class RunConfig(BaseModel):
 
     Attributes:
         folder: The run folder; None means `runs/<data>-<n>` with the next free number.
+        wandb: Project of Weights & Biases that the metrics also go to (extra `wandb`); None: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str | None = None
+    wandb: str | None = None
 
 
 def _kind_of_data(section: Any) -> str:

@@ -37,6 +37,8 @@ LONGEST_STEP = 2.0
 """Seconds: batches of one's own data are not made larger than this, however much time there is."""
 FEWEST_STEPS = 300
 """Number of steps that even a short run ought to have; batches shrink for it."""
+FEWEST_EDGES = 1000.0
+"""Batches are not made smaller than this for the time's sake: a step on fewer edges is mostly overhead."""
 MEMORY_SHARE = 0.3
 EDGE_BYTES = 60_000.0
 """Memory of a training step per edge, bytes, for 3.5 million parameters; it grows with their square root (the width)."""
@@ -120,7 +122,7 @@ def plan(
     if edges is None:
         longest = min(LONGEST_STEP, seconds / FEWEST_STEPS) if free else math.inf
         largest = int(np.max(train.num_edges, initial=1))
-        edges = max(_two_digits(min(longest / per_edge, memory_edges(expected.parameters))), largest)
+        edges = max(_two_digits(min(max(longest / per_edge, FEWEST_EDGES), memory_edges(expected.parameters))), largest)
     best: tuple[float, int, int, float] | None = None
     for number in range(1, MOST_GROUPS + 1) if groups is None else (groups,):
         planned = plan_epoch(

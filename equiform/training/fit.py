@@ -79,6 +79,7 @@ def fit(
     resume: bool = False,
     batching: Batching = NO_LIMITS,
     least: Capacity | None = None,
+    wandb: str | None = None,
 ) -> FitResult:
     """Train the model of a task.
 
@@ -94,6 +95,7 @@ def fit(
         resume: Resume from the last checkpoint of the run folder, or start if there is none yet.
         batching: How structures are put into batches.
         least: Capacity that evaluation batches are padded to where that is cheap.
+        wandb: Project of Weights & Biases that the metrics also go to.
 
     Raises:
         UserError: No labels to train on, a non-finite loss, a full disk, another model's checkpoint.
@@ -105,7 +107,7 @@ def fit(
         StopRequest() as stop,
         Reporter(progress, verbose, log) as reporter,
     ):
-        session = Session(task, train, validation, config, run, reporter, batching, least)
+        session = Session(task, train, validation, config, run, reporter, batching, least, wandb)
         try:
             session.begin(resume)
             _train(session, stop)

@@ -108,12 +108,13 @@ class Session:
         reporter: Reporter,
         batching: Batching = NO_LIMITS,
         least: Capacity | None = None,
+        wandb: str | None = None,
     ):
         self.started = time.perf_counter()
         if not len(train):
             raise UserError("there is no structure to train on")
         self.task, self.train, self.config = task, train, config
-        self.folder, self.reporter = run, reporter
+        self.folder, self.reporter, self._wandb = run, reporter, wandb
         largest = int(np.max(train.num_edges, initial=1))
         self.batching = batching._replace(edges=batching.edges and max(batching.edges, largest))
         validation = validation if validation is not None and len(validation) else None
@@ -178,10 +179,10 @@ class Session:
             check_resumable(progress["fingerprint"], self.fingerprint)
             self.state = parallel.replicated(self.step.mesh, restored(self.state, found))
             self.at, self.duration = Position(**progress["at"]), Duration(**progress["duration"])
-            self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step)
+            self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step, self._wandb)
             say(f"resumed at step {self.at.step} of {self.duration.total_steps}")
         else:
-            self._log = MetricsLog(self.folder.path)
+            self._log = MetricsLog(self.folder.path, wandb=self._wandb)
             self.duration = self._fix_duration()
             self.checkpoint()
         self.reporter.start(self.at.step, self.duration.total_steps)

@@ -48,9 +48,10 @@ def test_energies_in_hartree_are_warned_about():
 
 
 def test_shipped_files_and_folders_are_understood(tmp_path):
-    assert "C2H6O" in Result("info", "equiform:ethanol_atoms.extxyz").out or "isolated atoms" in Result(
-        "info", "equiform:ethanol_atoms.extxyz"
-    ).out
+    assert (
+        "C2H6O" in Result("info", "equiform:ethanol_atoms.extxyz").out
+        or "isolated atoms" in Result("info", "equiform:ethanol_atoms.extxyz").out
+    )
     (tmp_path / "runs" / "one").mkdir(parents=True)
     write(str(tmp_path / "runs" / "one" / "a.xyz"), structures(2))
     write(str(tmp_path / "runs" / "b.xyz"), structures(3, seed=1))
