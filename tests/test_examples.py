@@ -31,7 +31,7 @@ def test_every_file_is_in_the_table_and_the_recipe_is_valid():
     load_recipe(FOLDER / "fine_points.yaml")
     notebook = json.loads((FOLDER / "first_steps.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
-        assert cell["cell_type"] != "code" or compile(cell["source"], "notebook", "exec") and not cell["outputs"]
+        assert cell["cell_type"] != "code" or (compile(cell["source"], "notebook", "exec") and not cell["outputs"])
 
 
 @pytest.mark.slow  # Every script compiles.

@@ -18,6 +18,8 @@ _PATHS_CAPTION = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
     "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
 )
+MOST_DRAWN = 300
+"""Atoms of a structure that is drawn."""
 TARGETS = {
     "energy_per_atom": ("Energy per atom", "eV/atom"),
     "forces": ("Force components", "eV/Å"),
@@ -90,7 +92,9 @@ def write(
         cautions=tuple(cautions),
     )
     more = dict(extra(outcome)) if extra else {}
+    picture = _picture(data.train, run.path / "structure.png")
     figures = [
+        *([] if picture is None else [picture]),
         Figure(files["learning curve"], "Loss and errors on the validation data while training."),
         Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
         *([] if paths_plot is None else [Figure(paths_plot, _PATHS_CAPTION)]),
@@ -112,10 +116,41 @@ def write(
         data=data.report.lines(),
         warnings=data.report.warnings,
         recipe=recipe,
+        commands=_commands(run.path, errors),
         facts={**facts, **more.get("facts", {}), **_versions(run.provenance)},
     )
     write_report(report, outcome.report)
     return outcome
+
+
+def _commands(folder: Path, errors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What can be done with the run."""
+    kinds = {name for found in errors.values() for name in found}
+    lines = [f"equiform info {folder}"]
+    if kinds & {"energy_per_atom", "forces"}:
+        lines += [
+            f"equiform evaluate {folder} DATA",
+            f"equiform predict {folder} STRUCTURES -o predicted.extxyz",
+            f"equiform md {folder} STRUCTURE --ensemble nvt --temperature 300 --time 10",
+            f"equiform relax {folder} STRUCTURE -o relaxed.extxyz",
+        ]
+    elif "displacement" in kinds:
+        lines += [f"equiform analyze trajectory {folder}", f"equiform predict {folder} STATES.npz -o later.npz"]
+    else:
+        lines.append(f"equiform predict {folder} STRUCTURES -o predicted.extxyz")
+    return [*lines, f"equiform train {folder / 'recipe.yaml'} training.max_minutes=60 -o LONGER"]
+
+
+def _picture(dataset: Any, path: Path) -> Figure | None:
+    """The first training structure; None for particles, and for structures too large to be seen."""
+    from ase import Atoms
+
+    graph = dataset[0]
+    if dataset.cutoff is None or len(graph.species) > MOST_DRAWN or np.min(graph.species, initial=1) < 1:
+        return None
+    cell = np.asarray(graph.cell)[0]
+    atoms = Atoms(np.asarray(graph.species), np.asarray(graph.positions), cell=cell, pbc=bool(cell.any()))
+    return Figure(plots.structure(path, atoms), f"The first training structure: {atoms.get_chemical_formula()}.")
 
 
 def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -32,7 +32,8 @@ def test_the_report_is_one_file_with_errors_units_plots_recipe_and_versions(trai
     run, _ = trained
     page = (run / "report.html").read_text()
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(images) == 2
+    assert len(images) == 3  # a structure, the curves, parity
+    assert f"equiform evaluate {run} DATA" in page
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert not re.search(r'(src|href)="(?!data:)', page)
     for text in ("meV/Å", "meV/atom", "name: toy", "jaxlib", "validation"):

@@ -88,7 +88,6 @@ def test_weights_and_biases_get_every_entry_and_their_absence_is_one_line(tmp_pa
     import sys
     from types import SimpleNamespace
 
-
     sent: list[Any] = []
     run = SimpleNamespace(log=lambda values, step: sent.append((step, values)), finish=lambda: sent.append("finished"))
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **settings: sent.append(settings) or run))
