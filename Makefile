@@ -9,13 +9,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs parity bench clean
+.PHONY: help demo test test-all check format docs parity bench release clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 
 demo: $(VENV)/.base  ## train on the shipped data, evaluate, simulate, report (about ten minutes)
 	$(BIN)/equiform demo
+	@echo
+	@echo "the command is $(BIN)/equiform; next:"
+	@echo "  source $(BIN)/activate"
+	@echo "  equiform info data.xyz                           # your own file: is it understood?"
+	@echo "  equiform train data.xyz training.max_minutes=10"
 
 test: $(VENV)/.test  ## the quick tests
 	$(BIN)/python -m pytest -n $(WORKERS)
@@ -40,6 +45,15 @@ parity: $(VENV)/.base  ## compare with the stored references of the published co
 
 bench: $(VENV)/.base  ## how fast it is on this machine, all cases and curves (about a quarter of an hour)
 	$(BIN)/equiform benchmark all --repeats 15 --scaling --plot runs/benchmark --json runs/benchmark.json
+
+release: $(VENV)/.base  ## build dist/, check it, and test the wheel in a fresh environment; uploads nothing
+	rm -rf dist build/release
+	$(PIP) build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/release && bin/equiform doctor && bin/equiform info equiform:ethanol_atoms.extxyz
 
 clean:  ## remove caches and built files; runs/ and .venv/ stay
 	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info

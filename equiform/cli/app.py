@@ -78,7 +78,6 @@ app = typer.Typer(
     cls=Application,
     name="equiform",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -139,6 +138,10 @@ def examples(*lines: str) -> str:
 def say(text: str = "", *, error: bool = False) -> None:
     """Print a line of text as it is, without markup or wrapping."""
     typer.echo(text, err=error)
+
+
+def silent(text: str = "") -> None:
+    """Print nothing, in place of `say`."""
 
 
 def warn(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -59,14 +60,44 @@ def doctor() -> None:
     say(f"all {len(found)} checks passed")
 
 
-@recipes.command("list")
-def list_recipes() -> None:
-    """List the built-in recipes."""
+GROUPS = {
+    "": "your own data, to copy and change",
+    "qm9": "QM9, twelve properties of 134,000 molecules",
+    "md17": "MD17, forces of eight molecules",
+    "rmd17": "revised MD17",
+    "oc20": "OC20, adsorbates on catalysts",
+    "nbody": "simulated particles",
+    "slmc": "spins on a lattice",
+}
+"""Beginnings of recipe names, and what the recipes are of."""
+
+
+@recipes.command("list", epilog=examples("equiform recipe list", "equiform recipe list qm9", "equiform recipe list --long"))
+def list_recipes(
+    group: Annotated[str | None, typer.Argument(help="Only these, with what each is: qm9, md17, rmd17, oc20, nbody.")] = None,
+    long: Annotated[bool, typer.Option("--long", help="Every recipe with what it is.")] = False,
+) -> None:
+    """Name the built-in recipes, by what they are of."""
+    from equiform.errors import UserError, suggest
     from equiform.papers.studies import STUDIES
     from equiform.recipes.schema import builtin_recipes
 
-    rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()] + list(STUDIES.items())
-    print_table("", ("name", "what it is"), rows)
+    grouped: dict[str, dict[str, str]] = {name: {} for name in GROUPS}
+    every = {name: _first_comment(path) for name, path in builtin_recipes().items()} | STUDIES
+    for name, about in every.items():
+        grouped[name.partition("-")[0] if name.partition("-")[0] in GROUPS else ""][name] = about
+    if group is not None and group not in grouped:
+        raise UserError(f"there are no recipes of {group!r}{suggest(group, GROUPS)}; groups: {', '.join(filter(None, GROUPS))}")
+    for name, found in grouped.items():
+        if group not in (None, name):
+            continue
+        say(f"{name}: {GROUPS[name]}" if name else GROUPS[name])
+        if long or group is not None or not name:
+            print_table("", ("", ""), [(f"  {recipe}", about) for recipe, about in found.items()])
+        else:
+            say(fill(", ".join(found), width=100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    if group is None and not long:
+        say("what each is: equiform recipe list GROUP; its content: equiform recipe show NAME")
 
 
 @recipes.command("show", epilog=examples("equiform recipe show ethanol > my_recipe.yaml"))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax, warn
-from equiform.cli.reading import Settings, Types, how_to_read, read_for, say_lost
+from equiform.cli.reading import Settings, Types, how_to_read, read_for, read_with_labels, say_lost
 
 Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder (its best model).", metavar="MODEL")]
 Data = Annotated[
@@ -97,14 +97,19 @@ def predict(
 ) -> None:
     """Write energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures at full precision.
 
+    Labels that the structures carry are kept as REF_energy, REF_forces and REF_virial
+    (eV, eV/Å, eV), and the errors printed.
+
     A model of another quantity (a polarizability, a gap) writes that; a model of
     simulated particles writes their later states.
     """
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
     from equiform.deploy.predictor import load
     from equiform.jobs.particles import SUFFIXES, gives_vectors
+    from equiform.jobs.predictions import as_references, errors_of
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
+    from equiform.report.html import error_rows
 
     if gives_vectors(loaded := load_model(find_model(model))):
         check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
@@ -115,7 +120,9 @@ def predict(
     check_output(output, overwrite=overwrite)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
-    reading = read_for(predictor, data, how_to_read(data, settings, types))
+    config = how_to_read(data, settings, types)
+    energies = predictor.task.quantity == "energy"
+    reading = read_with_labels(predictor, data, config) if energies else read_for(predictor, data, config)
     structures, names = reading.structures, reading.names
     quantity, unit = predictor.task.quantity, predictor.task.unit
     if quantity != "energy":
@@ -127,8 +134,13 @@ def predict(
         return
     with progress_bar("predicting") as advance:
         predictions = predictor.predict(structures, batch_size=batch_size, names=names, progress=advance)
-    lost = write_predictions(output, structures, predictions)
+    references = [as_references(atoms, label, reading.keys) for atoms, label in zip(structures, reading.labels)]
+    lost = write_predictions(output, structures, predictions, references=references)
     say_lost(lost, output)
+    errors = {data.name: errors_of(structures, reading.labels, predictions)}
+    if rows := [(r.data, r.quantity, r.mae, r.rmse, r.unit) for r in error_rows(errors)]:
+        print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
+        say("the labels are kept as REF_energy (eV), REF_forces (eV/Å) and REF_virial (eV)")
     say(f"wrote {len(structures)} structures to {output} (energy eV, forces eV/Å, stress eV/Å³; {dtype})")
 
 

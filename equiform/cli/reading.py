@@ -34,9 +34,31 @@ def how_to_read(path: Path, settings: Sequence[str] | None, types: str | None = 
 def read_for(predictor: Any, path: Path, config: Any, index: int | str = ":") -> Any:
     """Structures to make predictions for, in Å; what is odd about the file is said."""
     from equiform.data.formats.reading import read_unlabelled, units_in
+    from equiform.data.pipeline.unused import unused_inputs
 
     reading = read_unlabelled(str(path), config, index=index, remembered=units_in(predictor.metadata))
-    for line in reading.warnings:
+    for line in [*reading.warnings, *unused_inputs(reading.structures)]:
+        warn(line)
+    return reading
+
+
+def read_with_labels(predictor: Any, path: Path, config: Any) -> Any:
+    """The same with the labels that the structures carry, if they can be understood."""
+    from equiform.data.formats.labels import LabelKeys
+    from equiform.data.formats.reading import read_labelled, units_in
+    from equiform.data.pipeline.unused import unused_inputs
+    from equiform.errors import UserError
+
+    trained = predictor.metadata.get("data") or {}
+    preferred = LabelKeys(*(trained.get(f"{kind}_key") for kind in ("energy", "forces", "stress")))
+    every = config.model_copy(update={"keep_unconverged": True})
+    try:
+        reading = read_labelled(
+            str(path), every, remembered=units_in(predictor.metadata), preferred=preferred, labels_needed=False
+        )
+    except UserError:
+        return read_for(predictor, path, config)
+    for line in [*reading.warnings, *unused_inputs(reading.structures)]:
         warn(line)
     return reading
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equiform.cli.app import Interrupted, app, examples, print_table, say, start_jax, warn
+from equiform.cli.app import Interrupted, app, examples, print_table, say, silent, start_jax, warn
 from equiform.errors import UserError
 
 
@@ -15,6 +15,7 @@ from equiform.errors import UserError
     epilog=examples(
         "equiform train data.xyz",
         "equiform train data.xyz training.max_minutes=30 model.preset=small",
+        "equiform train data.xyz isolated_atoms.xyz    # several files, or a folder of them",
         "equiform train data.xyz data.test=hot.xyz data.energy_key=REF_energy",
         "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
         "equiform train ethanol                # a built-in recipe",
@@ -25,13 +26,15 @@ def train(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A data file (any ASE format), a recipe file (.yaml), or the name of a built-in recipe.",
+            help="Data files or folders (any ASE format), a recipe file (.yaml), or the name of a built-in recipe.",
             metavar="DATA|RECIPE",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to the recipe, such as training.max_minutes=30.", metavar="KEY=VALUE"),
+        typer.Argument(
+            help="Further data files, and changes to the recipe, such as training.max_minutes=30.", metavar="[DATA|KEY=VALUE]"
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -50,6 +53,10 @@ def train(
     coordinator: Annotated[
         str | None, typer.Option("--coordinator", help="Address of process 0, reachable from all.", metavar="HOST:PORT")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print warnings and results only; log.txt in the run folder has it all.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every entry of the metrics log too.")] = False,
 ) -> None:
     """Train a potential and report its errors.
 
@@ -60,6 +67,7 @@ def train(
     from equiform.jobs import train as job
     from equiform.report.html import error_rows
     from equiform.training import parallel
+    from equiform.training.verdict import in_one_line
 
     changes = list(settings or [])
     if devices is not None:
@@ -77,11 +85,12 @@ def train(
         if processes != "auto" and not processes.isdecimal():
             raise typer.BadParameter(f"--processes is a number or 'auto', not {processes!r}")
         parallel.start(None if processes == "auto" else int(processes), process, coordinator)
+    printing: dict[str, Any] = {"say": silent if quiet else say, "warn": warn, "progress": not quiet, "verbose": verbose}
     try:
         if resume is not None:
-            outcome = job.resume(folder, changes, say=say, warn=warn)
+            outcome = job.resume(folder, changes, **printing)
         else:
-            outcome = job.train(recipe, folder, say=say, warn=warn)
+            outcome = job.train(recipe, folder, **printing)
     except KeyboardInterrupt as error:
         kept = (folder / "run.json").is_file()
         raise Interrupted(f"resume with: equiform train --resume {folder}" if kept else "nothing was saved") from error
@@ -98,22 +107,37 @@ def train(
         say(f"try: equiform evaluate {folder} DATA   or   equiform md {folder} STRUCTURE --temperature 300")
     elif "trajectories" in outcome.plots:
         say(f"try: equiform analyze trajectory {folder}   or   equiform predict {folder} STATES.npz -o later.npz")
+    if outcome.cautions:
+        warn(in_one_line(outcome.cautions))
 
 
 def _read(source: str | None, changes: list[str], output: str | None) -> Any:
     from equiform.recipes.schema import builtin_recipes, find_recipe, load_recipe
 
     base: dict[str, dict[str, Any]] = {} if output is None else {"run": {"folder": output}}
+    files = [text for text in changes if _is_file(text)]
+    changes = [text for text in changes if text not in files]
     if source is None:
         raise typer.BadParameter("name a data file or a recipe, such as: equiform train data.xyz")
     if "=" in source and not Path(source).exists():
         return load_recipe(None, [source, *changes], base)[0]
     if source.endswith((".yaml", ".yml")) or (source in builtin_recipes() and not Path(source).exists()):
+        if files:
+            raise typer.BadParameter(f"{source} is a recipe, which names its data; change them with data.train={files[0]}")
         return load_recipe(find_recipe(source), changes, base)[0]
     near = get_close_matches(source, builtin_recipes(), n=1, cutoff=0.75)
     if near and not glob(source):
         raise UserError(f"{source}: no such file or recipe; did you mean the recipe {near[0]}?")
-    return load_recipe(None, changes, {**base, "data": {"train": source}})[0]
+    sources = [source, *files]
+    instead = [text for text in changes if text.startswith("data.train=")]
+    if instead:
+        warn(f"{instead[-1]} wins: {', '.join(sources)} {'is' if len(sources) == 1 else 'are'} not read for training")
+    return load_recipe(None, changes, {**base, "data": {"train": sources if files else source}})[0]
+
+
+def _is_file(text: str) -> bool:
+    """Whether an argument names data: `KEY=VALUE` does not, unless a file is called that."""
+    return "=" not in text or Path(text).exists()
 
 
 def _default_folder(recipe: Any) -> Path:

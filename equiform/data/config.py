@@ -70,6 +70,9 @@ class DataConfig(BaseModel):
         skip_invalid: Leave out structures that cannot be used (with a warning) instead of stopping.
         max_structures: Maximum number of structures of `train`, drawn with the seed.
         seed: Seed of the split and the draw.
+        batch_edges: Most edges of a training batch, unless a single structure has more; null chooses by memory and time.
+        batch_capacities: Most groups of structures of like size, each with a capacity that is compiled for itself; null
+            chooses by what compilation costs and padding saves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,3 +97,5 @@ class DataConfig(BaseModel):
     skip_invalid: bool = False
     max_structures: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    batch_edges: Annotated[int, Field(ge=1)] | None = None
+    batch_capacities: Annotated[int, Field(ge=1)] | None = None

@@ -19,16 +19,20 @@ class EquiformCalculator(Calculator):
 
     Attributes:
         predictor: The model.
+
+    Args:
+        predictor: The model.
+        headroom: Edges to leave room for at first, of those that are needed; more where a cell will shrink.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - ASE's interface
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
 
-    def __init__(self, predictor: Predictor, **kwargs: Any):
+    def __init__(self, predictor: Predictor, headroom: float = 1.1, **kwargs: Any):
         super().__init__(**kwargs)
         predictor.require_energy()
         # With its own capacity: another user of the predictor, with other structures, does not make it
         # grow.
-        self.predictor = predictor.with_own_capacity()
+        self.predictor = predictor.with_own_capacity(headroom)
 
     @property
     def compilations(self) -> int:
@@ -59,6 +63,10 @@ class EquiformCalculator(Calculator):
             "free_energy": prediction.energy,
             "forces": prediction.forces,
         }
+        if "energies" in properties:
+            if (readout := self.predictor.potential.model.traits.scalar) is None or readout.axis != "atoms":
+                raise PropertyNotImplementedError("this model has one energy per structure, none per atom")
+            self.results["energies"] = self.predictor.energies(structure)
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
 

@@ -54,16 +54,19 @@ class GrowingCapacity:
     It starts with exactly the atoms and a tenth more than the edges that are needed, leaves room for a
     quarter more whenever it is outgrown, and shrinks only when less than a third of it is in use. One graph
     slot is for padding.
+
+    Args:
+        headroom: Edges to start with, of those that are needed.
     """
 
-    def __init__(self) -> None:
-        self._atoms, self._edges, self._latest = 0, 0, 0
+    def __init__(self, headroom: float = 1.1) -> None:
+        self._atoms, self._edges, self._latest, self._headroom = 0, 0, 0, headroom
 
     def fit(self, num_atoms: int, num_edges: int) -> Capacity:
         """The capacity to use for a structure of this size."""
         wasteful = 3 * num_atoms < self._atoms and 3 * num_edges < self._edges
         if not self._edges or wasteful:
-            self._atoms, self._edges = num_atoms, int(1.1 * num_edges) + 8
+            self._atoms, self._edges = num_atoms, int(self._headroom * num_edges) + 8
         elif num_atoms > self._atoms or num_edges > self._edges:
             # Where the number of atoms changes they get room as well, so that both grow with one compilation.
             if num_atoms != self._latest:
@@ -142,10 +145,14 @@ class Predictor:
         """
         _ = self.potential
 
-    def with_own_capacity(self) -> "Predictor":
-        """The same model with its own capacity and count of compilations; nothing is copied."""
+    def with_own_capacity(self, headroom: float = 1.1) -> "Predictor":
+        """The same model with its own capacity and count of compilations; nothing is copied.
+
+        Args:
+            headroom: See `GrowingCapacity`.
+        """
         other = copy(self)
-        other._capacity, other.compilations = GrowingCapacity(), 0
+        other._capacity, other.compilations = GrowingCapacity(headroom), 0
         return other
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -188,6 +195,9 @@ class Predictor:
                 raise UserError(f"{name_of(structure, index)} has no periodic cell, so it has no stress")
         return self._each(atoms, lambda prediction: prediction.stress)
 
+    @overload
+    def predict(self, structures: "Atoms") -> Prediction: ...
+    @overload
     def predict(
         self,
         structures: "Sequence[Atoms]",
@@ -195,23 +205,33 @@ class Predictor:
         batch_size: int = 32,
         names: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Prediction]:
-        """Evaluate many structures in batches.
+    ) -> list[Prediction]: ...
+    def predict(
+        self,
+        structures: "Atoms | Sequence[Atoms]",
+        *,
+        batch_size: int = 32,
+        names: Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Evaluate one structure, or many in batches.
 
         Args:
-            structures: The structures.
+            structures: One structure or many.
             batch_size: Number of structures of mean size per batch; of large ones fewer fit.
             names: Their names in messages; by default their place in the list.
             progress: Progress callback `(done, total)` in structures.
 
         Returns:
-            One prediction per structure, in their order.
+            One prediction per structure, in their order; of one structure its prediction.
 
         Raises:
             UserError: A structure has elements that the model does not know, overlapping atoms, numbers that
                 are not finite, or a periodic direction without a cell vector; or the model's answer is not
                 finite.
         """
+        if not isinstance(structures, Sequence):
+            return self.predict_one(structures)
         self.require_energy()
         structures = list(structures)
         results: list[Prediction | None] = [None] * len(structures)
@@ -324,6 +344,25 @@ class Predictor:
         with self.precision():
             return graph, jit(method)(to_device(graph, jnp.dtype(self.dtype)))
 
+    def energies(self, atoms: "Atoms") -> np.ndarray:
+        """Energy of every atom, eV, its reference energy included; their sum is the total energy.
+
+        A model divides the energy among atoms as it likes: only the sum is a physical quantity.
+
+        Raises:
+            UserError: The model has one energy per structure only.
+        """
+        readout = self.potential.model.traits.scalar
+        if readout is None or readout.axis != "atoms":
+            raise UserError(f"{type(self.task.model).__name__} has one energy per structure, none per atom")
+        graph = self.graph(atoms)
+        capacity = self._capacity.fit(graph.capacity.atoms, graph.capacity.edges)
+        with self.precision():
+            device = to_device(batch([graph], capacity), jnp.dtype(self.dtype))
+            values = np.asarray(_atomic_energies(self.potential, device), np.float64)[: len(atoms)]
+        references = [self.reference_energies.get(number, 0.0) for number in atoms.numbers.tolist()]
+        return values + self.potential.shift / max(len(atoms), 1) + np.array(references)
+
     def _each(self, atoms: "Atoms | Sequence[Atoms]", pick: Callable[[Prediction], Any]) -> Any:
         if isinstance(atoms, Sequence):
             return [pick(prediction) for prediction in self.predict(atoms)]
@@ -403,6 +442,11 @@ def _compute(potential: Potential, graph: Graph, stress: bool) -> dict[str, Arra
     _traces += 1
     result = potential(graph, forces=True, stress=stress)
     return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
+
+
+@jit
+def _atomic_energies(potential: Potential, graph: Graph) -> Array:
+    return potential.outputs(graph)["energy"]
 
 
 @jit

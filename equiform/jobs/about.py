@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equiform.data.formats.deepmd import is_deepmd
 from equiform.data.formats.nbody import is_nbody_file
+from equiform.data.formats.shipped import on_disk
 from equiform.errors import UserError
 from equiform.persist.find import find_model
 
@@ -29,12 +29,13 @@ def about(path: Path, settings: Sequence[str] = ()) -> About:
     Raises:
         UserError: It is none of these, or a setting is wrong.
     """
+    path = Path(on_disk(str(path)))
     if (path / "run.json").is_file():
         return _run(path)
     if is_nbody_file(path) or (path.is_dir() and is_nbody_file(path / "train.npz")):
         return About(_particles(path))
     is_model = (path / "config.json").exists() or path.name in ("config.json", "weights.safetensors")
-    if is_model or (path.is_dir() and not is_deepmd(path) and not settings):
+    if is_model:
         return About(_model(path))
     return _data(path, settings)
 
@@ -47,6 +48,7 @@ def _model(path: Path) -> list[str]:
     from equiform.persist.modelfile import load_model
     from equiform.persist.parameters import num_parameters, split
     from equiform.tasks.energy import Potential
+    from equiform.training.verdict import cautions_of, in_one_line
 
     loaded = load_model(path)
     task, config = loaded.task, loaded.task.model.config
@@ -55,17 +57,21 @@ def _model(path: Path) -> list[str]:
     lines = [
         f"model: {path}",
         f"architecture: {config.name}, {num_parameters(task.model):,} parameters ({dtypes})",
-        f"elements: {symbols(task.known_elements)}",
+        f"elements: {symbols([number for number in task.known_elements if number > 0])}",
         f"cutoff: {'none' if config.traits.cutoff is None else f'{config.traits.cutoff:g} Å'}",
         f"task: {task.kind}; targets: {', '.join(f'{t.name} ({t.unit})' if t.unit else t.name for t in task.targets)}",
     ]
     if isinstance(task, Potential):
         lines.append(f"reference energies (eV): {', '.join(energies) or 'none'}")
         anchored = "yes" if task.anchored else "no"
-        lines.append(f"energy scale: {task.scale:g} eV; isolated atoms at their reference energy: {anchored}")
+        lines.append(f"energy scale: {task.scale:g} eV, shift: {task.shift:g} eV per structure")
+        lines.append(f"isolated atoms at their reference energy: {anchored}")
     training = loaded.metadata.get("training") or {}
     if training:
-        lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps")
+        epochs = f", {training['epochs']:.3g} epochs" if training.get("epochs") is not None else ""
+        lines.append(f"trained for {training.get('step', '?')} of {training.get('total_steps', '?')} steps{epochs}")
+        if caution := in_one_line(cautions_of(training)):
+            lines.append(f"caution: {caution}")
         lines += [f"validation {text}" for text in _errors({"": training.get("validation") or {}})]
     provenance = loaded.metadata.get("provenance") or {}
     if provenance:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from equiform.data.formats.shipped import shipped_data
 from equiform.jobs import train as job
-from equiform.recipes.schema import builtin_recipes, load_recipe, shipped_data
+from equiform.recipes.schema import builtin_recipes, load_recipe
 from equiform.report.html import Figure
 
 FORCE_TARGET = 0.060  # eV/Å, mean absolute error on the 500 K hold-out

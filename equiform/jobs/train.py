@@ -1,36 +1,49 @@
 """The main job: from a recipe to a run folder with a trained model, its errors, plots and a report."""
 
-import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from equiform.data.config import DataConfig
+from equiform.data.pipeline.batching import MOST_GROUPS, Batching
 from equiform.errors import UserError
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.report.run_report import Outcome
+from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
+from equiform.training import verdict
+from equiform.training.budget import STEP_COSTS, compute_cores, estimate, plan
 from equiform.training.config import LossConfig
 from equiform.training.recommended import recommended
-
-if TYPE_CHECKING:
-    from equiform.data.config import DataConfig
+from equiform.training.scale import loss_terms_of
+from equiform.training.text_log import TextLog
 
 DEFAULT_MINUTES = 60.0
 """Time limit of a run without a given length, minutes."""
 
 WANTED_EPOCHS = 100
-PRESET_COST = {"tiny": 150.0, "small": 400.0, "medium": 1200.0, "large": 4000.0}
+PRESET_COST = dict(zip(("tiny", "small", "medium", "large"), (cost for _, cost in STEP_COSTS)))
 """Approximate cost per edge and training step with forces, in core-microseconds; float32, small molecules."""
 PRESET_ATOMS = {"tiny": 0, "small": 3_000, "medium": 30_000, "large": 300_000}
 """Minimum number of atoms with forces for which the preset's size pays off."""
-GPU_CORES = 200.0
-"""Number of CPU cores that a GPU counts as in the choice of the preset."""
 
 STRESS_WEIGHT = 50.0
 """Stress weight: stresses in eV/Å³ are about this much smaller than forces in eV/Å, at the default weight of the forces."""
 
+UNLIMITED_EDGES = 2**31 - 1
+"""Edges of a batch without a limit."""
+
 Say = Callable[[str], None]
+
+
+class _Printing(NamedTuple):
+    """What the training loop prints, and where all of it is logged."""
+
+    progress: bool
+    verbose: bool
+    log: TextLog
 
 
 class FileErrors(NamedTuple):
@@ -47,6 +60,8 @@ def train(
     *,
     say: Say,
     warn: Say,
+    progress: bool = True,
+    verbose: bool = False,
     extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome | None:
     """Prepare the data, choose the sizes, train, evaluate, plot, report.
@@ -58,6 +73,8 @@ def train(
         folder: The run folder; new or empty.
         say: Called with each message.
         warn: Called with each warning about the data.
+        progress: Whether the training loop prints its messages and a progress bar on standard error.
+        verbose: Whether it prints every entry of the metrics log too.
         extra_report: Called with the outcome; returns fields to add to the report.
 
     Raises:
@@ -65,7 +82,6 @@ def train(
     """
     import jax
 
-    from equiform.data.config import DataConfig
     from equiform.data.prepare import prepare
     from equiform.deploy.structures import check_tags
     from equiform.training import parallel
@@ -73,10 +89,13 @@ def train(
 
     if not parallel.is_first():
         say = warn = _silent
+    log = TextLog()
+    say, warn = _logged(say, log), _logged(warn, log, "warning: ")
     RunFolder.check_free(folder)  # before time is spent on the data
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
     data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)
     _tell(data, say, warn)
+    free = "batch_size" not in recipe.training.model_fields_set
     recipe = _with_stress(_with_length(recipe, say), data, say)
     preset = _preset(recipe, data, say)
     recipe = _with_recommended(recipe, preset, data, say)
@@ -87,6 +106,8 @@ def train(
                 check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
+    task, count = _initial_task(recipe, data)
+    recipe = _with_batches(recipe, task, data, say, free=free)
     with parallel.own_folder(folder) as place:
         run = RunFolder.create(
             place,
@@ -94,13 +115,18 @@ def train(
             reference_energies=data.reference_energies,
             metadata={"data": recipe.data.model_dump(mode="json")},
         )
+        if parallel.is_first():
+            log.open(run.path)
         say(f"run folder: {run.path}")
-        count = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
-        say(f"device: {count}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
-        return _fit_and_report(recipe, data, run, say, resume=False, extra_report=extra_report)
+        several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+        say(f"device: {several}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
+        how = _Printing(progress, verbose, log)
+        return _fit_and_report(recipe, data, run, task, count, say, how, resume=False, extra_report=extra_report)
 
 
-def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcome | None:
+def resume(
+    folder: Path, overrides: list[str], *, say: Say, warn: Say, progress: bool = True, verbose: bool = False
+) -> Outcome | None:
     """Resume an interrupted run exactly where it stopped.
 
     Raises:
@@ -115,17 +141,22 @@ def resume(folder: Path, overrides: list[str], *, say: Say, warn: Say) -> Outcom
     with parallel.own_folder(folder, resume=True) as place:
         run = RunFolder.open(place)
         run.check_resumable()
+        log = TextLog()
+        if parallel.is_first():
+            log.open(run.path)
+        say, warn = _logged(say, log), _logged(warn, log, "warning: ")
         recipe, _ = load_recipe(run.path / "recipe.yaml", overrides)
         config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
         data = prepare(data_on_disk(recipe.data), config.traits.cutoff)
         _tell(data, say, warn)
-        return _fit_and_report(recipe, data, run, say, resume=True)
+        task, count = _initial_task(recipe, data)
+        return _fit_and_report(recipe, data, run, task, count, say, _Printing(progress, verbose, log), resume=True)
 
 
 def evaluate_file(
     model: Path,
     data: Path,
-    config: "DataConfig",
+    config: DataConfig,
     *,
     dtype: str = "float32",
     batch_size: int = 32,
@@ -147,15 +178,16 @@ def evaluate_file(
     Raises:
         UserError: Not a model, not readable data, no labels, or elements unknown to the model.
     """
-    from equiform.data.formats.labels import LabelKeys
+    from equiform.data.formats.labels import FOR_TRAINING, LabelKeys
     from equiform.data.formats.reading import read_labelled, units_in
     from equiform.data.pipeline import belonging, plausibility
     from equiform.data.pipeline.check import usable
     from equiform.data.pipeline.dataset import dataset_from_labels
+    from equiform.data.pipeline.unused import unused_inputs
     from equiform.deploy.structures import check_structure
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
-    from equiform.training.evaluate import evaluate
+    from equiform.training.evaluate import evaluate_with_values
 
     loaded = load_model(find_model(model))
     if not isinstance(task := loaded.task, Potential):
@@ -178,15 +210,22 @@ def evaluate_file(
     warnings += plausibility.unit_warnings(structures, labels)
     warnings += filter(None, [belonging.frame_warning(structures, labels, reading.names)])
     dataset = dataset_from_labels(structures, labels, task.model.traits.edge_cutoff, loaded.reference_energies)
-    errors = evaluate(
+    found = evaluate_with_values(
         task,
         dataset,
         batch_size=batch_size,
         dtype=dtype,
         progress=(lambda done: progress(done, len(dataset))) if progress else None,
     )
+    errors = found.errors
+    epochs = (loaded.metadata.get("training") or {}).get("epochs")
+    if caution := verdict.in_one_line(verdict.cautions(epochs, errors, verdict.rules_of(found.values))):
+        warnings.append(caution)
     lines = [f"{len(structures)} structures of {data}", *reading.keys.notes]
-    return FileErrors(_exactly(errors, task), lines, [*reading.keys.warnings, *reading.warnings, *warnings])
+    said = list(reading.keys.warnings)
+    for advice in FOR_TRAINING.values():
+        said = [line.replace(f": {advice}", ", so they are not compared") for line in said]
+    return FileErrors(_exactly(errors, task), lines, [*said, *reading.warnings, *unused_inputs(structures), *warnings])
 
 
 def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | None) -> str:
@@ -201,7 +240,7 @@ def auto_preset(num_edges: int, num_atoms: int, minutes: float, epochs: int | No
         minutes: Time limit of the run.
         epochs: Number of epochs, if given.
     """
-    seconds = 60 * minutes * _cores()
+    seconds = 60 * minutes * compute_cores()
     work = 1e-6 * num_edges * (epochs or WANTED_EPOCHS)
     fitting = [n for n in PRESET_COST if PRESET_COST[n] * work <= seconds and PRESET_ATOMS[n] <= num_atoms]
     return fitting[-1] if fitting else next(iter(PRESET_COST))
@@ -216,15 +255,6 @@ def new_model(config: Any, seed: int) -> Any:
     return build_model(config, key=jax.random.key(seed))
 
 
-def _cores() -> float:
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return GPU_CORES
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return min(float(usable), 16.0)
-
-
 def _tell(data: Any, say: Say, warn: Say) -> None:
     for line in data.report.lines():
         say(line)
@@ -235,7 +265,7 @@ def _tell(data: Any, say: Say, warn: Say) -> None:
 def _with_length(recipe: Recipe, say: Say) -> Recipe:
     """Give a run without a length the default one, written into the recipe so that the run can be repeated."""
     settings = recipe.training
-    if settings.epochs or settings.max_steps or settings.max_minutes:
+    if settings.epochs or settings.max_steps or settings.max_minutes or settings.max_minutes_in_all:
         return recipe
     say(
         f"length: {WANTED_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
@@ -262,7 +292,8 @@ def _preset(recipe: Recipe, data: Any, say: Say) -> str | None:
         return None
     if (choice.preset or "auto") != "auto":
         return choice.preset
-    minutes = recipe.training.max_minutes or DEFAULT_MINUTES
+    limits = (recipe.training.max_minutes, recipe.training.max_minutes_in_all)
+    minutes = min((limit for limit in limits if limit), default=DEFAULT_MINUTES)
     # Twice the width takes about four times as long.
     name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
     say(
@@ -297,49 +328,113 @@ def _sized(recipe: Recipe, preset: str | None, data: Any) -> Any:
     return model_config(sized, elements=elements, preset_if_auto=preset)
 
 
+def _with_batches(recipe: Recipe, task: Task, data: Any, say: Say, *, free: bool) -> Recipe:
+    """Write batches that suit the time and the memory into the recipe, unless they are given, and say what to expect."""
+    section, settings = recipe.data, recipe.training
+    expected = estimate(task, settings, loss_terms_of(settings, task))
+    ours = isinstance(section, DataConfig)
+    edges = section.batch_edges if ours or section.batch_edges else UNLIMITED_EDGES  # published batches stay as published
+    planned = plan(expected, settings, data.train, edges, section.batch_capacities, free=free)
+    for line in planned.lines:
+        say(line)
+    batching = planned.batching
+    edges = None if batching.edges == UNLIMITED_EDGES else batching.edges
+    update = {"batch_edges": edges, "batch_capacities": batching.groups}
+    return recipe.model_copy(update={"data": section.model_copy(update=update)})
+
+
+def _initial_task(recipe: Recipe, data: Any) -> tuple[Task, int]:
+    """The task with a freshly initialised model, and its number of parameters."""
+    from equiform.persist.parameters import num_parameters
+    from equiform.training.scale import initial_task
+
+    config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
+    model = new_model(config, recipe.training.seed)
+    # The elements of the preset for which energies can be predicted.
+    elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
+    return initial_task(model, recipe.training, data.train, elements), num_parameters(model)
+
+
 def _fit_and_report(
     recipe: Recipe,
     data: Any,
     run: Any,
+    task: Task,
+    count: int,
     say: Say,
+    how: _Printing,
     *,
     resume: bool,
     extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome | None:
-    from equiform.persist.parameters import num_parameters
     from equiform.report import run_report
     from equiform.report.equivariance import equivariance_errors
     from equiform.tasks.motion import Motion
     from equiform.training import parallel
-    from equiform.training.evaluate import evaluate_with_values
+    from equiform.training.evaluate import evaluate_with_values, shared_capacity
     from equiform.training.fit import fit
-    from equiform.training.scale import initial_task
 
-    config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
-    settings = recipe.training
-    model = new_model(config, settings.seed)
-    # The elements of the preset for which energies can be predicted.
-    elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
-    task = initial_task(model, settings, data.train, elements)
-    count = num_parameters(model)
-    cutoff = "no cutoff" if config.traits.cutoff is None else f"cutoff {config.traits.cutoff:g} Å"
-    say(f"{type(model).__name__} with {count:,} parameters, {cutoff}")
-    result = fit(task, data.train, data.validation, settings, run, progress=parallel.is_first(), resume=resume)
-    if not parallel.is_first():
-        return None
+    settings, traits = recipe.training, task.model.traits
+    cutoff = "no cutoff" if traits.cutoff is None else f"cutoff {traits.cutoff:g} Å"
+    say(f"{type(task.model).__name__} with {count:,} parameters, {cutoff}")
     sets = {"validation": data.validation, **data.tests}
     sets = {name: dataset for name, dataset in sets.items() if dataset is not None and len(dataset)}
-    evaluations = {}
+    size = settings.evaluation_batch_size or settings.batch_size
+    least = shared_capacity(sets.values(), size)
+    batching = Batching(recipe.data.batch_edges, recipe.data.batch_capacities or MOST_GROUPS)
+    result = fit(
+        task,
+        data.train,
+        data.validation,
+        settings,
+        run,
+        progress=parallel.is_first() and how.progress,
+        verbose=how.verbose,
+        log=how.log if parallel.is_first() else None,
+        resume=resume,
+        batching=batching,
+        least=least,
+        wandb=recipe.run.wandb if parallel.is_first() else None,
+    )
+    if not parallel.is_first():
+        return None
+    started, evaluations = time.perf_counter(), {}
     for name, dataset in (sets or {"training": data.train}).items():
-        say(f"evaluating the best model on {name} ({len(dataset)} structures)")
-        evaluations[name] = evaluate_with_values(result.task, dataset, batch_size=settings.batch_size, dtype=settings.dtype)
+        say(f"evaluating the model on {name} ({len(dataset)} structures)")
+        evaluations[name] = evaluate_with_values(
+            result.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
+        )
         if isinstance(task, Motion):  # Do the vectors rotate with the particles?
             equivariance = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
             for quantity, error in equivariance.items():
                 evaluations[name].errors[quantity]["equivariance_error"] = error
-    facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
+    judged = next(iter(evaluations.values()))
+    cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
+    times = result.times
+    facts = {
+        "parameters": f"{count:,}",
+        "steps": f"{result.steps:,}",
+        "step of the model": f"{result.best_step:,}",
+        "epochs until then": f"{result.epochs:.4g}",
+        "training": f"{times.training / 60:.2f} minutes",
+        "compilation": f"{times.compilation / 60:.2f} minutes",
+        "evaluation": f"{(time.perf_counter() - started) / 60:.2f} minutes",
+    }
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
-    return run_report.write(run, recipe.to_yaml(), data, evaluations, facts, extra_report)
+    outcome = run_report.write(run, recipe.to_yaml(), data, evaluations, facts, cautions, extra_report)
+    if cautions:
+        how.log(f"warning: {verdict.in_one_line(cautions)}")
+    return outcome
+
+
+def _logged(print_line: Say, log: Say, prefix: str = "") -> Say:
+    """Print lines and write them to the text log."""
+
+    def both(text: str = "") -> None:
+        log(prefix + text)
+        print_line(text)
+
+    return both
 
 
 def _silent(_: str) -> None:

@@ -107,7 +107,11 @@ def preset(name: str, *, elements: Iterable[int] | None = None, width: float | i
         UserError: There is no such preset, it needs elements, or it has nothing that a width can scale.
     """
     if name not in ALL_PRESETS:
-        raise UserError(f"there is no preset {name!r}{suggest(name, ALL_PRESETS)} (there are: {', '.join(ALL_PRESETS)})")
+        published = ", ".join(known for known in ALL_PRESETS if known not in OWN)
+        raise UserError(
+            f"there is no preset {name!r}{suggest(name, ALL_PRESETS)} (for your own data: {', '.join(OWN)}; those of papers: "
+            f"{published})"
+        )
     fields = dict(ALL_PRESETS[name])
     if elements is not None:
         fields["elements"] = tuple(sorted(set(elements)))

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from equiform.data.config import DataConfig
+from equiform.data.formats.shipped import SHIPPED, on_disk
 from equiform.data.sets.config import SetConfig
 from equiform.errors import UserError, suggest
 from equiform.recipes import yaml_lines
@@ -23,9 +24,6 @@ from equiform.recipes.benchmark import Benchmark
 from equiform.recipes.errors import explain
 from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
-
-SHIPPED = "equiform:"
-"""Prefix of a data path that refers to a file shipped with the package."""
 
 
 class ModelChoice(BaseModel):
@@ -55,11 +53,13 @@ class RunConfig(BaseModel):
 
     Attributes:
         folder: The run folder; None means `runs/<data>-<n>` with the next free number.
+        wandb: Project of Weights & Biases that the metrics also go to (extra `wandb`); None: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str | None = None
+    wandb: str | None = None
 
 
 def _kind_of_data(section: Any) -> str:
@@ -192,7 +192,7 @@ def model_config(
         UserError: Unknown model or preset, or an unknown or invalid field of the architecture.
     """
     from equiform.models import MODELS, parse_config
-    from equiform.models.presets import ALL_PRESETS, preset
+    from equiform.models.presets import ALL_PRESETS, OWN, preset
     from equiform.models.width import widened
 
     source = source or Source({"model": choice.model_dump()}, {}, "recipe")
@@ -214,7 +214,8 @@ def model_config(
         if requested != "auto" and requested not in ALL_PRESETS:
             raise UserError(
                 f"{source.origin(('model', 'preset'))}: there is no preset {requested!r}"
-                f"{suggest(requested, ALL_PRESETS)}; available: auto, {', '.join(ALL_PRESETS)}"
+                f"{suggest(requested, ALL_PRESETS)}; for your own data: auto, {', '.join(OWN)}; those of papers: "
+                f"{', '.join(name for name in ALL_PRESETS if name not in OWN)}"
             )
         start = preset((preset_if_auto or "small") if requested == "auto" else requested, elements=elements).model_dump()
     renamed = MODELS[start["name"]][0].renamed_fields
@@ -237,33 +238,13 @@ def model_config(
         raise UserError(_explain(error, source, MODELS[start["name"]][0], ("model",))) from error
 
 
-def shipped_data(name: str) -> Path:
-    """Path of a data file of the package.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    folder = Path(str(resources.files("equiform"))) / "data" / "shipped"
-    path = folder / name
-    if not path.is_file():
-        have = sorted(entry.name for entry in folder.glob("*.extxyz")) if folder.is_dir() else []
-        raise UserError(f"{SHIPPED}{name}: no such data file in the package{suggest(name, have)}; available: {', '.join(have)}")
-    return path
-
-
 def data_on_disk(config: DataConfig | SetConfig) -> DataConfig | SetConfig:
     """The data section with `equiform:` names replaced by paths."""
     if isinstance(config, SetConfig):
         return config
 
-    def locate(text: str) -> str:
-        if not text.startswith(SHIPPED):
-            return text
-        name, at, part = text.removeprefix(SHIPPED).partition("@")
-        return f"{shipped_data(name)}{at}{part}"
-
     tree = config.model_dump()
-    _map_paths(tree, locate)
+    _map_paths(tree, on_disk)
     return DataConfig.model_validate(tree)
 
 

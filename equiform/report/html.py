@@ -50,6 +50,7 @@ class Report:
         warnings: Warnings about the data.
         recipe: The effective recipe, YAML.
         facts: Name → value, for sizes, times and versions.
+        commands: What can be done with the run, as commands.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Report:
     warnings: Sequence[str] = ()
     recipe: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[str] = ()
 
 
 def error_rows(errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[ErrorRow]:
@@ -99,6 +101,8 @@ def write_report(report: Report, path: Path) -> Path:
             f'<figure><img alt="{_escape(figure.caption)}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{_escape(figure.caption)}</figcaption></figure>"
         )
+    if report.commands:
+        parts.append(f"<h2>Go on</h2><pre>{_escape(chr(10).join(report.commands))}</pre>")
     if report.warnings:
         parts.append("<h2>Warnings about the data</h2><ul class=warn>")
         parts += [f"<li>{_escape(text)}</li>" for text in report.warnings]
@@ -152,7 +156,8 @@ table { border-collapse: collapse; margin: 1rem 0; }
 td, th { padding: .25rem .9rem .25rem 0; text-align: left; }
 th, td { border-bottom: 1px solid #ddd; } .n { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #555; font-size: .9rem; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; line-height: 1.4; }
+pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .82rem; line-height: 1.4; }
 .warn { color: #8a3b00; }
 """
 

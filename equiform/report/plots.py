@@ -94,59 +94,99 @@ def lines(path: Path, panels: Sequence[Panel], *, title: str = "") -> Path:
             axes.set_yscale("log")
             _plain_ticks(axes)
         _label(axes, panel.title, panel.x_label, panel.y_label)
-        if len(panel.curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        if len(panel.curves) > 1:  # above the panel, where it covers no curve
+            axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=len(panel.curves))
     return _save(figure, path)
 
 
 def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
-    """Predicted against reference values, the diagonal, and the mean absolute error of every data set.
+    """Predicted against reference values with the diagonal, below them the errors, and every data set's mean absolute error.
+
+    The largest data set is drawn first, so that it hides none; the more points, the more transparent they are, so that darkness
+    shows their density.
 
     Returns:
         The path of the PNG file.
     """
-    figure = _figure(len(panels), title, height=4.2)
+    figure = _figure(len(panels), title, height=6.0)
+    rows = figure.add_gridspec(2, max(len(panels), 1), height_ratios=(3, 1))
     for index, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), index + 1)
-        low, high, bias = np.inf, -np.inf, 0.0
-        for number, name in enumerate(panel.reference):
+        axes, below = figure.add_subplot(rows[0, index]), figure.add_subplot(rows[1, index])
+        low, high = np.inf, -np.inf
+        names = list(panel.reference)
+        for name in sorted(names, key=lambda name: -np.size(panel.reference[name])):
             reference, predicted = _finite(panel.reference[name], panel.predicted[name])
             if not len(reference):
                 continue
             error = np.abs(predicted - reference).mean() * panel.error_scale
-            bias += (predicted - reference).sum()
             low = min(low, reference.min(), predicted.min())
             high = max(high, reference.max(), predicted.max())
             if len(reference) > MAX_POINTS:
                 chosen = np.random.default_rng(0).choice(len(reference), MAX_POINTS, replace=False)
                 reference, predicted = reference[chosen], predicted[chosen]
+            number = names.index(name)
+            size, alpha = (9, 0.7) if len(reference) < 2000 else (3, max(0.08, 600 / len(reference)))
             axes.scatter(
                 reference,
                 predicted,
-                s=9 if len(reference) < 2000 else 3,
-                alpha=0.7 if len(reference) < 2000 else 0.3,
+                s=size,
+                alpha=alpha,
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)],
                 linewidths=0,
                 label=f"{name}: MAE {error:.3g} {panel.error_unit or panel.unit}",
                 rasterized=True,
-                zorder=3 - 0.1 * number,  # the first data set is not hidden by the later ones
             )
+            residual = panel.error_scale * (predicted - reference)
+            below.plot(
+                reference,
+                residual,
+                linestyle="none",
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=size**0.5,
+                markeredgewidth=0,
+                alpha=alpha,
+                color=COLOURS[number % len(COLOURS)],
+                rasterized=True,
+            )
+        _label(axes, panel.quantity, "", f"predicted ({panel.unit})")
+        _label(below, "", f"reference ({panel.unit})", f"error ({panel.error_unit or panel.unit})")
         if low > high:
             axes.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axes.transAxes)
-        else:
-            margin = 0.04 * (high - low) or 1.0
-            ends = (low - margin, high + margin)
-            axes.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
-            axes.set_xlim(ends)
-            axes.set_ylim(ends)
-            axes.set_aspect("equal")
-            free = "upper left" if bias <= 0 else "lower right"
-            legend = axes.legend(edgecolor="none", framealpha=0.8, fontsize=8, loc=free, handletextpad=0.2)
-            for handle in legend.legend_handles:
-                if handle is not None:
-                    handle.set_alpha(1)
-        _label(axes, panel.quantity, f"reference ({panel.unit})", f"predicted ({panel.unit})")
+            continue
+        margin = 0.04 * (high - low) or 1.0
+        ends = (low - margin, high + margin)
+        axes.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
+        below.axhline(0, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
+        for shown in (axes, below):
+            shown.set_xlim(ends)
+        axes.set_ylim(ends)
+        # Above the panel, where it covers nothing.
+        legend = axes.legend(
+            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), borderpad=0, handletextpad=0.2
+        )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
+    return _save(figure, path)
+
+
+def structure(path: Path, atoms: Any) -> Path:
+    """A structure as balls, seen along a general direction; the cell, if it has one.
+
+    Args:
+        path: PNG file to write.
+        atoms: An `ase.Atoms`.
+
+    Returns:
+        The path of the PNG file.
+    """
+    from ase.visualize.plot import plot_atoms
+
+    figure = _figure(1, "", height=3.2)
+    axes = figure.add_subplot(1, 1, 1)
+    plot_atoms(atoms, axes, rotation="20x,30y,5z", show_unit_cell=2 if atoms.pbc.any() else 0)
+    axes.set_axis_off()
     return _save(figure, path)
 
 

@@ -1,7 +1,7 @@
 """The plots and the report page of a training run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,11 +12,14 @@ import numpy as np
 from equiform.report import plots
 from equiform.report.html import Figure, Report, error_rows, write_report
 from equiform.training.metrics import in_millis, read_metrics
+from equiform.training.verdict import in_one_line
 
 _PATHS_CAPTION = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
     "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
 )
+MOST_DRAWN = 300
+"""Atoms of a structure that is drawn."""
 TARGETS = {
     "energy_per_atom": ("Energy per atom", "eV/atom"),
     "forces": ("Force components", "eV/Å"),
@@ -35,6 +38,7 @@ class Outcome:
         report: The HTML page.
         plots: PNG files by name.
         facts: Name → value, for the page.
+        cautions: What must be said of the model before anything else; empty for one that is better than trivial rules.
     """
 
     folder: Path
@@ -43,6 +47,7 @@ class Outcome:
     report: Path
     plots: Mapping[str, Path]
     facts: Mapping[str, str] = field(default_factory=dict)
+    cautions: Sequence[str] = ()
 
 
 def write(
@@ -51,6 +56,7 @@ def write(
     data: Any,
     evaluations: Mapping[str, Any],
     facts: Mapping[str, str],
+    cautions: Sequence[str] = (),
     extra: Callable[[Outcome], Mapping[str, Any]] | None = None,
 ) -> Outcome:
     """Write `learning_curve.png`, `parity.png`, `errors.json` and `report.html` into the run folder.
@@ -61,6 +67,7 @@ def write(
         data: The prepared data.
         evaluations: Errors and values per data set.
         facts: Name → value, for the page.
+        cautions: What must be said of the model before anything else.
         extra: Called with the outcome; returns further `figures`, `targets`, `summary` for the page.
     """
     from equiform.runtime.files import write_atomically
@@ -82,9 +89,12 @@ def write(
         report=run.path / "report.html",
         plots=files,
         facts=facts,
+        cautions=tuple(cautions),
     )
     more = dict(extra(outcome)) if extra else {}
+    picture = _picture(data.train, run.path / "structure.png")
     figures = [
+        *([] if picture is None else [picture]),
         Figure(files["learning curve"], "Loss and errors on the validation data while training."),
         Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
         *([] if paths_plot is None else [Figure(paths_plot, _PATHS_CAPTION)]),
@@ -92,7 +102,9 @@ def write(
     ]
     rows = error_rows(errors)
     forces = next((row for row in rows if row.quantity.startswith("force")), None)
-    summary = [f"Trained on {len(data.train):,} structures; best model: {run.best}"]
+    line = in_one_line(cautions)
+    summary = [f"{line[0].upper()}{line[1:]}."] if line else []
+    summary.append(f"Trained on {len(data.train):,} structures; {'model' if cautions else 'best model'}: {run.best}")
     if forces:
         summary.append(f"Mean absolute error of a force component ({forces.data}): {forces.mae} {forces.unit}.")
     report = Report(
@@ -104,10 +116,41 @@ def write(
         data=data.report.lines(),
         warnings=data.report.warnings,
         recipe=recipe,
+        commands=_commands(run.path, errors),
         facts={**facts, **more.get("facts", {}), **_versions(run.provenance)},
     )
     write_report(report, outcome.report)
     return outcome
+
+
+def _commands(folder: Path, errors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What can be done with the run."""
+    kinds = {name for found in errors.values() for name in found}
+    lines = [f"equiform info {folder}"]
+    if kinds & {"energy_per_atom", "forces"}:
+        lines += [
+            f"equiform evaluate {folder} DATA",
+            f"equiform predict {folder} STRUCTURES -o predicted.extxyz",
+            f"equiform md {folder} STRUCTURE --ensemble nvt --temperature 300 --time 10",
+            f"equiform relax {folder} STRUCTURE -o relaxed.extxyz",
+        ]
+    elif "displacement" in kinds:
+        lines += [f"equiform analyze trajectory {folder}", f"equiform predict {folder} STATES.npz -o later.npz"]
+    else:
+        lines.append(f"equiform predict {folder} STRUCTURES -o predicted.extxyz")
+    return [*lines, f"equiform train {folder / 'recipe.yaml'} training.max_minutes=60 -o LONGER"]
+
+
+def _picture(dataset: Any, path: Path) -> Figure | None:
+    """The first training structure; None for particles, and for structures too large to be seen."""
+    from ase import Atoms
+
+    graph = dataset[0]
+    if dataset.cutoff is None or len(graph.species) > MOST_DRAWN or np.min(graph.species, initial=1) < 1:
+        return None
+    cell = np.asarray(graph.cell)[0]
+    atoms = Atoms(np.asarray(graph.species), np.asarray(graph.positions), cell=cell, pbc=bool(cell.any()))
+    return Figure(plots.structure(path, atoms), f"The first training structure: {atoms.get_chemical_formula()}.")
 
 
 def _targets(known: Mapping[str, str]) -> dict[str, tuple[str, str]]:

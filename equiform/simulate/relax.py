@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["FIRE", "LBFGS", "BFGS"]
 _UPHILL = 1e-4  # eV/atom above its start, at which an end is not a minimum that was reached; float32 energies are known to 1e-6
+_CELL_HEADROOM = 1.6  # edges: room for a cell that shrinks to two thirds of its volume without compiling again
 _CELL_STEP = 0.04  # Å, and as the strain of a cell of one atom
 ADVICE = "free some space or choose another place"
 
@@ -99,7 +100,7 @@ def relax(
             path.unlink(missing_ok=True)
 
     atoms = atoms.copy()
-    atoms.calc = EquiformCalculator(predictor)
+    atoms.calc = EquiformCalculator(predictor, headroom=_CELL_HEADROOM) if cell else EquiformCalculator(predictor)
     target = _cell_filter(atoms) if cell else atoms
     # Steps of 0.2, ASE's default, are strains with which a cell flies apart to where there are no forces.
     more: dict[str, Any] = {"maxstep": _CELL_STEP} if cell else {}

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from equiform.data.pipeline.batching import PlannedBatch, plan_epoch
+from equiform.data.pipeline.batching import MOST_GROUPS, PlannedBatch, plan_epoch
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.rotate import drawn_rotations, rotated
 from equiform.graph import Capacity, Graph, batch
@@ -20,6 +20,8 @@ from equiform.training import parallel
 
 AHEAD = 2
 """Number of batches prepared ahead."""
+CHEAP_PADDING = 2
+"""A batch that is only evaluated may be padded by this factor if that saves a compilation."""
 
 
 class Batch(NamedTuple):
@@ -56,6 +58,8 @@ class BatchStream:
         dataset: Host graphs, with their sizes.
         batch_size: Average number of structures per batch.
         edge_budget: Maximum number of edges in a batch, unless a single structure has more.
+        most_groups: Maximum number of groups of like size, each with a capacity of its own.
+        least: Capacity that batches are padded to at least where that is cheap, so that data sets share a program.
         seed: Seed of the order.
         epoch: The first epoch.
         position: The first batch in it.
@@ -71,6 +75,8 @@ class BatchStream:
         *,
         batch_size: int,
         edge_budget: int | None = None,
+        most_groups: int = MOST_GROUPS,
+        least: Capacity | None = None,
         seed: int = 0,
         epoch: int = 0,
         position: int = 0,
@@ -84,21 +90,24 @@ class BatchStream:
         self._shuffle, self._dtype, self._rotate = shuffle, np.dtype(dtype), rotate
         largest = int(np.max(dataset.num_edges, initial=1))
         self._edge_budget = None if edge_budget is None else max(edge_budget, largest)
+        self._most_groups, self._least = most_groups, least
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(epoch, position), name="equiform-batches", daemon=True)
 
     def plan(self, epoch: int) -> Any:
         """The planned batches of an epoch: a pure function of the sizes, the seed and the epoch."""
-        return plan_epoch(
+        plan = plan_epoch(
             self._dataset.num_atoms,
             self._dataset.num_edges,
             batch_size=self._batch_size,
             edge_budget=self._edge_budget,
+            most_groups=self._most_groups,
             seed=self._seed,
             epoch=epoch,
             shuffle=self._shuffle,
         )
+        return plan if self._least is None else [_shared(planned, self._least) for planned in plan]
 
     def __enter__(self) -> "BatchStream":
         self._thread.start()
@@ -186,3 +195,10 @@ class BatchStream:
         if np.issubdtype(array.dtype, np.floating):
             return array.astype(self._dtype, copy=False)
         return array.astype(np.int32) if array.dtype == np.int64 else array
+
+
+def _shared(planned: PlannedBatch, least: Capacity) -> PlannedBatch:
+    """The batch in the shared capacity if it fits and is padded to at most twice its own."""
+    fits = all(own <= most for own, most in zip(planned.capacity, least))
+    cheap = least.edges <= CHEAP_PADDING * planned.capacity.edges and least.atoms <= CHEAP_PADDING * planned.capacity.atoms
+    return planned._replace(capacity=least) if fits and cheap else planned

@@ -93,17 +93,18 @@ class Normalization(BaseModel):
 class TrainingConfig(BaseModel):
     """The `training:` section of a recipe.
 
-    The tightest of `epochs`, `max_steps` and `max_minutes` sets the length of the run; without any of them it
-    is 100 epochs.
+    The tightest of `epochs`, `max_steps`, `max_minutes` and `max_minutes_in_all` sets the length of the run; without any of
+    them it is 100 epochs.
 
     Attributes:
         batch_size: Average number of structures per batch; batches are packed by atoms and edges.
         evaluation_batch_size: The same for validation; None means `batch_size`.
         epochs: Passes over the training set.
         max_steps: Number of optimizer steps.
-        max_minutes: Wall time, compilation and validation included, but at least half of it is spent training. The speed is
-            measured after compilation,
-            then the number of steps is fixed and stored, so that resuming reproduces the run.
+        max_minutes: Time for training and validation, without compilation. The speed is measured after compilation, then the
+            number of steps is fixed and stored; a quarter, half and three quarters of the way it is corrected if the machine
+            has become faster or slower.
+        max_minutes_in_all: Wall time from the start, compilation included; at least a tenth of it is spent training.
         learning_rate: Peak of the schedule.
         schedule: Whether the learning rate changes every "step" or every "epoch" (as in the published
             recipes).
@@ -139,6 +140,7 @@ class TrainingConfig(BaseModel):
     epochs: int | None = Field(default=None, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
+    max_minutes_in_all: float | None = Field(default=None, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     schedule: Literal["step", "epoch"] = "step"
     warmup_fraction: float = Field(default=0.02, ge=0, lt=1)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from equiform.data.pipeline.batching import Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
-from equiform.training.evaluate import Validator
 from equiform.training.step import TrainingStep
 
 DEFAULT_EPOCHS = 100
@@ -19,8 +19,14 @@ MOST_VALIDATIONS = 100
 TRIAL_SHARE = 0.04
 TRIAL_SECONDS = 20.0
 TRIAL_STEPS = 3
-TRAINING_SHARE = 0.5
-"""Share of a time budget that is trained for however long compilation took."""
+TRAINING_SHARE = 0.1
+"""Share of a time budget "in all" that is trained for however long compilation took."""
+CHECKED_AT = (0.25, 0.5, 0.75)
+"""Fractions of the run at which its length is compared with the time limit."""
+TOLERANCE = 0.1
+"""Relative deviation from the time limit that is left alone."""
+SHORTEST_CHECKED = 20.0
+"""Seconds: shorter runs are not corrected."""
 
 
 class Duration(NamedTuple):
@@ -30,11 +36,13 @@ class Duration(NamedTuple):
         total_steps: Number of steps in the run.
         steps_per_epoch: Number of steps in its first epoch.
         validate_every: Steps between validations.
+        seconds: Time that was planned for training and validation; None without a time limit.
     """
 
     total_steps: int
     steps_per_epoch: int
     validate_every: int
+    seconds: float | None = None
 
 
 class Speed(NamedTuple):
@@ -65,27 +73,40 @@ def steps_within(seconds: float, speed: Speed, config: TrainingConfig, steps_per
     return low
 
 
-def measure(
-    step: TrainingStep,
-    state: Any,
-    train: Dataset,
-    config: TrainingConfig,
-    validator: Validator | None,
-) -> Speed:
-    """Time some steps, on a copy of the state so that the run itself is not touched, and one validation.
+def corrected(planned: Duration, config: TrainingConfig, step: int, seconds: float) -> Duration:
+    """The length of a run that keeps its time limit at the speed that it has had so far.
+
+    Args:
+        planned: The length, with a time limit.
+        config: The other limits, which stay.
+        step: Number of completed steps.
+        seconds: Time that they and their validations took.
+    """
+    if planned.seconds is None or planned.seconds < SHORTEST_CHECKED:
+        return planned
+    expected = seconds * planned.total_steps / step
+    if abs(expected / planned.seconds - 1) <= TOLERANCE:
+        return planned
+    total = max(int(step * planned.seconds / seconds), step + 1)
+    return planned._replace(total_steps=duration(config, planned.steps_per_epoch, total).total_steps)
+
+
+def measure(step: TrainingStep, state: Any, train: Dataset, config: TrainingConfig, batching: Batching) -> float:
+    """Seconds per step, of some steps on a copy of the state, so that the run itself is not touched.
 
     Args:
         step: The training step; it is compiled here.
         state: The initial state of the run.
         train: The training set.
-        config: Training settings, with `max_minutes`.
-        validator: Runs a validation; None if there is none.
+        config: Training settings, with a time limit.
+        batching: How structures are put into batches.
     """
     trial = jax.tree.map(jnp.copy, state)
-    enough = min(TRIAL_SECONDS, TRIAL_SHARE * 60 * (config.max_minutes or 0))
+    enough = min(TRIAL_SECONDS, TRIAL_SHARE * 60 * (config.max_minutes or config.max_minutes_in_all or 0))
     weights = [term.weight for term in step.terms.values()]
     measured, steps = 0.0, 0
     settings = {"batch_size": config.batch_size, "seed": config.seed, "dtype": config.dtype, "mesh": step.mesh}
+    settings |= {"edge_budget": batching.edges, "most_groups": batching.groups}
     with BatchStream(train, **settings, rotate=config.random_rotations) as stream:
         while measured < enough or steps < TRIAL_STEPS:
             batch = next(stream)
@@ -96,14 +117,7 @@ def measure(
             # The first step of a program also loads it and is not counted.
             if step.compilations == known:
                 measured, steps = parallel.agreed(measured + time.perf_counter() - start), steps + 1
-    validation = 0.0
-    if validator is not None:
-        params = parallel.single(step.mesh, state.params)
-        validator(params)  # Compiles.
-        start = time.perf_counter()
-        validator(params)
-        validation = time.perf_counter() - start
-    return Speed(measured / steps, validation)
+    return measured / steps
 
 
 def _validate_every(config: TrainingConfig, steps_per_epoch: int, total_steps: int) -> int:

@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from equiform.data.pipeline.batching import EDGE_BUDGET
+from equiform.data.pipeline.batching import EDGE_BUDGET, plan_epoch
 from equiform.data.pipeline.dataset import Dataset
-from equiform.graph import Graph
+from equiform.graph import Capacity, Graph
 from equiform.persist.parameters import split, with_dtype
-from equiform.runtime.compilation import compiler_options, jit
+from equiform.runtime.compilation import compiler_options
 from equiform.tasks.api import Target, Task
 from equiform.training.batches import BatchStream
 from equiform.training.config import LossConfig
@@ -73,6 +74,8 @@ def evaluate_with_values(
     dtype: str = "float32",
     targets: Iterable[str] | None = None,
     progress: Callable[[int], None] | None = None,
+    program: "Program | None" = None,
+    least: Capacity | None = None,
 ) -> Evaluation:
     """Errors by target, and the values behind them. Errors are summed in float64 against the float64 labels.
 
@@ -83,22 +86,21 @@ def evaluate_with_values(
         dtype: Precision of the predictions.
         targets: Which of the task's targets to compare; None means all that have labels.
         progress: Progress callback `(done)`, the number of structures done.
+        program: A program of the same task, to be used if it predicts all the targets.
+        least: Capacity that batches are padded to where that is cheap.
     """
     names = labelled(dataset, [target.name for target in task.targets] if targets is None else targets)
     rows: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in names}
     per_atom = {target.name for target in task.targets if target.per_atom}
     with jax.enable_x64(dtype == "float64"):
         params, static = split(with_dtype(task, dtype))
-
-        @jit
-        def predict(params: Any, graph: Graph) -> dict[str, jax.Array]:
-            outputs = eqx.combine(params, static).predict(graph, names)
-            return {name: as_labelled(outputs[name], name, graph) for name in names if name in outputs}
-
+        if program is None or not set(names) <= set(program.names):
+            program = Program(static, names)
         done = 0
-        with _one_pass(dataset, batch_size, dtype) as stream:
+        with _one_pass(dataset, batch_size, dtype, least) as stream:
             for batch in stream:
-                outputs = jax.device_get(predict(params, batch.graph))
+                outputs = jax.device_get(program(params, batch.graph).predictions)
+                outputs = {name: value for name, value in outputs.items() if name in names}
                 _collect(rows, outputs, dataset, batch.indices, per_atom)
                 done += len(batch.indices)
                 if progress is not None:
@@ -132,8 +134,60 @@ def error_unit(target: Target) -> str:
     return f"{target.unit}/atom" if target.per_atom else target.unit
 
 
+class Compared(NamedTuple):
+    """What a program computes of a batch.
+
+    Attributes:
+        predictions: By target, on the axis of its labels.
+        terms: The terms of the loss, as sums and counts.
+        errors: Sums of absolute and squared errors, and the count, by target of the loss.
+    """
+
+    predictions: dict[str, Array]
+    terms: dict[str, Mean]
+    errors: dict[str, dict[str, Array]]
+
+
+class Program:
+    """`compared = program(params, graph)`: predictions and, with terms of a loss, sums of errors; compiled once per capacity.
+
+    Args:
+        static: The non-trainable part of the task.
+        names: The targets to predict.
+        terms: The terms of a loss, which are targets too.
+    """
+
+    def __init__(self, static: Any, names: Iterable[str], terms: Mapping[str, LossConfig] | None = None):
+        self._static, self._terms = static, dict(terms or {})
+        self.names = tuple(dict.fromkeys([*names, *self._terms]))
+        self._compute = jax.jit(self._compared, compiler_options=compiler_options())
+
+    def __call__(self, params: Any, graph: Graph) -> Compared:
+        return self._compute(params, graph)
+
+    def _compared(self, params: Any, graph: Graph) -> Compared:
+        outputs = eqx.combine(params, self._static).predict(graph, self.names)
+        predictions = {name: as_labelled(outputs[name], name, graph) for name in self.names if name in outputs}
+        zero = jnp.zeros((), graph.positions.dtype)
+        errors = {name: {"absolute": zero, "squared": zero, "count": zero} for name in self._terms}
+        for name in self._terms:
+            found = target_errors(name, outputs, graph)
+            if found is not None:
+                found = per_atom(found, graph) if self._static.target(name).per_atom else found
+                difference, rows = found.difference, found.valid.sum()
+                errors[name] = {
+                    "absolute": jnp.abs(difference).sum(),
+                    "squared": (difference**2).sum(),
+                    "count": (rows * difference[0].size).astype(difference.dtype),
+                }
+        return Compared(predictions, loss_terms(outputs, graph, self._terms), errors)
+
+
 class Validator:
     """Loss and errors of the current weights on a data set; compiled once per capacity.
+
+    Attributes:
+        program: What is computed of a batch; evaluation may use it too.
 
     Args:
         static: The non-trainable part of the task.
@@ -141,12 +195,21 @@ class Validator:
         terms: The terms of the loss.
         batch_size: Average number of structures per batch.
         dtype: Precision.
+        least: Capacity that batches are padded to where that is cheap.
     """
 
-    def __init__(self, static: Any, dataset: Dataset, terms: Mapping[str, LossConfig], batch_size: int, dtype: str):
+    def __init__(
+        self,
+        static: Any,
+        dataset: Dataset,
+        terms: Mapping[str, LossConfig],
+        batch_size: int,
+        dtype: str,
+        least: Capacity | None = None,
+    ):
         self._static, self._dataset, self._terms = static, dataset, dict(terms)
-        self._batch_size, self._dtype = batch_size, dtype
-        self._sums = jax.jit(self._sums_of, compiler_options=compiler_options())
+        self.program = Program(static, terms, terms)
+        self._batch_size, self._dtype, self._least = batch_size, dtype, least
         self._signatures: set[Any] = set()
 
     @property
@@ -157,10 +220,11 @@ class Validator:
     def __call__(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
         """The loss with its term weights as of the first step, and the errors by target."""
         parts = []
-        with _one_pass(self._dataset, self._batch_size, self._dtype) as stream:
+        with _one_pass(self._dataset, self._batch_size, self._dtype, self._least) as stream:
             for batch in stream:
                 self._signatures.add(batch.signature)
-                parts.append(self._sums(params, batch.graph))
+                found = self.program(params, batch.graph)
+                parts.append({"terms": found.terms, "errors": found.errors})
         total = jax.tree.map(lambda *leaves: float(np.sum(leaves, dtype=np.float64)), *jax.device_get(parts))
         loss = 0.0
         for name, config in self._terms.items():
@@ -177,25 +241,20 @@ class Validator:
             }
         return loss, errors
 
-    def _sums_of(self, params: Any, graph: Graph) -> dict[str, Any]:
-        outputs = eqx.combine(params, self._static).predict(graph, self._terms)
-        zero = jnp.zeros((), graph.positions.dtype)
-        errors = {name: {"absolute": zero, "squared": zero, "count": zero} for name in self._terms}
-        for name in self._terms:
-            found = target_errors(name, outputs, graph)
-            if found is not None:
-                found = per_atom(found, graph) if self._static.target(name).per_atom else found
-                difference, rows = found.difference, found.valid.sum()
-                errors[name] = {
-                    "absolute": jnp.abs(difference).sum(),
-                    "squared": (difference**2).sum(),
-                    "count": (rows * difference[0].size).astype(difference.dtype),
-                }
-        return {"terms": loss_terms(outputs, graph, self._terms), "errors": errors}
+
+def shared_capacity(datasets: Iterable[Dataset], batch_size: int) -> Capacity | None:
+    """A capacity that evaluation batches of all data sets fit into; None without any structures."""
+    found = []
+    for dataset in datasets:
+        largest = int(np.max(dataset.num_edges, initial=1))
+        budget = {"batch_size": batch_size, "edge_budget": max(EDGE_BUDGET, largest)}
+        plan = plan_epoch(dataset.num_atoms, dataset.num_edges, **budget, shuffle=False)
+        found += [planned.capacity for planned in plan]
+    return Capacity(*(max(size) for size in zip(*found))) if found else None
 
 
-def _one_pass(dataset: Dataset, batch_size: int, dtype: str) -> BatchStream:
-    return BatchStream(dataset, batch_size=batch_size, edge_budget=EDGE_BUDGET, shuffle=False, dtype=dtype)
+def _one_pass(dataset: Dataset, batch_size: int, dtype: str, least: Capacity | None) -> BatchStream:
+    return BatchStream(dataset, batch_size=batch_size, edge_budget=EDGE_BUDGET, least=least, shuffle=False, dtype=dtype)
 
 
 def _collect(

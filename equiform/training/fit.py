@@ -7,19 +7,23 @@ kernels are deterministic, `XLA_FLAGS=--xla_gpu_deterministic_ops=true`).
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from equiform.data.pipeline.batching import NO_LIMITS, Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
+from equiform.graph import Capacity
 from equiform.tasks.api import Task
 from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
+from equiform.training.evaluate import Program
 from equiform.training.progress import Reporter
 from equiform.training.run_folder import RunFolder
-from equiform.training.session import Session
+from equiform.training.session import Session, Times
 from equiform.training.signals import StopRequest, TrainingInterrupted
 
 IN_FLIGHT = 4
@@ -41,6 +45,10 @@ class FitResult(NamedTuple):
         stopped_early: Whether patience ran out.
         compilations: Number of programs compiled in this session.
         compile_seconds: Time spent compiling the training step in this session.
+        epochs: Passes over the training set that the best model has seen.
+        times: Seconds of training, of compilation and in all, over all parts of the run.
+        cautions: What must be said of the best model; empty if it is better than trivial rules.
+        program: The validation's program, for evaluation; None without a validation set.
     """
 
     task: Task
@@ -52,6 +60,10 @@ class FitResult(NamedTuple):
     stopped_early: bool
     compilations: int
     compile_seconds: float
+    epochs: float
+    times: Times
+    cautions: list[str]
+    program: Program | None
 
 
 def fit(
@@ -62,7 +74,12 @@ def fit(
     run: RunFolder,
     *,
     progress: bool = True,
+    verbose: bool = False,
+    log: Callable[[str], None] | None = None,
     resume: bool = False,
+    batching: Batching = NO_LIMITS,
+    least: Capacity | None = None,
+    wandb: str | None = None,
 ) -> FitResult:
     """Train the model of a task.
 
@@ -73,7 +90,12 @@ def fit(
         config: Training settings.
         run: Where checkpoints, metrics log and models go.
         progress: Whether to print messages and a progress bar on standard error.
+        verbose: Whether to print every entry of the metrics log too.
+        log: Called with every message, printed or not.
         resume: Resume from the last checkpoint of the run folder, or start if there is none yet.
+        batching: How structures are put into batches.
+        least: Capacity that evaluation batches are padded to where that is cheap.
+        wandb: Project of Weights & Biases that the metrics also go to.
 
     Raises:
         UserError: No labels to train on, a non-finite loss, a full disk, another model's checkpoint.
@@ -83,9 +105,9 @@ def fit(
         jax.enable_x64(config.dtype == "float64"),
         run.locked(),
         StopRequest() as stop,
-        Reporter(progress) as reporter,
+        Reporter(progress, verbose, log) as reporter,
     ):
-        session = Session(task, train, validation, config, run, reporter)
+        session = Session(task, train, validation, config, run, reporter, batching, least, wandb)
         try:
             session.begin(resume)
             _train(session, stop)
@@ -99,7 +121,8 @@ def fit(
                     ) from error
                 raise
             raise UserError(
-                f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) and start again"
+                f"the device is out of memory; halve training.batch_size (it is {config.batch_size}) or "
+                f"data.batch_edges (it is {batching.edges}), and start again"
             ) from error
         finally:
             session.close()
@@ -114,17 +137,23 @@ def fit(
         stopped_early=at.stopped_early,
         compilations=session.compilations,
         compile_seconds=session.step.compile_seconds,
+        epochs=at.best_epochs,
+        times=session.times,
+        cautions=session.cautions,
+        program=session.validator.program if session.validator else None,
     )
 
 
 def _train(session: Session, stop: StopRequest) -> None:
     """The training loop."""
-    config, at, duration = session.config, session.at, session.duration
+    config, at, batching = session.config, session.at, session.batching
     several = jax.process_count() > 1
     in_flight: deque[jax.Array] = deque()
     with BatchStream(
         session.train,
         batch_size=config.batch_size,
+        edge_budget=batching.edges,
+        most_groups=batching.groups,
         seed=config.seed,
         epoch=at.epoch,
         position=at.position,
@@ -132,15 +161,15 @@ def _train(session: Session, stop: StopRequest) -> None:
         mesh=session.step.mesh,
         rotate=config.random_rotations,
     ) as stream:
-        while at.step < duration.total_steps and not at.stopped_early:
+        while at.step < session.duration.total_steps and not at.stopped_early:
             batch = next(stream)
             in_flight.append(session.advance(batch))
             if len(in_flight) > IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
-            done = at.step == duration.total_steps
+            done = at.step == session.duration.total_steps
             if at.step % config.log_every == 0 or done:
                 session.log_training()
-            if at.step % duration.validate_every == 0 or done:
+            if at.step % session.duration.validate_every == 0 or done:
                 session.validate()
             stopping = stop.received is not None
             if several:  # All processes must stop at the same step; agreeing on it is a collective operation.
@@ -150,5 +179,5 @@ def _train(session: Session, stop: StopRequest) -> None:
             if stopping and not done:
                 session.save_last()
                 signal = stop.received.name if stop.received is not None else "a signal to another process"
-                reached = f"stopped by {signal} after step {at.step} of {duration.total_steps}; everything is saved"
+                reached = f"stopped by {signal} after step {at.step} of {session.duration.total_steps}; everything is saved"
                 raise TrainingInterrupted(reached, session.folder.path, stop.exit_code)

@@ -5,6 +5,7 @@ values are under `timing`, so that two runs that computed the same wrote the sam
 non-finite number is written as null.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from equiform.errors import UserError
 from equiform.runtime.files import explained
 
 METRICS_FILE = "metrics.jsonl"
@@ -27,11 +29,16 @@ class MetricsLog:
         keep_bytes: Length to truncate the log to; later entries come from steps that will be repeated.
             None starts a new log.
         step: Number of completed steps when the log is resumed.
+        wandb: Project of Weights & Biases that the entries also go to; None: none.
+
+    Raises:
+        UserError: The file cannot be written, or Weights & Biases is not installed.
     """
 
-    def __init__(self, folder: Path, keep_bytes: int | None = None, step: int = 0):
+    def __init__(self, folder: Path, keep_bytes: int | None = None, step: int = 0, wandb: str | None = None):
         self._advice = "free some space or fix the permissions, and resume"
         self._path = folder / METRICS_FILE
+        self._online = None if wandb is None else _WeightsAndBiases(wandb, folder)
         with explained("cannot write the metrics", self._advice):
             # A log that is missing or shorter than expected is no reason to abort the run.
             keep = min(keep_bytes or 0, self._path.stat().st_size if self._path.exists() else 0)
@@ -51,6 +58,8 @@ class MetricsLog:
             self._file.write(line.encode())
             self._file.flush()
             self._board.write(record)
+        if self._online is not None:
+            self._online.write(record)
 
     def sync(self) -> int:
         """Sync the log to disk and return its length in bytes, for a checkpoint."""
@@ -61,6 +70,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the files; write errors are ignored here, as `sync` has already reported them."""
+        if self._online is not None:
+            self._online.close()
         for file in (self._board, self._file):
             with suppress(OSError):
                 file.close()
@@ -103,6 +114,26 @@ class _TensorBoard:
 
     def _add(self, **content: Any) -> None:
         self._writer.write_event(self._events.Event(wall_time=time.time(), **content))
+
+
+class _WeightsAndBiases:
+    """A run of Weights & Biases, named after the run folder; a resumed run continues it."""
+
+    def __init__(self, project: str, folder: Path):
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise UserError("run.wandb needs Weights & Biases: pip install 'equiform[wandb]'") from error
+        name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        self._run: Any = wandb.init(project=project, name=folder.name, id=name, dir=str(folder), resume="allow")
+
+    def write(self, record: dict[str, Any]) -> None:
+        numbers = {**record, **record.get("timing", {})}
+        values = {f"{record['kind']}/{name}": value for name, value in numbers.items() if isinstance(value, float)}
+        self._run.log(values, step=record["step"])
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 def in_millis(unit: str) -> tuple[float, str]:

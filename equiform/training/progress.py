@@ -1,6 +1,8 @@
-"""Terminal output of training: messages, and a progress bar with ETA and throughput."""
+"""What training prints and logs: messages, a live line while something is compiled, a progress bar with ETA and throughput."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +14,12 @@ class Reporter:
 
     Args:
         enabled: Whether to print anything at all.
+        verbose: Whether to print every entry of the metrics log too.
+        log: Called with every line, printed or not.
     """
 
-    def __init__(self, enabled: bool):
-        self._enabled = enabled
+    def __init__(self, enabled: bool, verbose: bool = False, log: Callable[[str], None] | None = None):
+        self._enabled, self._verbose, self._log = enabled, verbose, log
         self._bar: Any = None
 
     def __enter__(self) -> "Reporter":
@@ -27,8 +31,36 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one line."""
+        self._keep(text)
         if self._enabled:
             self._console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Log one line, and print it if all details are wanted."""
+        self._keep(text)
+        if self._enabled and self._verbose:
+            self._console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def working(self, what: str, expected: float | None = None) -> Iterator[None]:
+        """Announce work that takes a while; in a terminal a line shows the seconds elapsed and expected.
+
+        Args:
+            what: The work, such as "compiling the training step".
+            expected: How long it is expected to take, seconds.
+        """
+        about = "" if expected is None else f", expected to take about {expected:.0f} s"
+        if not (self._enabled and self._console().is_terminal) or self._bar is not None:
+            self.say(f"{what} ...{about}")
+            yield
+            return
+        from rich import progress
+
+        self._keep(f"{what} ...{about}")
+        columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}"), _elapsed(expected))
+        with progress.Progress(*columns, console=self._console(), transient=True, refresh_per_second=4) as line:
+            line.add_task(what, total=None)
+            yield
 
     def start(self, step: int, total_steps: int) -> None:
         """Draw the bar."""
@@ -50,16 +82,21 @@ class Reporter:
         self._task = self._bar.add_task("training", total=total_steps, completed=step, rate="")
         self._bar.start()
 
-    def update(self, step: int, rate: str | None = None) -> None:
+    def update(self, step: int, rate: str | None = None, total_steps: int | None = None) -> None:
         """Update the bar.
 
         Args:
             step: Number of completed steps.
             rate: The throughput as text; None leaves it unchanged.
+            total_steps: The length of the run; None leaves it unchanged.
         """
         if self._bar is not None:
-            fields = {} if rate is None else {"rate": rate}
-            self._bar.update(self._task, completed=step, **fields)
+            fields: dict[str, Any] = {} if rate is None else {"rate": rate}
+            self._bar.update(self._task, completed=step, total=total_steps, **fields)
+
+    def _keep(self, text: str) -> None:
+        if self._log is not None:
+            self._log(text)
 
     def _console(self) -> Any:
         if not hasattr(self, "_shared_console"):
@@ -67,6 +104,20 @@ class Reporter:
 
             self._shared_console = Console(stderr=True)
         return self._shared_console
+
+
+def _elapsed(expected: float | None) -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Elapsed(ProgressColumn):
+        """Seconds elapsed and expected."""
+
+        def render(self, task: Task) -> Text:
+            of = "" if expected is None else f" of about {expected:.0f}"
+            return Text(f"{task.elapsed or 0:.0f}{of} s")
+
+    return Elapsed()
 
 
 class Meter:

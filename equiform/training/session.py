@@ -1,37 +1,43 @@
 """What surrounds the steps of the training loop: start or resume, log, validate, checkpoint, finish."""
 
-import hashlib
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from equiform.data.pipeline.batching import plan_epoch, waste
+from equiform.data.pipeline.batching import NO_LIMITS, Batching, plan_epoch, waste
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
+from equiform.graph import Capacity
 from equiform.persist.modelfile import load_weights
 from equiform.persist.parameters import with_dtype
 from equiform.tasks.api import Task
-from equiform.training import parallel
+from equiform.training import budget, parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
 from equiform.training.config import LossConfig, TrainingConfig
-from equiform.training.duration import TRAINING_SHARE, Duration, duration, measure, steps_within
+from equiform.training.duration import CHECKED_AT, TRAINING_SHARE, Duration, Speed, corrected, duration, measure, steps_within
 from equiform.training.evaluate import Validator, labelled
+from equiform.training.fingerprint import check_resumable, fingerprint
 from equiform.training.metrics import MetricsLog
 from equiform.training.optimizer import learning_rate
 from equiform.training.progress import Meter, Reporter, errors_in_words
 from equiform.training.run_folder import RunFolder
 from equiform.training.scale import loss_terms_of
 from equiform.training.step import NO_STEP, TrainingStep, explain_failure
+from equiform.training.verdict import ENOUGH_EPOCHS, cautions, rules_on
 
-FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every", "devices")
-"""Settings that a resumed run may change: they affect only the rounding of sums over devices."""
+LEAST_COMPILATION = 3.0
+"""Seconds: a program that is there sooner came from the cache."""
+VALIDATION_COMPILATION = 0.4
+"""Compilation of a program that predicts, of one that trains."""
 
 
 @dataclass
@@ -48,6 +54,10 @@ class Position:
         best_errors: Validation errors at that step.
         stale: Number of validations since then.
         stopped_early: Whether patience ran out.
+        best_epochs: Passes over the training set at `best_step`.
+        training_seconds: Time of training and validation, up to the last checkpoint.
+        compile_seconds: Time of compilation in all parts of the run so far.
+        all_seconds: Wall time of all parts of the run so far.
     """
 
     step: int = 0
@@ -59,6 +69,25 @@ class Position:
     best_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     stale: int = 0
     stopped_early: bool = False
+    best_epochs: float = 0.0
+    training_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    all_seconds: float = 0.0
+
+
+class Times(NamedTuple):
+    """Seconds over all parts of a run: training with validation, compilation, and in all."""
+
+    training: float
+    compilation: float
+    total: float
+
+    def in_words(self) -> str:
+        """As text, in minutes."""
+        return (
+            f"{self.training / 60:.2f} minutes of training, {self.compilation / 60:.2f} of compilation, "
+            f"{self.total / 60:.2f} in all"
+        )
 
 
 class Session:
@@ -77,24 +106,34 @@ class Session:
         config: TrainingConfig,
         run: RunFolder,
         reporter: Reporter,
+        batching: Batching = NO_LIMITS,
+        least: Capacity | None = None,
+        wandb: str | None = None,
     ):
         self.started = time.perf_counter()
         if not len(train):
             raise UserError("there is no structure to train on")
         self.task, self.train, self.config = task, train, config
-        self.folder, self.reporter = run, reporter
+        self.folder, self.reporter, self._wandb = run, reporter, wandb
+        largest = int(np.max(train.num_edges, initial=1))
+        self.batching = batching._replace(edges=batching.edges and max(batching.edges, largest))
         validation = validation if validation is not None and len(validation) else None
         self.terms = terms_with_labels(loss_terms_of(config, task), config, train, reporter)
-        self.step = TrainingStep(task, config, self.terms, reporter.say)
+        self.expected = budget.estimate(task, config, self.terms)
+        self.step = TrainingStep(task, config, self.terms, reporter.say, self._compiling)
         self.state = self.step.initial_state()
         self.validator = None
         if validation is not None:
             size = config.evaluation_batch_size or config.batch_size
-            self.validator = Validator(self.step.static, validation, self.terms, size, config.dtype)
-        self.fingerprint = fingerprint(task, config, train, validation)
+            self.validator = Validator(self.step.static, validation, self.terms, size, config.dtype, least)
+        self.rules = rules_on(validation, task, tuple(self.terms)) if validation is not None else {}
+        self.fingerprint = fingerprint(task, config, train, validation, batching)
         self.at = Position()
         self.meter = Meter()
         self._rate = self._epochs = 0.0
+        self._validation_compile = self._compiled_before_training = 0.0
+        self._training_since: float | None = None
+        self._checks: list[int] = []
         self._log: MetricsLog | None = None
         self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=config.log_every)
         self._last_checkpoint = time.perf_counter()
@@ -103,6 +142,27 @@ class Session:
     def compilations(self) -> int:
         """Number of programs compiled in this process."""
         return self.step.compilations + (self.validator.compilations if self.validator else 0)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Time spent compiling in this process."""
+        return self.step.compile_seconds + self._validation_compile
+
+    @property
+    def times(self) -> Times:
+        """The times of all parts of the run."""
+        now, training = time.perf_counter(), 0.0
+        if self._training_since is not None:
+            training = now - self._training_since - (self.compile_seconds - self._compiled_before_training)
+        at = self.at
+        return Times(
+            at.training_seconds + training, at.compile_seconds + self.compile_seconds, at.all_seconds + now - self.started
+        )
+
+    @property
+    def cautions(self) -> list[str]:
+        """What must be said of the best model; see `verdict`."""
+        return cautions(self.at.best_epochs, self.at.best_errors, self.rules)
 
     @property
     def log(self) -> MetricsLog:
@@ -119,14 +179,16 @@ class Session:
             check_resumable(progress["fingerprint"], self.fingerprint)
             self.state = parallel.replicated(self.step.mesh, restored(self.state, found))
             self.at, self.duration = Position(**progress["at"]), Duration(**progress["duration"])
-            self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step)
+            self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step, self._wandb)
             say(f"resumed at step {self.at.step} of {self.duration.total_steps}")
         else:
-            self._log = MetricsLog(self.folder.path)
+            self._log = MetricsLog(self.folder.path, wandb=self._wandb)
             self.duration = self._fix_duration()
             self.checkpoint()
         self.reporter.start(self.at.step, self.duration.total_steps)
         self.meter = Meter()
+        self._training_since, self._compiled_before_training = time.perf_counter(), self.compile_seconds
+        self._checks = self._steps_to_check()
 
     def advance(self, batch: Batch) -> jax.Array:
         """Dispatch one step. Returns its loss without waiting for it."""
@@ -148,6 +210,8 @@ class Session:
         if at.position == batch.per_epoch:
             at.epoch, at.position = at.epoch + 1, 0
         self.reporter.update(at.step)
+        if self._checks and at.step >= self._checks[0]:
+            self._keep_time()
         return loss
 
     def log_training(self) -> None:
@@ -168,6 +232,11 @@ class Session:
         self.at.logged_step = self.at.step
         speed = f"{timing['structures_per_second']:.3g} structures/s, loss {means['loss']:.3g}"
         self.reporter.update(self.at.step, speed)
+        left = self.duration.total_steps - self.at.step
+        self.reporter.detail(
+            f"step {self.at.step} of {self.duration.total_steps}, epoch {self._epochs:.4g}: {speed}, "
+            f"about {left * timing['seconds_per_step'] / 60:.1f} minutes left"
+        )
 
     def validate(self) -> None:
         """Validate the EMA weights, save them if they are the best so far, count towards the patience if not."""
@@ -175,11 +244,12 @@ class Session:
         if self.validator is None:
             return
         start, at = time.perf_counter(), self.at
-        loss, errors = self.validator(self.step.weights_to_keep(self.state))
+        loss, errors = self._validated(self.step.weights_to_keep(self.state))
         loss = parallel.agreed(loss)
         better = math.isfinite(loss) and (at.best_loss is None or loss < at.best_loss)
         if better:
             at.best_loss, at.best_step, at.best_errors, at.stale = loss, at.step, errors, 0
+            at.best_epochs = self._epochs
             self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
         else:
             at.stale += 1
@@ -193,7 +263,7 @@ class Session:
         )
         self.reporter.say(
             f"step {at.step} of {self.duration.total_steps}, epoch {self._epochs:.4g}: validation loss "
-            f"{loss:.4g}, {errors_in_words(errors)}{' (best so far)' if better else ''}"
+            f"{loss:.4g}, {errors_in_words(errors)}{self._praise() if better else ''}"
         )
         if at.stopped_early:
             self.reporter.say(f"no better validation loss in {at.stale} validations: stopped early")
@@ -213,8 +283,10 @@ class Session:
         """
         start = time.perf_counter()
         self._finite_sums()
+        times = self.times
+        reached = {"training_seconds": times.training, "compile_seconds": times.compilation, "all_seconds": times.total}
         progress = {
-            "at": asdict(self.at),
+            "at": asdict(self.at) | reached,
             "duration": self.duration._asdict(),
             "metrics_bytes": self.log.sync(),
             "fingerprint": self.fingerprint,
@@ -230,13 +302,18 @@ class Session:
     def finish(self) -> tuple[Task, dict[str, dict[str, Any]]]:
         """Write the last model; returns the best one and its errors."""
         self.save_last()
-        if self.at.best_loss is None:
-            self.at.best_step = self.at.step
+        at = self.at
+        if at.best_loss is None:
+            at.best_step, at.best_epochs = at.step, self._epochs
             self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
-        minutes = (time.perf_counter() - self.started) / 60
+        limits = {
+            "training.max_minutes": self.config.max_minutes,
+            "training.max_minutes_in_all": self.config.max_minutes_in_all,
+        }
+        given = "".join(f" ({name}={minutes:g})" for name, minutes in limits.items() if minutes)
         self.reporter.say(
-            f"finished after {self.at.step} steps ({minutes:.1f} minutes, {self.compilations} programs "
-            f"compiled); the best model is from step {self.at.best_step}: {self.folder.best}"
+            f"finished after {at.step} steps: {self.times.in_words()}{given}; {self.compilations} programs compiled; "
+            f"{'the model' if self.cautions else 'the best model'} is from step {at.best_step}: {self.folder.best}"
         )
         like = with_dtype(self.task, self.step.dtype)
         return load_weights(self.folder.best, like), self.at.best_errors
@@ -252,6 +329,8 @@ class Session:
             self.train.num_atoms,
             self.train.num_edges,
             batch_size=config.batch_size,
+            edge_budget=self.batching.edges,
+            most_groups=self.batching.groups,
             seed=config.seed,
             epoch=0,
             shuffle=True,
@@ -263,26 +342,94 @@ class Session:
             f"{100 * waste(plan):.0f} % padding, "
             f"{len(capacities)} {'capacity' if len(capacities) == 1 else 'capacities'}: {sizes}"
         )
-        if config.max_minutes is None:
+        if config.max_minutes is None and config.max_minutes_in_all is None:
             return duration(config, len(plan), None)
-        say("measuring the speed ...")
-        speed = measure(self.step, self.state, self.train, config, self.validator)
-        left = 60 * config.max_minutes - (time.perf_counter() - self.started)
-        least = TRAINING_SHARE * 60 * config.max_minutes
-        if left < least:
-            say(
-                f"compiling and measuring took {time.perf_counter() - self.started:.3g} s of the {config.max_minutes:g} "
-                f"minutes of "
-                f"training.max_minutes: training gets {least:.3g} s all the same, so that the run takes longer"
-            )
-            left = least
-        possible = int(parallel.agreed(float(steps_within(left, speed, config, len(plan)))))
-        fixed = duration(config, len(plan), possible)
+        step = measure(self.step, self.state, self.train, config, self.batching)
+        edges = sum(planned.capacity.edges for planned in plan) / len(plan)
+        self.expected.remember(seconds_per_edge=step / max(edges, 1.0))
+        validation = 0.0
+        if self.validator is not None:
+            params = parallel.single(self.step.mesh, self.state.params)
+            self._validated(params)  # compiles
+            start = time.perf_counter()
+            self.validator(params)
+            validation = time.perf_counter() - start
+        left = parallel.agreed(self._seconds_left(validation))
+        possible = int(parallel.agreed(float(steps_within(left, Speed(step, validation), config, len(plan)))))
+        fixed = duration(config, len(plan), possible)._replace(seconds=left)
+        epochs = fixed.total_steps / len(plan)
         say(
-            f"a step takes {speed.step:.3g} s and a validation {speed.validation:.3g} s: {fixed.total_steps} "
-            f"steps ({fixed.total_steps / len(plan):.3g} epochs) in the {max(left, 0) / 60:.3g} minutes left"
+            f"a step takes {step:.3g} s and a validation {validation:.3g} s: {fixed.total_steps} steps ({epochs:.3g} epochs) "
+            f"in {left / 60:.3g} minutes; compilation took {self.compile_seconds:.3g} s"
         )
+        if epochs < ENOUGH_EPOCHS:
+            say(
+                f"warning: that is less than one pass over the {len(self.train)} training structures; give more time "
+                "(training.max_minutes), or a smaller model (model.preset=tiny) or data set (data.max_structures)"
+            )
         return fixed
+
+    def _seconds_left(self, validation: float) -> float:
+        """Time for training and validation."""
+        limits = [60 * self.config.max_minutes] if self.config.max_minutes else []
+        if self.config.max_minutes_in_all:
+            whole = 60 * self.config.max_minutes_in_all
+            left = whole - (time.perf_counter() - self.started) - 2 * validation
+            if left < (least := TRAINING_SHARE * whole):
+                self.reporter.say(
+                    f"compiling and measuring took {time.perf_counter() - self.started:.3g} s of the "
+                    f"{self.config.max_minutes_in_all:g} minutes of training.max_minutes_in_all: training gets {least:.3g} s "
+                    "all the same, so that the run takes longer"
+                )
+            limits.append(max(left, least))
+        return min(limits)
+
+    def _steps_to_check(self) -> list[int]:
+        """Steps at which the length of the run is compared with its time limit."""
+        if self.duration.seconds is None:
+            return []
+        steps = [math.ceil(fraction * self.duration.total_steps) for fraction in CHECKED_AT]
+        return [step for step in steps if self.at.step < step < self.duration.total_steps]
+
+    def _keep_time(self) -> None:
+        """Correct the length of the run if the machine has become faster or slower, and store the new one."""
+        self._checks = self._checks[1:]
+        planned, at = self.duration, self.at
+        self.duration = corrected(planned, self.config, at.step, parallel.agreed(self.times.training))
+        if self.duration.total_steps == planned.total_steps:
+            return
+        how = "slower" if self.duration.total_steps < planned.total_steps else "faster"
+        self.reporter.say(
+            f"step {at.step}: the machine has become {how}; {self.duration.total_steps} steps instead of {planned.total_steps} "
+            f"keep to {self.duration.seconds / 60 if self.duration.seconds else 0:.3g} minutes"
+        )
+        self.reporter.update(at.step, total_steps=self.duration.total_steps)
+        self._checks = self._steps_to_check()[-len(self._checks) :] if self._checks else []
+        self.checkpoint()
+
+    @contextmanager
+    def _compiling(self, what: str) -> Iterator[None]:
+        """Announce the compilation of a training step, and remember its time."""
+        start = time.perf_counter()
+        with self.reporter.working(what, self.expected.pace.compile_seconds):
+            yield
+        seconds = time.perf_counter() - start
+        if seconds > LEAST_COMPILATION:  # a program from the cache says nothing
+            self.expected.remember(compile_seconds=seconds)
+
+    def _validated(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
+        """Validate; the first time counts as compilation."""
+        assert self.validator is not None
+        if self.validator.compilations:
+            return self.validator(params)
+        start = time.perf_counter()
+        with self.reporter.working("compiling the validation", self.expected.pace.compile_seconds * VALIDATION_COMPILATION):
+            result = self.validator(params)
+        self._validation_compile += time.perf_counter() - start
+        return result
+
+    def _praise(self) -> str:
+        return " (kept)" if self.cautions else " (best so far)"
 
     def _weights(self) -> list[float]:
         fraction = self.at.step / max(self.duration.total_steps - 1, 1)
@@ -293,7 +440,9 @@ class Session:
 
     def _about(self) -> dict[str, Any]:
         errors = self.at.best_errors if self.at.best_step == self.at.step else {}
-        return {"step": self.at.step, "total_steps": self.duration.total_steps, "validation": errors}
+        rules = self.rules if errors else {}
+        about = {"step": self.at.step, "total_steps": self.duration.total_steps, "epochs": self._epochs}
+        return {**about, "validation": errors, "rules": rules}
 
     def _finite_sums(self) -> dict[str, float]:
         sums = {name: float(value) for name, value in jax.device_get(self.state.sums).items()}
@@ -329,54 +478,7 @@ def terms_with_labels(
     return {name: requested[name] for name in requested if name in found}
 
 
-def fingerprint(task: Task, config: TrainingConfig, train: Dataset, validation: Dataset | None) -> dict[str, Any]:
-    """What must be unchanged for a run to be resumed: settings, model, data."""
-    settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
-    return {
-        "training": settings,
-        "task": {"kind": task.kind, **task.settings()},
-        "model": task.model.config.model_dump(mode="json"),
-        "data": {"train": _hash_of(train), "validation": _hash_of(validation)},
-    }
-
-
-def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise if something differs; a training setting that the run's version did not have yet counts as its default.
-
-    Raises:
-        UserError: Names everything that differs, with both values.
-    """
-    defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
-    old, new = _flat({**before, "training": {**defaults, **before["training"]}}), _flat(now)
-    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    if changed:
-        changes = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])
-        raise UserError(f"the run cannot be resumed, it would not be the same run: {changes}. Start a new run instead")
-
-
 def _weight_at(term: LossConfig, fraction: float) -> float:
     if term.final_weight is None:
         return term.weight
     return term.weight + min(fraction, 1.0) * (term.final_weight - term.weight)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return flat
-
-
-def _hash_of(dataset: Dataset | None, samples: int = 1000) -> str | None:
-    """Hash of the sizes of all structures and of the full content of up to `samples` of them."""
-    if dataset is None:
-        return None
-    digest = hashlib.sha256()
-    digest.update(np.asarray(dataset.num_atoms, np.int64).tobytes())
-    digest.update(np.asarray(dataset.num_edges, np.int64).tobytes())
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).astype(int)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(dataset[int(index)]):
-            digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -52,7 +53,8 @@ class TrainingStep:
         task: The model; its weights are not touched.
         config: Training settings.
         terms: The terms of the loss.
-        say: Called with a message for every compilation.
+        say: Called with a message after every compilation.
+        working: Announces a compilation while it lasts.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrainingStep:
         config: TrainingConfig,
         terms: Mapping[str, LossConfig],
         say: Callable[[str], None],
+        working: Callable[[str], AbstractContextManager[None]] = nullcontext,
     ):
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
@@ -70,7 +73,7 @@ class TrainingStep:
         self._decays = optimizer.decay_mask(task, self._params)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
-        self._say = say
+        self._say, self._working = say, working
         self.compile_seconds = 0.0
 
     @property
@@ -114,9 +117,9 @@ class TrainingStep:
         size = batch.capacity
         what = f"the training step for {size.atoms} atoms, {size.edges} edges, {size.graphs} structures"
         what += f" on each of {self.mesh.size} devices" if self.mesh.size > 1 else ""
-        self._say(f"compiling {what} ...")
         start = time.perf_counter()
-        program = self.compiled(state, batch.graph, numbers)
+        with self._working(f"compiling {what}"):
+            program = self.compiled(state, batch.graph, numbers)
         seconds = time.perf_counter() - start
         self.compile_seconds += seconds
         self._say(f"compiled it in {seconds:.1f} s")

@@ -26,7 +26,11 @@ def test_info_of_structures_without_labels_warns(tmp_path):
 
 
 def test_recipe_commands():
-    assert "ethanol" in Result("recipe", "list").out
+    short = Result("recipe", "list").out
+    assert short.index("ethanol") < short.index("QM9, twelve") < short.index("simulated particles")
+    assert max(map(len, short.splitlines())) <= 100 and "nbody-egnn" in short
+    assert "md17-aspirin-l2" not in Result("recipe", "list", "qm9").out
+    assert "did you mean 'qm9'" in Result("recipe", "list", "qm").error()
     assert "equiform:ethanol_train.extxyz" in Result("recipe", "show", "ethanol").out
     assert json.loads(Result("recipe", "schema").out)["title"] == "Equiform recipe"
     assert "did you mean 'ethanol'" in Result("recipe", "show", "ethanl").error()
@@ -41,3 +45,26 @@ def test_energies_in_hartree_are_warned_about():
     write("hartree.xyz", frames)
     result = Result("info", "hartree.xyz")
     assert result.status == 0 and re.search(r"warning: .*Hartree", result.err)
+
+
+def test_shipped_files_and_folders_are_understood(tmp_path):
+    assert (
+        "C2H6O" in Result("info", "equiform:ethanol_atoms.extxyz").out
+        or "isolated atoms" in Result("info", "equiform:ethanol_atoms.extxyz").out
+    )
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    write(str(tmp_path / "runs" / "one" / "a.xyz"), structures(2))
+    write(str(tmp_path / "runs" / "b.xyz"), structures(3, seed=1))
+    assert "5 of 5 structures" in Result("info", tmp_path / "runs").out.replace("2 of 2", "5 of 5")
+    (tmp_path / "empty").mkdir()
+    assert "folder without files of structures" in Result("info", tmp_path / "empty").error()
+
+
+def test_charges_that_no_model_uses_are_said_once(tmp_path):
+    frames = structures(4)
+    frames[0].info["charge"] = 1
+    frames[1].set_initial_magnetic_moments([1.0, 0.0, 0.0])
+    frames[2].info["charge"] = 0
+    write("charged.xyz", frames)
+    lines = [line for line in Result("info", "charged.xyz").err.splitlines() if "does not use" in line]
+    assert len(lines) == 1 and "charge in 1" in lines[0] and "magnetic moments in 1" in lines[0]

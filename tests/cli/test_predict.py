@@ -42,13 +42,18 @@ def test_evaluate_names_its_own_options(trained, data, tmp_path):
 
 def test_evaluate_agrees_with_predict_and_numpy(trained, data, tmp_path):
     errors = json.loads(Result("evaluate", trained[0], data, "--json", "--dtype", "float64").out)
-    assert Result("predict", trained[0], data, "-o", "p.extxyz", "--dtype", "float64").status == 0
+    said = Result("predict", trained[0], data, "-o", "p.extxyz", "--dtype", "float64")
+    assert said.status == 0 and "force components" in said.out and "REF_energy" in said.out
     predicted, reference = ase.io.read(tmp_path / "p.extxyz", ":"), ase.io.read(data, ":")
     difference = np.array([p.get_forces() - r.get_forces() for p, r in zip(predicted, reference)])
     energy = np.array([(p.get_potential_energy() - r.get_potential_energy()) / 3 for p, r in zip(predicted, reference)])
     assert errors["forces"]["mae"] == pytest.approx(np.abs(difference).mean(), rel=1e-10)
     assert errors["forces"]["rmse"] == pytest.approx(np.sqrt((difference**2).mean()), rel=1e-10)
     assert errors["energy_per_atom"]["mae"] == pytest.approx(np.abs(energy).mean(), rel=1e-9)
+    # The labels are still there, under names of their own.
+    for frame, source in zip(predicted, reference):
+        assert frame.info["REF_energy"] == source.get_potential_energy()
+        assert np.array_equal(frame.arrays["REF_forces"], source.get_forces())
 
 
 def test_evaluate_prints_a_table_with_units(trained, data):

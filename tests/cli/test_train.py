@@ -32,7 +32,8 @@ def test_the_report_is_one_file_with_errors_units_plots_recipe_and_versions(trai
     run, _ = trained
     page = (run / "report.html").read_text()
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(images) == 2
+    assert len(images) == 3  # a structure, the curves, parity
+    assert f"equiform evaluate {run} DATA" in page
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert not re.search(r'(src|href)="(?!data:)', page)
     for text in ("meV/Å", "meV/atom", "name: toy", "jaxlib", "validation"):
@@ -108,3 +109,37 @@ def test_a_model_of_tagged_atoms_is_trained_evaluated_and_used_on_tagged_structu
     assert "has none" in Result("predict", tmp_path / "run2", data, "-o", "p.xyz").error()
     assert Result("predict", tmp_path / "run2", tmp_path / "tagged.xyz", "-o", "p.xyz").status == 0
     assert ase.io.read("p.xyz").get_tags().tolist() == [2, 1, 0]
+
+
+def test_everything_said_is_in_the_text_log_too(trained):
+    run, result = trained
+    log = (run / "log.txt").read_text()
+    for text in ("12 of 12 structures", "run folder", "compiling the training step", "finished after", "evaluating the model"):
+        assert text in log and text in result.out + result.err, text
+    assert all(line[:2] == "20" for line in log.splitlines())
+
+
+def test_several_files_and_folders_are_one_training_set_and_what_is_overridden_is_said(data, tmp_path):
+    from equiform.cli.train import _read
+
+    (tmp_path / "more").mkdir()
+    ase.io.write(tmp_path / "more" / "b.xyz", structures(4, seed=1), format="extxyz")
+    (tmp_path / "more" / "notes.txt").write_text("not structures")
+    quick = ("model.name=toy", "training.max_steps=1", "-o", tmp_path / "run", "--quiet")
+    result = Result("train", data, tmp_path / "more", *quick)
+    assert result.status == 0, result.err
+    assert "16 structures" in (tmp_path / "run" / "log.txt").read_text()
+    assert "structures" not in result.out.replace("STRUCTURE", "") and "meV/Å" in result.out
+    assert _read(str(data), ["data.train=other.xyz"], None).data.train.endswith("other.xyz")
+
+
+def test_a_model_that_has_hardly_been_trained_is_called_that_everywhere(data, tmp_path):
+    settings = ("model.name=toy", "training.max_steps=1", "training.batch_size=2", "-o", tmp_path / "run")
+    result = Result("train", data, *settings)
+    said = "this model is not trained: it has seen only 0.17 of one pass"
+    assert result.status == 0 and said in result.err.splitlines()[-1]
+    assert "best model" not in result.out + result.err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"<h1>[^<]*</h1>\s*<p>This model is not trained", page) and "best model" not in page
+    assert said in Result("info", tmp_path / "run").out
+    assert said in Result("evaluate", tmp_path / "run", data).err

@@ -216,3 +216,11 @@ def test_import_is_light():
     code = "import sys, json, equiform.deploy.predictor; print(json.dumps([m for m in sys.modules]))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"ase.io", "matplotlib", "typer", "rich", "tensorboardX", "vesin"} & set(json.loads(output))
+
+
+def test_one_structure_is_predicted_as_one_and_its_atoms_share_the_energy(crystal):
+    predictor = make(shift=0.5)
+    one = predictor.predict(crystal)
+    assert one.energy == predictor.predict([crystal])[0].energy == predictor.energy(crystal)
+    energies = predictor.energies(crystal)
+    assert energies.shape == (3,) and energies.sum() == pytest.approx(one.energy, abs=1e-10)

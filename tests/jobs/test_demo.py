@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from equiform.cli import app
+from equiform.data.formats.shipped import shipped_data
 from equiform.jobs import demo
-from equiform.recipes.schema import shipped_data
 from tests.toy import ToyConfig, ToyModel
 
 RECIPE = """\

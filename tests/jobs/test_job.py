@@ -3,6 +3,7 @@
 import pytest
 
 from equiform.jobs import train as job
+from equiform.training.budget import GPU_CORES
 from equiform.training.config import TrainingConfig
 from equiform.training.recommended import recommended
 
@@ -13,19 +14,19 @@ from equiform.training.recommended import recommended
         (500, 4_000, 60, 2, "tiny"),  # few data
         (5_400, 43_000, 60, 2, "small"),  # 600 ethanols
         (13_500, 256_000, 60, 2, "tiny"),  # too slow for more on two cores
-        (13_500, 256_000, 60, job.GPU_CORES, "small"),
-        (60_000, 1_000_000, 600, job.GPU_CORES, "medium"),
-        (10**6, 2 * 10**7, 24 * 60, job.GPU_CORES, "large"),
+        (13_500, 256_000, 60, GPU_CORES, "small"),
+        (60_000, 1_000_000, 600, GPU_CORES, "medium"),
+        (10**6, 2 * 10**7, 24 * 60, GPU_CORES, "large"),
         (10**6, 2 * 10**7, 0.1, 2, "tiny"),  # never nothing
     ],
 )
 def test_the_preset_grows_with_data_and_time(monkeypatch, atoms, edges, minutes, cores, preset):
-    monkeypatch.setattr(job, "_cores", lambda: float(cores))
+    monkeypatch.setattr(job, "compute_cores", lambda: float(cores))
     assert job.auto_preset(edges, atoms, float(minutes), None) == preset
 
 
 def test_fewer_epochs_allow_a_larger_preset(monkeypatch):
-    monkeypatch.setattr(job, "_cores", lambda: 2.0)
+    monkeypatch.setattr(job, "compute_cores", lambda: 2.0)
     assert job.auto_preset(43_000, 40_000, 60.0, 100) == "medium"
     assert job.auto_preset(43_000, 40_000, 20.0, 100) == "small"
     assert job.auto_preset(43_000, 40_000, 20.0, 10) == "medium"

@@ -21,6 +21,7 @@ from equiform.training import session as sessions
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import evaluate
+from equiform.training.fingerprint import check_resumable
 from equiform.training.fit import FitResult, fit
 from equiform.training.metrics import read_metrics
 from equiform.training.run_folder import RunFolder
@@ -273,10 +274,10 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
 def test_a_setting_that_a_run_did_not_have_yet_stands_at_its_default() -> None:
     now = {"training": TrainingConfig().model_dump(mode="json"), "model": {}, "data": {}}
     before = {**now, "training": {name: value for name, value in now["training"].items() if name != "random_rotations"}}
-    sessions.check_resumable(before, now)
+    check_resumable(before, now)
     now["training"]["random_rotations"] = True
     with pytest.raises(UserError, match=r"training\.random_rotations was False and is True"):
-        sessions.check_resumable(before, now)
+        check_resumable(before, now)
 
 
 def test_a_time_budget_fixes_the_number_of_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

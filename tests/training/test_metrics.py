@@ -82,3 +82,20 @@ def test_disk_full_is_one_line(tmp_path: Path) -> None:
         log.write(LINE)
     log.close()
     assert log._file.closed
+
+
+def test_weights_and_biases_get_every_entry_and_their_absence_is_one_line(tmp_path, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    sent: list[Any] = []
+    run = SimpleNamespace(log=lambda values, step: sent.append((step, values)), finish=lambda: sent.append("finished"))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **settings: sent.append(settings) or run))
+    log = MetricsLog(tmp_path, wandb="project")
+    log.write({"kind": "train", "step": 5, "epoch": 0.5, "loss": 2.0, "timing": {"seconds_per_step": 0.1}})
+    log.close()
+    assert sent[0]["project"] == "project" and sent[0]["name"] == tmp_path.name
+    assert sent[1] == (5, {"train/epoch": 0.5, "train/loss": 2.0, "train/seconds_per_step": 0.1}) and sent[2] == "finished"
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"equiform\[wandb\]"):
+        MetricsLog(tmp_path, wandb="project")

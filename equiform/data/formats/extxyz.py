@@ -80,7 +80,12 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def write_predictions(
-    path: Path, structures: "Sequence[Atoms]", predictions: "Sequence[Prediction]", *, keep_labels: bool = True
+    path: Path,
+    structures: "Sequence[Atoms]",
+    predictions: "Sequence[Prediction]",
+    *,
+    keep_labels: bool = True,
+    references: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, Any]]] | None = None,
 ) -> list[str]:
     """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
 
@@ -92,6 +97,7 @@ def write_predictions(
         structures: In Å.
         predictions: One for each.
         keep_labels: Keep reference labels (`REF_energy`), which hold only where the atoms are where they were.
+        references: Further columns and entries of each structure, such as the labels that it came with.
 
     Returns:
         Names of what the format has no place for.
@@ -101,11 +107,12 @@ def write_predictions(
     """
     lost: dict[str, None] = {}
     frames = []
-    for atoms, prediction in zip(structures, predictions, strict=True):
-        labels: dict[str, Any] = {"energy": float(prediction.energy)}
+    for number, (atoms, prediction) in enumerate(zip(structures, predictions, strict=True)):
+        columns, entries = references[number] if references is not None else ({}, {})
+        labels: dict[str, Any] = {**entries, "energy": float(prediction.energy)}
         if prediction.stress is not None:
             labels["stress"] = np.asarray(prediction.stress, float)
-        text, missing = structure_text(atoms, {"forces": prediction.forces}, labels, keep_labels=keep_labels)
+        text, missing = structure_text(atoms, {**columns, "forces": prediction.forces}, labels, keep_labels=keep_labels)
         frames.append(text)
         lost.update(dict.fromkeys(missing))
     write_frames(path, frames)

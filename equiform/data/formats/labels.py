@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 PER_ATOM_RANK = 10
 """An energy of the structure goes before one per atom."""
 
+FOR_TRAINING = {
+    "forces": "a potential trained on energies alone needs far more structures",
+    "energy": "the energy is learnt from forces only, up to a constant",
+}
+"""What a missing label means for training."""
+
 
 @dataclass(frozen=True)
 class Units:
@@ -104,8 +110,7 @@ def find_labels(
         if unused:
             notes.append(f"not used as {kind}: {', '.join(map(repr, unused[:4]))} (data.{kind}_key={unused[0]} would use it)")
     _require(structures, found, names)
-    for kind, what in (("forces", "a potential trained on energies alone needs far more structures"),
-                       ("energy", "the energy is learnt from forces only, up to a constant")):  # fmt: skip
+    for kind, what in FOR_TRAINING.items():
         if names[kind] is None:
             others = f"; data.{kind}_key=… if they are {' or '.join(sorted(found[kind])[:6])}" if found[kind] else ""
             warnings.append(f"no {'forces' if kind == 'forces' else 'energies'} found: {what}{others}")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equiform.data.formats.deepmd import is_deepmd
 from equiform.data.formats.frames import Frame, How
 from equiform.data.formats.nbody import is_nbody_file
-from equiform.data.formats.recognise import reader_of
+from equiform.data.formats.recognise import is_structure_file, reader_of
+from equiform.data.formats.shipped import on_disk
 from equiform.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ def read_frames(path: "str | Path | Sequence[str | Path]", index: str | int = ":
     """Read a file, a pattern (`runs/*.traj`), or a list of those.
 
     Args:
-        path: What to read; `FILE@0:100` selects structures of one file.
+        path: What to read; `FILE@0:100` selects structures of one file, a folder stands for the files of structures in it,
+            `equiform:NAME` for a file of the package.
         index: Which structures of each file, as in ASE (`:`, `-1`, `0:100:5`).
         how: How to read them, and where warnings go.
 
@@ -64,7 +67,7 @@ def read_structures(
 def _files(path: "str | Path | Sequence[str | Path]", how: How) -> list[tuple[Path, str | None]]:
     if not isinstance(path, (str, Path)):
         return [file for item in path for file in _files(item, how)]
-    text, part = str(path), None
+    text, part = on_disk(str(path)), None
     if not Path(text).exists():
         stem, at, tail = text.rpartition("@")
         if at and re.fullmatch(r"-?\d*(:-?\d*){0,2}", tail):
@@ -75,12 +78,28 @@ def _files(path: "str | Path | Sequence[str | Path]", how: How) -> list[tuple[Pa
             raise UserError(f"no file matches {text}")
         return [(Path(match), part) for match in matches]
     file = Path(text)
+    if file.is_dir() and how.format is None and not is_deepmd(file):
+        return [(inside, part) for inside in _inside(file)]
     if not file.exists():
         raise UserError(f"{file}: no such file (working directory: {Path.cwd()})")
     if file.suffix == ".npz" and is_nbody_file(file):
         hint = f"train a model of particles with: equiform train nbody-egnn data.folder={file.parent}"
         raise UserError(f"{file} holds simulated particles, not structures of atoms; {hint}")
     return [(file, part)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The files of structures in a folder and its subfolders; others, such as notes and scripts, are passed over."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and is_structure_file(path):
+            files.append(path)
+    if not files:
+        raise UserError(
+            f"{folder} is a folder without files of structures; name a file, or a pattern such as {folder / '*.out'}"
+        )
+    return files
 
 
 def _read_file(file: Path, index: str | int, how: How) -> list[Frame]:

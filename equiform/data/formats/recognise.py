@@ -38,6 +38,9 @@ _SUFFIXES = {
     ".hdf": "hdf5",
     ".sdf": "sdf",
 }
+# In a folder, what belongs to these is read; POSCAR and the like would repeat what an OUTCAR holds.
+_ALSO_SUFFIXES = (".traj", ".db", ".cif", ".cfg", ".dump", ".lammpstrj")
+_NAMES = ("OUTCAR", "vasprun", "XDATCAR")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".p", ".joblib")
 # First lines of the outputs of programs, and the formats to try.
 _PROGRAMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -86,6 +89,16 @@ def reader_of(file: Path, how: How) -> Callable[[Path, How], Sequence[Frame]]:
     if suffix == ".json" and is_materials(text):
         return _listed(read_materials)
     return _by_ase(file)
+
+
+def is_structure_file(file: Path) -> bool:
+    """Whether a file that is met in a folder is one of structures: by its name, or what a program wrote in its first lines."""
+    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() not in (".gz", ".bz2", ".xz")]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix in _SUFFIXES or suffix in _ALSO_SUFFIXES or file.name.startswith(_NAMES):
+        return True
+    text = _head(file).decode("utf-8", errors="replace")
+    return any(mark in text for marks, _ in _PROGRAMS for mark in marks) or (suffix == ".json" and is_materials(text))
 
 
 def _named(form: str) -> Callable[[Path, How], Sequence[Frame]]:

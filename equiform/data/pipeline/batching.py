@@ -24,7 +24,24 @@ EDGE_BUDGET = 20_000
 
 _WINDOW = 32  # batches that are balanced against each other
 _TOLERATED_WASTE = 0.10  # more than this and structures are grouped by size
-_MOST_GROUPS = 8
+MOST_GROUPS = 8
+"""Most groups of like size, each with a capacity of its own, that structures are divided into."""
+
+
+class Batching(NamedTuple):
+    """How structures are put into batches, beyond their average number; fixed at the start of a run.
+
+    Attributes:
+        edges: Most edges of a batch, unless a single structure has more; None sets no limit.
+        groups: Most groups of like size, each of which is padded and compiled for itself.
+    """
+
+    edges: int | None = None
+    groups: int = MOST_GROUPS
+
+
+NO_LIMITS = Batching()
+"""Batches of `batch_size` structures, whatever their size."""
 
 
 class PlannedBatch(NamedTuple):
@@ -49,6 +66,7 @@ def plan_epoch(
     *,
     batch_size: int,
     edge_budget: int | None = None,
+    most_groups: int = MOST_GROUPS,
     seed: int = 0,
     epoch: int = 0,
     shuffle: bool = True,
@@ -60,6 +78,7 @@ def plan_epoch(
         num_edges: Edges of each structure.
         batch_size: Maximum number of structures of a batch; the number of batches is the same in every epoch.
         edge_budget: Maximum number of edges of a batch.
+        most_groups: Maximum number of groups of similar size, each with its own capacity.
         seed: Seed.
         epoch: Counts epochs; each has its own shuffle.
         shuffle: False gives the same batches whatever the seed and epoch (for evaluation).
@@ -78,16 +97,12 @@ def plan_epoch(
         _check_budget(sizes, edge_budget)
     rng = np.random.default_rng([seed, epoch, 2] if shuffle else 3)
     plan = []
-    for group, capacity, count in _groups(sizes.tobytes(), batch_size, float(edge_budget or np.inf)):
+    for group, capacity, count in _groups(sizes.tobytes(), batch_size, float(edge_budget or np.inf), most_groups):
         for hand in _deal(sizes[group], count, np.array(capacity[:2]), rng):
             indices = group[hand[hand >= 0]]
             atoms, edges = (int(total) for total in sizes[indices].sum(axis=0))
-            # A batch that no swap could fix gets its own capacity: rare, costs a compilation, never wrong.
-            own = Capacity(
-                max(capacity.atoms, _rounded(atoms) if atoms > capacity.atoms else 0),
-                max(capacity.edges, _rounded(edges) if edges > capacity.edges else 0),
-                capacity.graphs,
-            )
+            # A batch that no swap could fix gets one of a few larger capacities: rare, costs a compilation, never wrong.
+            own = Capacity(_enlarged(capacity.atoms, atoms), _enlarged(capacity.edges, edges), capacity.graphs)
             plan.append(PlannedBatch(tuple(int(k) for k in indices), own, atoms, edges))
     if not shuffle:
         return plan
@@ -128,12 +143,12 @@ class _Group(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def _groups(packed_sizes: bytes, batch_size: int, edge_budget: float) -> list[_Group]:
+def _groups(packed_sizes: bytes, batch_size: int, edge_budget: float, most_groups: int) -> list[_Group]:
     """Groups from which batches are dealt; they depend on the sizes only, so that every epoch has the same capacities."""
     sizes = np.frombuffer(packed_sizes, np.int64).reshape(-1, 2)
     best = [_fit(np.arange(len(sizes)), sizes, batch_size, edge_budget)]
     least, fewest = _padding(best, sizes), best[0].num_batches
-    for count in range(2, _MOST_GROUPS + 1):
+    for count in range(2, most_groups + 1):
         if least <= _TOLERATED_WASTE:
             break
         groups = [_fit(members, sizes, batch_size, edge_budget) for members in _by_size(sizes, count)]
@@ -292,6 +307,13 @@ def _by_size(sizes: Int[np.ndarray, "structures 2"], count: int) -> list[Int[np.
         groups.append(np.sort(order[ends[back[k, i]] : ends[i]]))
         i, k = back[k, i], k - 1
     return groups
+
+
+def _enlarged(capacity: int, needed: int) -> int:
+    """The capacity, or as many tenths of it more as are needed: few sizes, however many batches overflow."""
+    if needed <= capacity:
+        return capacity
+    return _rounded(-(-capacity * (10 + -(-10 * (needed - capacity) // capacity)) // 10))
 
 
 def _rounded(number: int) -> int:

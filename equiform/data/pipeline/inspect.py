@@ -11,6 +11,7 @@ from equiform.data.formats.reading import Reading
 from equiform.data.pipeline import belonging, plausibility
 from equiform.data.pipeline.check import usable
 from equiform.data.pipeline.reference_energies import ReferenceEnergies, find_reference_energies, is_isolated_atom
+from equiform.data.pipeline.unused import unused_inputs
 from equiform.neighbors import Labels, neighbor_list
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def inspect_labelled(reading: Reading, references: ReferenceEnergies, whole: Rea
             ),
         ),
         *_incomplete(labels),
+        *unused_inputs(structures),
         *odd,
     ]
     return DataReport(tuple(facts), tuple(warnings))

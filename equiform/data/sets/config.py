@@ -23,6 +23,9 @@ class SetConfig(BaseModel):
         folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null. An N-body set that is not
             there is made there.
         seed: Of the split.
+        batch_edges: Most edges of a training batch, unless a single structure has more; null sets no limit but the memory.
+        batch_capacities: Most groups of structures of like size, each with a capacity that is compiled for itself; null
+            chooses by what compilation costs and padding saves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,3 +51,5 @@ class SetConfig(BaseModel):
     noise: bool = False
     folder: str | None = None
     seed: int = Field(default=1, ge=0)
+    batch_edges: int | None = Field(default=None, ge=1)
+    batch_capacities: int | None = Field(default=None, ge=1)

@@ -6,7 +6,7 @@ from the data set that its element table belongs to.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class ConversionReport:
         num_parameters: Number of parameters read.
         ignored: Names in the file that are not parameters.
         notes: Ambiguities and how they were resolved.
+        scale: eV per unit of the output.
+        shift: eV added per structure.
     """
 
     config: EquiformerConfig
@@ -43,6 +45,8 @@ class ConversionReport:
     num_parameters: int
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    scale: float = 1.0
+    shift: float = 0.0
 
     def lines(self) -> list[str]:
         """The report, human-readable."""
@@ -56,7 +60,10 @@ class ConversionReport:
         if self.ignored:
             lines.append(f"ignored (not parameters): {', '.join(self.ignored[:5])}{' …' if len(self.ignored) > 5 else ''}")
         lines += [f"note: {note}" for note in self.notes]
-        lines.append("outputs are in the model's own units: set scale and shift to the training set's std and mean")
+        if (self.scale, self.shift) == (1.0, 0.0):
+            lines.append("outputs are in the model's own units: set --scale and --shift to the training set's std and mean")
+        else:
+            lines.append(f"energy = {self.scale:g} eV × output + {self.shift:g} eV per structure")
         return lines
 
 
@@ -81,7 +88,7 @@ def convert(
     model, report = model_from_state(state)
     metadata = {"source": "official checkpoint", "file": Path(path).name, "preset": report.matched}
     save_model(output, Potential(model, scale=scale, shift=shift), {}, metadata, overwrite=overwrite)
-    return report
+    return replace(report, scale=scale, shift=shift)
 
 
 def export(model_path: str | Path, output: str | Path) -> None:

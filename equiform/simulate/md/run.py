@@ -175,7 +175,7 @@ class Run:
             "steps": steps,
             "timestep_fs": config.timestep,
             "time_ps": steps * config.timestep / 1000,
-            "target_temperature_K": config.temperature,
+            "target_temperature_K": None if conserved else config.temperature,
             "temperature_K": statistics.mean_temperature,
             "temperature_std_K": statistics.temperature_spread,
             "energy_drift_eV_per_atom_per_ps": statistics.drift / num_atoms if conserved else None,

@@ -1,0 +1,70 @@
+"""What must be unchanged for a run to be resumed."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from equiform.data.pipeline.batching import NO_LIMITS, Batching
+from equiform.data.pipeline.dataset import Dataset
+from equiform.errors import UserError
+from equiform.tasks.api import Task
+from equiform.training.config import TrainingConfig
+
+FREE_TO_CHANGE = ("checkpoint_minutes", "checkpoint_every", "devices")
+"""Settings that a resumed run may change: they affect only the rounding of sums over devices."""
+
+
+def fingerprint(
+    task: Task, config: TrainingConfig, train: Dataset, validation: Dataset | None, batching: Batching = NO_LIMITS
+) -> dict[str, Any]:
+    """What must be unchanged for a run to be resumed: settings, model, data, batches."""
+    settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
+    return {
+        "training": settings,
+        "task": {"kind": task.kind, **task.settings()},
+        "model": task.model.config.model_dump(mode="json"),
+        "data": {"train": _hash_of(train), "validation": _hash_of(validation), "batching": batching._asdict()},
+    }
+
+
+def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise if something differs; a training setting that the run's version did not have yet counts as its default.
+
+    Raises:
+        UserError: Names everything that differs, with both values.
+    """
+    defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
+
+    def complete(tree: dict[str, Any]) -> dict[str, Any]:
+        data = {"batching": NO_LIMITS._asdict(), **tree["data"]}
+        return _flat({**tree, "training": {**defaults, **tree["training"]}, "data": data})
+
+    old, new = complete(before), complete(now)
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if changed:
+        changes = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:5])
+        raise UserError(f"the run cannot be resumed, it would not be the same run: {changes}. Start a new run instead")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _hash_of(dataset: Dataset | None, samples: int = 1000) -> str | None:
+    """Hash of the sizes of all structures and of the full content of up to `samples` of them."""
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    digest.update(np.asarray(dataset.num_atoms, np.int64).tobytes())
+    digest.update(np.asarray(dataset.num_edges, np.int64).tobytes())
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).astype(int)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dataset[int(index)]):
+            digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
