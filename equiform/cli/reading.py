@@ -50,7 +50,7 @@ def read_with_labels(predictor: Any, path: Path, config: Any) -> Any:
     from equiform.errors import UserError
 
     trained = predictor.metadata.get("data") or {}
-    preferred = LabelKeys(*(trained.get(f"{kind}_key") for kind in ("energy", "forces", "stress")))
+    preferred = LabelKeys(trained.get("energy_key"), trained.get("forces_key"), trained.get("stress_key"))
     every = config.model_copy(update={"keep_unconverged": True})
     try:
         reading = read_labelled(

@@ -43,7 +43,7 @@ def as_references(atoms: "Atoms", label: Labels, keys: LabelKeys) -> tuple[dict[
     The virial is −volume · stress.
     """
     columns, entries = {}, {}
-    for name in (keys.energy, keys.forces, keys.stress):
+    for name in filter(None, (keys.energy, keys.forces, keys.stress)):
         atoms.info.pop(name, None)
         if name not in ("numbers", "positions"):
             atoms.arrays.pop(name, None)
