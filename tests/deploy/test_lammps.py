@@ -1,5 +1,7 @@
 """LAMMPS: energy, forces and virial of the ASE calculator, dynamics, barostats, growth, failures and bad input."""
 
+from pathlib import Path
+
 import ase
 import ase.units
 import numpy as np
@@ -8,6 +10,7 @@ from ase.build import fcc100
 
 from equiform.deploy.ase import calculator
 from equiform.deploy.lammps import attach
+from equiform.deploy.lammps_input import split
 from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
 from equiform.tasks.energy import Potential
@@ -233,3 +236,14 @@ def test_a_box_without_volume_is_one_clear_line():
     with pytest.raises(Exception, match="Box bounds are invalid"):
         lmp.commands_string("region b block 0 4 0 4 1 1\ncreate_box 1 b")
     lmp.close()
+
+
+def test_a_script_is_split_behind_the_line_that_makes_the_fix():
+    script = Path("in.lmp")
+    head, name, tail = split("units metal\nfix ml all external pf/callback 1 1  # here\nrun 1\n", script)
+    assert (head.count("\n"), name, tail) == (2, "ml", "run 1\n")
+    with pytest.raises(UserError, match=r"in.lmp does not say where the model is attached; .*write: fix equiform all external"):
+        split("units metal\n# fix ml all external pf/callback 1 1\nrun 1\n", script)
+    for line in ("fix ml some external pf/callback 1 1", "fix ml all external pf/callback 5 1"):
+        with pytest.raises(UserError, match=r"in.lmp, line 2: a model acts on all atoms in each step"):
+            split(f"units metal\n{line}\nrun 1\n", script)

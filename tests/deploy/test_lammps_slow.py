@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ase.units
 import numpy as np
 import pytest
 
@@ -201,16 +200,15 @@ def test_npt_holds_its_pressure(crystal, predictor):
         "velocity all create 100 1 loop geom\ntimestep 0.001\nneighbor 0.3 bin\n"
         f"fix move all npt temp 100 100 0.05 iso {target} {target} 0.2"
     )
-    lmp.command("run 500 post no")
+    lmp.command("run 300 post no")
     pressures = []
     for _ in range(300):
-        lmp.command("run 5 post no")
+        lmp.command("run 2 post no")
         pressures.append(lmp.get_thermo("press"))
     lmp.close()
     # Standard error of the mean from blocks of 30.
     blocks = np.reshape(pressures, (10, 30)).mean(axis=1)
     assert abs(blocks.mean() - target) < 4 * blocks.std(ddof=1) / np.sqrt(10) + 500
-    assert ase.units.GPa  # pressures of LAMMPS are in bar
 
 
 @pytest.mark.slow
@@ -220,7 +218,7 @@ def test_a_thermostat_of_lammps_and_atoms_that_cross_boundaries(predictor):
     attach(lmp, predictor(), types=TYPES)
     lmp.commands_string(
         "velocity all set 30 20 10\nfix move all nve\nfix bath all langevin 100 100 0.1 7\ntimestep 0.0002\n"
-        "neighbor 0.2 bin\nneigh_modify every 1 delay 0 check yes\nrun 500"
+        "neighbor 0.2 bin\nneigh_modify every 1 delay 0 check yes\nrun 200"
     )
     moved = np.array(lmp.gather_atoms("x", 1, 3)).reshape(-1, 3)
     energy, forces, _ = results(lmp)
