@@ -8,6 +8,7 @@ what XLA plans for temporary arrays.
 
 import argparse
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -47,7 +48,7 @@ def measure(config: DoubleExchangeConfig, sampler: Sampler, repeats: int) -> tup
     state = start_of(model, temperature, random_spins(jax.random.key(1), config.lattice.num_sites))
     arrays, rest = eqx.partition((model, sampler), eqx.is_array)
 
-    def step(arrays: object, state: object, key: object) -> object:
+    def step(arrays: Any, state: Any, key: Any) -> Any:
         model, sampler = eqx.combine(arrays, rest)
         return sampler.step(model, temperature, state, key)
 

@@ -71,7 +71,8 @@ def find_study(name: str) -> StudyRecipe:
         from equiform.papers.double_exchange_report import reports
 
         source = "Nagai and Tomiya, J. Phys. Soc. Jpn. 93, 114007 (arXiv:2306.11527)"
-        return StudyRecipe(StudyConfig, GROWING, reports, source, ("COST_FULL", "COST_SCALED"))
+        cost = ("1.5 hours on one shared core up to 8 × 8, and more for larger lattices", "minutes on an idle core, estimated")
+        return StudyRecipe(StudyConfig, GROWING, reports, source, cost)
     raise UserError(f"there is no study {name!r}{suggest(name, STUDIES)}; available: {', '.join(STUDIES)}")
 
 
