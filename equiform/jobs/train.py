@@ -317,6 +317,8 @@ def _fit_and_report(
             equivariance = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
             for quantity, error in equivariance.items():
                 evaluations[name].errors[quantity]["equivariance_error"] = error
+            for quantity, values in evaluations[name].values.items():
+                evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
     facts = {"parameters": f"{count:,}", "steps": f"{result.steps:,}", "best step": f"{result.best_step:,}"}
     facts |= {f"{name} structures": f"{len(dataset):,}" for name, dataset in {"training": data.train, **sets}.items()}
     return run_report.write(run, recipe.to_yaml(), data, evaluations, facts, extra_report)

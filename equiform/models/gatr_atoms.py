@@ -5,19 +5,22 @@ Every atom is a token: a point, and a learned embedding of its element as scalar
 along an edge by its translator, so that energies depend on edge vectors alone. Crystals and molecules are the same case.
 
     x_i, s_i = Linear(point at the origin, embedding(Z_i))
-    x, s = x, s + Linear EdgeAttention(N x, N s)                       nn/multivector_edges: envelope φ, self-attention kept
+    x, s = x, s + Linear EdgeAttention(N x, N s)                       nn/multivector_edges: envelope φ, a sink
     x, s = x, s + Linear gate Linear [L x · R x,  J_L x ∨ J_R x]       of N x, N s; the join only in "improved-projective"
     e_i = MLP(s_i, scalar parts of x_i)
 
-| `algebra` | symmetry of the energy | what is seen of distances |
-|---|---|---|
-| "improved-projective" | SE(3): mirror images differ, as points change sign under mirrors | D in the logits, the join, φ |
-| "projective" | E(3) | φ alone |
-| "euclidean" | E(3) | edge vectors in keys and values, φ |
-| "conformal" | E(3) | inner products, φ |
+| `algebra` | what is seen of distances |
+|---|---|
+| "improved-projective" | D in the logits, the join, φ |
+| "projective" | φ alone |
+| "euclidean" | edge vectors in keys and values, φ |
+| "conformal" | inner products, φ |
+
+Projective points change sign under mirrors, which the join would let energies see. The improved projective network therefore
+runs with either sign of points and reference, and what it finds is averaged: mirror images have the same energy, exactly.
 
 Source: ours, from Brehmer et al., NeurIPS 2023 (arXiv:2305.18415) and de Haan et al., AISTATS 2024 (arXiv:2311.04744), neither
-of which has atoms. Differs from `GATr`: short range and smooth instead of all-to-all; the join's reference is 1; in the
+of which has atoms. Differs from `GATr`: short range and smooth instead of all-to-all, without the atom itself and with a sink; the join's reference is 1, and mirrors are averaged; in the
 Euclidean algebra edge vectors, weighted per channel, stand in for positions about a centre, which a crystal has not.
 """
 
@@ -32,7 +35,7 @@ from pydantic import Field
 from equiform.algebra.clifford.assemble import assemble
 from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
-from equiform.models.api import E3, ENERGY, SE3, AttendingModel, ModelConfig, Traits, all_decay
+from equiform.models.api import E3, ENERGY, AttendingModel, ModelConfig, Traits, all_decay
 from equiform.models.gatr import AlgebraName, GATrConfig, Products, SelfAttention, Setting
 from equiform.models.width import WidthFields
 from equiform.nn import init
@@ -77,16 +80,15 @@ class AtomsGATrConfig(ModelConfig):
     @property
     def traits(self) -> Traits:
         """The model's traits."""
-        symmetries = SE3 if self.algebra == "improved-projective" else E3
-        return Traits(symmetries, (ENERGY,), elements=self.elements, cutoff=self.cutoff, edges_only=True)
+        return Traits(E3, (ENERGY,), elements=self.elements, cutoff=self.cutoff, edges_only=True)
 
 
 class AtomsGATr(AttendingModel):
-    """The model; call it with a graph. Invariant under SE(3), in all algebras but the improved projective one under E(3)."""
+    """The model; call it with a graph. Invariant under E(3)."""
 
     species: Float[Array, "types scalars"]
     linear_in: MultivectorLinear
-    blocks: list["AtomBlock"]
+    blocks: "AtomBlock"
     readout: MLP
     config: AtomsGATrConfig = eqx.field(static=True)
 
@@ -97,7 +99,7 @@ class AtomsGATr(AttendingModel):
         self.linear_in = MultivectorLinear(
             sizes.geometry, (1, sizes.channels), (sizes.scalars, sizes.scalars), scheme=sizes.init, key=keys[1]
         )
-        self.blocks = [AtomBlock(sizes, key=k) for k in keys[3:]]
+        self.blocks = init.stack([AtomBlock(sizes, key=k) for k in keys[3:]])  # leaves: blocks first
         self.readout = MLP(sizes.scalars + sizes.channels, sizes.scalars, 1, key=keys[2])
 
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:
@@ -111,26 +113,34 @@ class AtomsGATr(AttendingModel):
 
     def descriptors(self, graph: Graph) -> Float[Array, "atoms channels"]:
         """Scalars and scalar parts of the multivectors of each atom after the last block."""
-        (x, s), _ = self._run(graph)
-        return jnp.concatenate([s, x[..., 0]], axis=-1)
+        return self._run(graph)[0]
 
     def attention(self, graph: Graph) -> list[Float[Array, "edges heads"]]:
-        """Weights of the edges in every block; with that of the atom itself they sum to 1."""
-        return self._run(graph)[1]
+        """Weights of the edges in every block; with that of the sink they sum to 1."""
+        return list(self._run(graph)[1])
 
     def decay_mask(self) -> "AtomsGATr":
         """Weight-decay mask: all parameters."""
         return all_decay(self)
 
-    def _run(self, graph: Graph) -> tuple[State, list[Array]]:
-        config, weights = self.config, []
+    def _run(self, graph: Graph) -> tuple[Float[Array, "atoms channels"], Float[Array, "blocks edges heads"]]:
+        """Descriptors, and the weights of the edges in every block."""
+        config = self.config
         edges = make_edges(graph, config.cutoff, "smooth", zero_length=True)
-        s = self.species[jnp.asarray(type_table(config.elements))[graph.species]]
-        state = self.linear_in(own_point(config.layers, s), s)
-        for block in self.blocks:
-            state, of_block = block(*state, edges)
-            weights.append(of_block)
-        return state, weights
+        embedding = self.species[jnp.asarray(type_table(config.elements))[graph.species]]
+
+        def signed(sign: Float[Array, ""]) -> tuple[Array, Array]:
+            def step(state: State, block: AtomBlock) -> tuple[State, Array]:
+                return block(*state, edges, sign)
+
+            first = self.linear_in(sign * own_point(config.layers, embedding), embedding)
+            (x, s), weights = jax.lax.scan(step, first, self.blocks)
+            return jnp.concatenate([s, x[..., 0]], axis=-1), weights
+
+        if config.algebra != "improved-projective":
+            return signed(jnp.ones((), embedding.dtype))
+        descriptors, weights = jax.vmap(signed)(jnp.array([1, -1], embedding.dtype))
+        return descriptors.mean(0), weights.mean(0)
 
 
 class AtomBlock(eqx.Module):
@@ -156,10 +166,14 @@ class AtomBlock(eqx.Module):
         self.displacement = init.normal((2, channels), key=keys[2]) if config.geometry.fixed is None else None
 
     def __call__(
-        self, x: Float[Array, "atoms channels components"], s: Float[Array, "atoms scalars"], edges: Edges
+        self,
+        x: Float[Array, "atoms channels components"],
+        s: Float[Array, "atoms scalars"],
+        edges: Edges,
+        sign: Float[Array, ""],
     ) -> tuple[State, Float[Array, "edges heads"]]:
         algebra = self.config.geometry.algebra
-        weight = jnp.ones((1, 1, 1), x.dtype) if self.config.algebra == "improved-projective" else None
+        weight = sign.reshape(1, 1, 1) if self.config.algebra == "improved-projective" else None
         setting = Setting(weight, None, None, x[..., :0, :], s[..., :0], DEFAULT)
         parts = self.attention.queries_keys_values(multivector_norm(algebra, x), scalar_norm(s), setting)
         (y, t), weights = edge_attention(

@@ -4,10 +4,11 @@ A node's multivectors are written about its own position, so positions enter onl
 to a receiver i is moved there by the translator of r, exactly, whatever the algebra can translate:
 
     x_ij = (1 + A + ½ A²) x_j,   A = r · (G_1, G_2, G_3)      P: A² = 0; C: A³ = 0; E: x_ij = x_j + w r, no translations
-    out_i = (e_ii v_i + Σ_j φ_ij e_ij v_ij) / (e_ii + Σ_j φ_ij e_ij),   e_ij = exp(logit of q_i and k_ij)
+    out_i = Σ_j φ_ij e_ij v_ij / (1 + Σ_j φ_ij e_ij),   e_ij = exp(logit of q_i and k_ij)
 
-This is `multivector_attention` about a common origin (tested), with envelopes φ that let neighbours fade at the cutoff. A node
-always attends to itself, so the denominator never vanishes. Equivariant under E(3); periodic images need no case of their own.
+This is `multivector_attention` about a common origin (tested), with envelopes φ that let neighbours fade at the cutoff, and a
+sink, an empty token of logit 0: the denominator never vanishes, and neighbours that are all alike are still counted, which a
+plain softmax cannot do. Equivariant under E(3); periodic images need no case of their own.
 
 Source: ours; logits as in Brehmer et al., NeurIPS 2023 (arXiv:2305.18415).
 """
@@ -98,19 +99,14 @@ def edge_attention(
     k_ij, v_ij = (moved(geometry, x[edges.senders], edges.vectors) for x in (k, v))
     if displacement is not None:
         k_ij, v_ij = (x + _displaced(geometry, edges.vectors, w) for x, w in zip((k_ij, v_ij), displacement))
-    own = (q * key_features(geometry, k, k_s, distances=distances)).sum(-1) * scale
     logits = (q[edges.receivers] * key_features(geometry, k_ij, k_s[edges.senders], distances=distances)).sum(-1) * scale
-    count, here = q.shape[0], edges.receivers
-    seen = jnp.where(edges.weight[:, None] > 0, logits, -jnp.inf)
-    top = jax.ops.segment_max(seen, here, count, indices_are_sorted=True)
-    top = jax.lax.stop_gradient(jnp.maximum(top, own))  # the quotient does not depend on the shift
-    mine = jnp.exp(own - top)
-    theirs = edges.weight[:, None] * jnp.exp(jnp.where(edges.weight[:, None] > 0, logits - top[here], 0))
-    total = mine + edges.sum_at_receivers(theirs)
-    mine, theirs = mine / total, theirs / total[here]
-    multivectors = mine[..., None, None] * v + edges.sum_at_receivers(theirs[..., None, None] * v_ij)
-    scalars = mine[..., None] * v_s + edges.sum_at_receivers(theirs[..., None] * v_s[edges.senders])
-    return (multivectors, scalars), theirs
+    here, inside = edges.receivers, edges.weight[:, None] > 0
+    top = jax.ops.segment_max(jnp.where(inside, logits, -jnp.inf), here, q.shape[0], indices_are_sorted=True)
+    top = jax.lax.stop_gradient(jnp.maximum(top, 0))  # the quotient does not depend on the shift
+    weights = edges.weight[:, None] * jnp.exp(jnp.where(inside, logits - top[here], 0))
+    weights = weights / (jnp.exp(-top) + edges.sum_at_receivers(weights))[here]
+    multivectors = edges.sum_at_receivers(weights[..., None, None] * v_ij)
+    return (multivectors, edges.sum_at_receivers(weights[..., None] * v_s[edges.senders])), weights
 
 
 def _displaced(geometry: Geometry, vectors: Array, weights: Array) -> Array:

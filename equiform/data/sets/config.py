@@ -18,7 +18,8 @@ class SetConfig(BaseModel):
         part: OC20: which training part ("all", "100k", "10k").
         train_size: Only the first so many structures of the training part.
         validation_size: The same of the validation part.
-        test_size: The same of the test part.
+        test_size: The same of the test part, and of each further test set.
+        tests: nbody-gatr: which test sets, of eval, e3 and object; null: all.
         noise: OC20: draw positions between initial and relaxed ones anew in every epoch ("Noisy Nodes").
         folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null. An N-body set that is not
             there is made there.
@@ -37,6 +38,7 @@ class SetConfig(BaseModel):
         "nbody-se3",
         "nbody-demetar",
         "nbody-gravity",
+        "nbody-gatr",
     ]
     target: str | None = None
     molecule: str | None = None
@@ -45,6 +47,7 @@ class SetConfig(BaseModel):
     train_size: int | None = Field(default=None, ge=1)
     validation_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
+    tests: tuple[str, ...] | None = None
     noise: bool = False
     folder: str | None = None
     seed: int = Field(default=1, ge=0)

@@ -242,5 +242,7 @@ def _check_keys(config: SetConfig) -> None:
             raise UserError(f"data.{key} is missing: {config.set} needs one ({options})")
         if not needed and value is not None:
             raise UserError(f"data.{key}={value} does not go with data.set={config.set}")
+    if config.tests is not None and config.set != "nbody-gatr":
+        raise UserError(f"data.tests goes with data.set=nbody-gatr, not {config.set}")
     if config.noise and config.set != "oc20-is2re":
         raise UserError(f"data.noise=true goes with data.set=oc20-is2re, not {config.set}")
