@@ -6,7 +6,8 @@
     python -m benchmarks.nbody_gatr DATA RESULTS.jsonl --table            the table in Markdown
     python -m benchmarks.nbody_gatr DATA RESULTS.jsonl --plot curve.png   error over samples
 
-Same functions and data as the recipes `nbody-gatr …`, on dense arrays, many steps in one program, for machines with little time.
+Same functions and data as the recipes `nbody-gatr …`, on dense arrays and with many steps in one program, for machines with
+little time.
 Results are added to the file one by one; what is there is not run again, so an interrupted study resumes.
 """
 
@@ -92,7 +93,7 @@ def displacements(model: Any, inputs: jax.Array) -> jax.Array:
     if isinstance(model, TokenMotion):
         out = model.network(local, segments=segments)
         return out if model.config.output == "displacement" else out - local[..., :3]
-    return model._positions(local, segments) - local[..., :3]
+    return model.positions_after(local, segments) - local[..., :3]
 
 
 def run(folder: Path, name: str, samples: int, seed: int, setting: Setting) -> dict[str, Any]:

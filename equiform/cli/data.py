@@ -18,7 +18,9 @@ app.add_typer(data, name="data")
     )
 )
 def make(
-    name: Annotated[str, typer.Argument(help="nbody-egnn, nbody-egnn-sweep, nbody-se3, nbody-demetar, nbody-gravity or nbody-gatr.")],
+    name: Annotated[
+        str, typer.Argument(help="nbody-egnn, nbody-egnn-sweep, nbody-se3, nbody-demetar, nbody-gravity or nbody-gatr.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder; where recipes look for it, if not given.")
     ] = None,

@@ -12,6 +12,7 @@ from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
 from equiform.models.gatr_atoms import AtomsGATr, AtomsGATrConfig
 from equiform.models.gatr_motion import MotionGATr, MotionGATrConfig
+from equiform.models.gatr_surface import SurfaceGATr, SurfaceGATrConfig
 from equiform.models.linear_motion import LinearMotion, LinearMotionConfig
 from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
 from equiform.models.token_motion import TokenMotion, TokenMotionConfig
@@ -29,6 +30,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
     "transformer": (TransformerConfig, Transformer),
     "gatr": (AtomsGATrConfig, AtomsGATr),
     "gatr-motion": (MotionGATrConfig, MotionGATr),
+    "gatr-surface": (SurfaceGATrConfig, SurfaceGATr),
     "token-motion": (TokenMotionConfig, TokenMotion),
 }
 

@@ -20,8 +20,10 @@ Projective points change sign under mirrors, which the join would let energies s
 runs with either sign of points and reference, and what it finds is averaged: mirror images have the same energy, exactly.
 
 Source: ours, from Brehmer et al., NeurIPS 2023 (arXiv:2305.18415) and de Haan et al., AISTATS 2024 (arXiv:2311.04744), neither
-of which has atoms. Differs from `GATr`: short range and smooth instead of all-to-all, without the atom itself and with a sink; the join's reference is 1, and mirrors are averaged; in the
-Euclidean algebra edge vectors, weighted per channel, stand in for positions about a centre, which a crystal has not.
+of which has atoms.
+Differs: from `GATr`, short range and smooth instead of all-to-all, without the atom itself and with a sink; the join's
+reference is 1, and mirrors are averaged; in the Euclidean algebra edge vectors, weighted per channel, stand in for positions
+about a centre, which a crystal has not.
 """
 
 from typing import ClassVar, Literal

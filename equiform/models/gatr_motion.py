@@ -99,15 +99,20 @@ class MotionGATr(Model):
             graph: The batch.
             key: Unused; the model has no dropout.
         """
-        later = by_graph(self._positions, graph, particle_inputs(graph, self.config))
+        later = by_graph(self.positions_after, graph, particle_inputs(graph, self.config))
         return {self.config.vector_readouts[0]: later - particle_positions(graph, self.config.centred)}
 
     def decay_mask(self) -> "MotionGATr":
         """Weight-decay mask: all parameters."""
         return all_decay(self)
 
-    def _positions(self, inputs: Rows, segments: Int[Array, "rows slots"]) -> Float[Array, "rows slots 3"]:
-        """Positions after the motion."""
+    def positions_after(self, inputs: Rows, segments: Int[Array, "rows slots"]) -> Float[Array, "rows slots 3"]:
+        """Positions after the motion, of rows of particles.
+
+        Args:
+            inputs: Position, velocity and mass of each.
+            segments: The set that each belongs to.
+        """
         x = embedded(self.config.algebra, inputs[..., :3], inputs[..., 3:6], inputs[..., 6])
         y, _ = self.network(x, jnp.zeros_like(inputs[..., :1]), segments=segments)
         return position_of(self.config.algebra, y[..., 0, :])

@@ -17,6 +17,7 @@ from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
 from equiform.models.gatr_atoms import AtomsGATrConfig
 from equiform.models.gatr_motion import MotionGATrConfig
+from equiform.models.gatr_surface import SurfaceGATrConfig
 from equiform.models.presets import preset
 from equiform.models.se3_transformer import SE3TransformerConfig
 from equiform.models.token_motion import TokenMotionConfig
@@ -80,6 +81,7 @@ QUICK_BODIES = {
     "set transformer": preset("set-transformer-nbody", num_layers=2, channels=16),
     "transformer, centred": preset("transformer-nbody", num_layers=2, channels=16, centred=True),
     "gatr of bodies": MotionGATrConfig(**_GATR_BODIES),
+    "gatr of surfaces": SurfaceGATrConfig(**_GATR_BODIES),
     "tokens": TokenMotionConfig(**_TOKENS, centred=True, output="displacement"),
 }
 THOROUGH_BODIES = {
@@ -147,11 +149,21 @@ ALWAYS = (
 )
 """What the models that take long to compile are asked in the default tests; the slow tests ask everything of all."""
 
+COSTLY = {
+    "gatr": ("smooth_through_the_cutoff", "far_apart_is_additive", "forces_are_the_gradient"),
+    "gatr of bodies": ("batches_are_independent",),
+    "gatr of surfaces": ("needed_fields_are_as_declared",),
+    "tokens": ("batches_are_independent",),
+}
+"""The same for the slowest to compile: checks that share one program."""
+
 
 def _is_quick(model: str, name: str) -> bool:
     # Operation by operation is slow: two minutes.
     if name == "compiled_equals_eager" or model in THOROUGH or model in THOROUGH_BODIES:
         return False
+    if model in COSTLY:
+        return name in COSTLY[model]
     return model in QUICK_BODIES or model not in ("se3-transformer", "demetar") or name in ALWAYS
 
 

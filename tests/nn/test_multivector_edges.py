@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equiform.algebra.clifford import conformal, projective
-from equiform.algebra.clifford import geometry as geometries
+from equiform.algebra.clifford import conformal, geometry as geometries, projective
 from equiform.algebra.clifford.products import sandwich
 from equiform.edges import Edges
 from equiform.graph import fully_connected_edges

@@ -39,6 +39,8 @@ class SetConfig(BaseModel):
         "nbody-demetar",
         "nbody-gravity",
         "nbody-gatr",
+        "arteries",
+        "tubes",
     ]
     target: str | None = None
     molecule: str | None = None

@@ -69,9 +69,7 @@ def drawn_states(random: np.random.RandomState, count: int, num_planets: int, *,
     velocities = sense[..., None] * np.sqrt(star)[:, None] * across / radius**1.5 + noise
     positions = np.concatenate([flat, np.zeros_like(flat[..., :1])], axis=-1)
     still = np.zeros((count, 1, 3))
-    masses, x, v = (
-        np.concatenate(parts, axis=1) for parts in ((star, planets), (still, positions), (still, velocities))
-    )
+    masses, x, v = (np.concatenate(parts, axis=1) for parts in ((star, planets), (still, positions), (still, velocities)))
     order = np.stack([random.permutation(num_planets + 1) for _ in range(count)])
     masses = np.take_along_axis(masses, order, axis=1)
     x, v = (np.take_along_axis(array, order[..., None], axis=1) for array in (x, v))

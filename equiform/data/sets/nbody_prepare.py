@@ -16,7 +16,6 @@ from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.sets import nbody
 from equiform.data.sets.catalogue import ENVIRONMENT, cache_folder
 from equiform.data.sets.config import SetConfig
-from equiform.data.sets.nbody_yardsticks import yardstick_lines
 from equiform.data.sets.nbody_samples import (
     FIELDS,
     LABELS,
@@ -27,6 +26,7 @@ from equiform.data.sets.nbody_samples import (
     linear_baseline,
     make_set,
 )
+from equiform.data.sets.nbody_yardsticks import yardstick_lines
 from equiform.errors import UserError, suggest
 from equiform.runtime.files import explained
 

@@ -45,7 +45,7 @@ class NBodySet(NamedTuple):
         counts: Simulations of each split.
         drawn: Simulations that the published program draws per split, in the order of the stream.
         seed: Of the stream.
-        kind: Charges in free space, charges between walls, or a star with planets; "gatr": the latter from the published stream.
+        kind: Charges in free space, charges between walls, or a star with planets; "gatr": the last one as published.
         num_bodies: Particles of a simulation.
         further: Further test splits, and the particles of a simulation in each.
         num_frames: Frames the published run records.
@@ -140,7 +140,7 @@ SETS: dict[str, NBodySet] = {
         horizon=10,
     ),
     "nbody-gatr": NBodySet(
-        "a star and planets anywhere in space, 100 steps ahead (GATr; test is its eval set, e3 is displaced, object has 5 planets)",
+        "a star and planets anywhere in space, 100 steps ahead (GATr; test: its eval set, e3: far away, object: 5 planets)",
         _counts(100000, 5000, 5000) | {"e3": 5000, "object": 5000},
         _counts(100000, 5000, 5000) | {"e3": 5000, "object": 5000},
         seed=42,
