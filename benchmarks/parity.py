@@ -20,14 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import slmc_parity
+from benchmarks import gatr_parity, slmc_parity
 from benchmarks.official import FULL, SMALL, graph_of, model_of, relative_error, stage_errors
 from equiform.graph import to_device
 from equiform.persist.official.names import official_state
 from equiform.tasks.energy import Potential
 
 LIMIT = 1e-9
-CASES = (*SMALL, *FULL, "slmc")
 
 
 def find_references() -> Path | None:
@@ -87,10 +86,26 @@ def compare_spins(folder: Path, console: Console) -> float:
     return max(exact.values())
 
 
+def compare_gatr(folder: Path, console: Console) -> float:
+    """Print the table of GATr's cases; the largest error in units of its limit, times `LIMIT`."""
+    start, errors = time.perf_counter(), gatr_parity.all_errors(folder)
+    table = Table(title=f"gatr · {time.perf_counter() - start:.0f} s")
+    for heading in ("case", "max relative error", "limit"):
+        table.add_column(heading, justify="left" if heading == "case" else "right")
+    for name, (error, limit) in errors.items():
+        table.add_row(name, f"{error:.1e}", f"{limit:.0e}", style=None if error <= limit else "red")
+    console.print(table)
+    return LIMIT * max(error / limit for error, limit in errors.values())
+
+
+TABLES = {"slmc": compare_spins, "gatr": compare_gatr}
+"""Systems without an official checkpoint: each prints its table and returns its largest error, relative to `LIMIT`."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; the exit status says whether all errors are within 1e-9."""
     parser = argparse.ArgumentParser(description="compare with the official code's stored outputs")
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; by default all")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL, *TABLES))}; by default all")
     parser.add_argument("--product", choices=("aligned", "plain"), default="aligned")
     parser.add_argument("--no-gradients", action="store_true", help="skip the parameter gradients (faster)")
     options = parser.parse_args(arguments)
@@ -102,10 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     jax.config.update("jax_enable_x64", True)
     console, worst = Console(), 0.0
-    for case in options.cases or CASES:
+    for case in options.cases or (*SMALL, *FULL, *TABLES):
         folder = root / case
-        if case == "slmc":
-            worst = max(worst, compare_spins(folder, console))
+        if case in TABLES:
+            worst = max(worst, TABLES[case](folder, console))
             continue
         for name in ("main", "edge") if (folder / "inputs_edge.npz").exists() else ("main",):
             start = time.perf_counter()

@@ -408,6 +408,8 @@ def _fit_and_report(
             equivariance = equivariance_errors(result.task, dataset, evaluations[name].errors, dtype=settings.dtype)
             for quantity, error in equivariance.items():
                 evaluations[name].errors[quantity]["equivariance_error"] = error
+            for quantity, values in evaluations[name].values.items():
+                evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
     judged = next(iter(evaluations.values()))
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
     times = result.times

@@ -10,8 +10,12 @@ from equiform.models.deep_sets import DeepSets, DeepSetsConfig
 from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
 from equiform.models.equiformer import Equiformer, EquiformerConfig
+from equiform.models.gatr_atoms import AtomsGATr, AtomsGATrConfig
+from equiform.models.gatr_motion import MotionGATr, MotionGATrConfig
+from equiform.models.gatr_surface import SurfaceGATr, SurfaceGATrConfig
 from equiform.models.linear_motion import LinearMotion, LinearMotionConfig
 from equiform.models.se3_transformer import SE3Transformer, SE3TransformerConfig
+from equiform.models.token_motion import TokenMotion, TokenMotionConfig
 from equiform.models.torchmd_et import TorchMDET, TorchMDETConfig
 from equiform.models.transformer import Transformer, TransformerConfig
 
@@ -24,6 +28,10 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
     "linear": (LinearMotionConfig, LinearMotion),
     "deep-sets": (DeepSetsConfig, DeepSets),
     "transformer": (TransformerConfig, Transformer),
+    "gatr": (AtomsGATrConfig, AtomsGATr),
+    "gatr-motion": (MotionGATrConfig, MotionGATr),
+    "gatr-surface": (SurfaceGATrConfig, SurfaceGATr),
+    "token-motion": (TokenMotionConfig, TokenMotion),
 }
 
 

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -387,3 +388,10 @@ def check_inputs(config: GATrConfig, x: Array, s: Array) -> None:
         )
     if s.shape[-1] != config.in_scalars:
         raise UserError(f"{s.shape[-1]} scalars of each token; the model was built with in_scalars = {config.in_scalars}")
+    for what, values, axes in (("multivectors", x, 2), ("scalars", s, 1)):
+        if isinstance(values, jax.core.Tracer):  # numbers are not known while a program is compiled
+            continue
+        bad = ~np.isfinite(np.asarray(values)).all(axis=tuple(range(-axes, 0)))
+        if bad.any():
+            place = ", ".join(str(k) for k in np.argwhere(bad)[0])
+            raise UserError(f"the {what} of {bad.sum()} tokens are not finite, the first at [{place}]; check the input")

@@ -56,15 +56,8 @@ def multivector_attention(
         segments: The set that each token belongs to.
         execution: Kernel and memory.
     """
-    (q, q_s), (k, k_s), (v, v_s) = queries, keys, values
-    query_features, key_features = inner_features(geometry, q, k, with_points=log_weights is None)
-    query_features, key_features = [query_features, q_s], [key_features, k_s]
-    if log_weights is not None:
-        points, seen = _weighted_points(q), _weighted_points(k)
-        scale = jnp.exp(log_weights).reshape((1,) * (q.ndim - 3) + (*log_weights.shape, 1))
-        query_features.append(_flat(scale * _from_query(points)))
-        key_features.append(_flat(_from_key(seen)))
-    features = [jnp.concatenate(parts, axis=-1) for parts in (query_features, key_features)]
+    q, (v, v_s) = queries[0], values
+    features = query_features(geometry, *queries, log_weights), key_features(geometry, *keys, distances=log_weights is not None)
     batch, tokens = q.shape[:-4], q.shape[-4]
     value_features = jnp.concatenate([_flat(v), v_s], axis=-1)
     out = attention(
@@ -80,24 +73,37 @@ def multivector_attention(
     return out[..., :width].reshape(*out.shape[:-1], *v.shape[-2:]), out[..., width:]
 
 
-def inner_features(
-    geometry: Geometry, q: Heads, k: KeyHeads, *, with_points: bool
-) -> tuple[Float[Array, "*batch tokens heads features"], Float[Array, "*batch tokens key_heads features"]]:
-    """Features whose dot product is Σ_c ⟨q̃_c k_c⟩₀.
+def query_features(
+    geometry: Geometry, q: Heads, s: HeadScalars, log_weights: Float[Array, "heads channels"] | None
+) -> Float[Array, "*batch tokens heads features"]:
+    """Features of queries; their dot product with `key_features` is the logit before the division by √(their number).
 
     Args:
         geometry: The model of space.
-        q: Queries.
-        k: Keys.
-        with_points: Whether e123 is among them: it is a point's weight, and left to D where D is used.
+        q: Multivectors.
+        s: Scalars.
+        log_weights: w, for distances between points; None: no distances.
     """
-    algebra = geometry.algebra
-    kept = np.flatnonzero(np.abs(algebra.form).sum(0))
-    if not with_points:
-        kept = kept[kept != algebra.index("e123")]
-    if len(kept) == algebra.num_components:
-        return _flat(lowered(algebra, q)), _flat(k)
-    return _flat(_take(lowered(algebra, q), kept)), _flat(_take(k, kept))
+    parts = [_flat(_kept(geometry, lowered(geometry.algebra, q), with_points=log_weights is None)), s]
+    if log_weights is not None:
+        scale = jnp.exp(log_weights).reshape((1,) * (q.ndim - 3) + (*log_weights.shape, 1))
+        parts.append(_flat(scale * _from_query(_weighted_points(q))))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def key_features(
+    geometry: Geometry, k: KeyHeads, s: KeyScalars, *, distances: bool
+) -> Float[Array, "*batch tokens key_heads features"]:
+    """Features of keys.
+
+    Args:
+        geometry: The model of space.
+        k: Multivectors.
+        s: Scalars.
+        distances: Whether queries have weights of distances.
+    """
+    parts = [_flat(_kept(geometry, k, with_points=not distances)), s]
+    return jnp.concatenate([*parts, _flat(_from_key(_weighted_points(k)))] if distances else parts, axis=-1)
 
 
 def rotary(s: HeadScalars, *, base: float = 4096.0) -> HeadScalars:
@@ -124,6 +130,15 @@ def _from_query(t: Array) -> Array:
 def _from_key(t: Array) -> Array:
     vector, weight = t[..., :3], t[..., 3:]
     return jnp.concatenate([-(weight**2), -(vector**2).sum(-1, keepdims=True), 2 * vector * weight], axis=-1)
+
+
+def _kept(geometry: Geometry, x: Array, *, with_points: bool) -> Array:
+    """The components that the algebra's form does not annihilate; e123, a point's weight, is left to D where D is used."""
+    algebra = geometry.algebra
+    kept = np.flatnonzero(np.abs(algebra.form).sum(0))
+    if not with_points:
+        kept = kept[kept != algebra.index("e123")]
+    return x if len(kept) == algebra.num_components else _take(x, kept)
 
 
 def _take(x: Array, kept: np.ndarray) -> Array:

@@ -215,6 +215,8 @@ def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchma
             unit = str(error["unit"])
             shown = entry.published.get(name, entry.published.get(quantity, (0.0, _table_unit(unit, entry.table))))[1]
             found[name] = (_error(error, entry.metric) * _factor(unit, shown), shown)
+            if entry.metric == "mse" and "median_mse" in error:
+                found[f"{name} median"] = float(error["median_mse"]) * _factor(unit, shown), shown
             if "equivariance_error" in error:
                 found[f"{name} Δ_EQ"] = (float(error["equivariance_error"]), "")
     return found

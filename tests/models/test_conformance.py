@@ -15,8 +15,12 @@ from equiform.models.api import E3, Model, ModelConfig, all_decay
 from equiform.models.demetar import DEMETArConfig
 from equiform.models.egnn import EGNNConfig
 from equiform.models.equiformer import EquiformerConfig
+from equiform.models.gatr_atoms import AtomsGATrConfig
+from equiform.models.gatr_motion import MotionGATrConfig
+from equiform.models.gatr_surface import SurfaceGATrConfig
 from equiform.models.presets import preset
 from equiform.models.se3_transformer import SE3TransformerConfig
+from equiform.models.token_motion import TokenMotionConfig
 from equiform.models.torchmd_et import TorchMDETConfig
 from equiform.tasks.api import Task
 from equiform.tasks.energy import Potential
@@ -53,8 +57,11 @@ _EGNN = {"elements": (1, 6, 8), "num_layers": 2, "channels": 16}
 _DEMETAR = {"elements": (1, 6, 8), "channels": 16, "num_heads": 4, "num_basis": 8}
 _SINGLE = {"node_layers": 1, "edge_layers": 1, "joint_layers": 1}
 _SE3 = {"elements": (1, 6, 8), "channels": 8, "division": 2, "num_heads": 2, "num_basis": 8, "radial_width": 8}
+_GATR = {"elements": (1, 6, 8), "channels": 4, "scalars": 8, "num_blocks": 2, "num_heads": 2}
 
 _SE3_BODIES = {"l_max": 1, "channels": 4, "division": 2, "num_heads": 2, "num_layers": 1, "radial_width": 6}
+_GATR_BODIES = {"channels": 2, "scalars": 8, "num_blocks": 1, "num_heads": 2}
+_TOKENS = {"channels": 16, "num_blocks": 1, "num_heads": 2}
 _DEMETAR_BODIES = {"channels": 16, "num_heads": 4}
 
 QUICK: dict[str, Any] = {
@@ -63,6 +70,7 @@ QUICK: dict[str, Any] = {
     "torchmd-et": TorchMDETConfig(**_ET, vector_readouts=("displacement",)),
     "se3-transformer": SE3TransformerConfig(**_SE3, num_layers=2, l_max=1, vector_readouts=("displacement",)),
     "demetar": DEMETArConfig(**_DEMETAR, **_SINGLE, vector_readouts=("displacement",)),
+    "gatr": AtomsGATrConfig(**_GATR),
 }
 QUICK_BODIES = {
     "se3-transformer of bodies": preset("se3-transformer-nbody", **_SE3_BODIES),
@@ -72,6 +80,9 @@ QUICK_BODIES = {
     "deep sets": preset("deep-sets-nbody", num_layers=2, channels=16),
     "set transformer": preset("set-transformer-nbody", num_layers=2, channels=16),
     "transformer, centred": preset("transformer-nbody", num_layers=2, channels=16, centred=True),
+    "gatr of bodies": MotionGATrConfig(**_GATR_BODIES),
+    "gatr of surfaces": SurfaceGATrConfig(**_GATR_BODIES),
+    "tokens": TokenMotionConfig(**_TOKENS, centred=True, output="displacement"),
 }
 THOROUGH_BODIES = {
     "tensor field network of bodies": preset("tfn-nbody", **_SE3_BODIES),
@@ -79,6 +90,12 @@ THOROUGH_BODIES = {
     "equiformer of bodies": preset("equiformer-nbody", **TINY | {"vector_readouts": ("displacement", "velocity_change")}),
     "egnn of bodies": preset("egnn-nbody", channels=8, num_layers=2),
     "demetar of bodies": preset("demetar-nbody", **_DEMETAR_BODIES),
+    "gatr of bodies, as published": MotionGATrConfig(**_GATR_BODIES, centred=False, init="published"),
+    "gatr of bodies, projective": MotionGATrConfig(**_GATR_BODIES, algebra="projective"),
+    "gatr of bodies, euclidean": MotionGATrConfig(**_GATR_BODIES, algebra="euclidean"),
+    "gatr of bodies, conformal": MotionGATrConfig(**_GATR_BODIES, algebra="conformal"),
+    "tokens, as published": TokenMotionConfig(**_TOKENS),
+    "tokens side by side": TokenMotionConfig(network="mlp", channels=16, num_bodies=9),
     "demetar, a number per velocity": preset("demetar-nbody", **_DEMETAR_BODIES, vectors="velocity", edges=False),
     "demetar, as released": preset("demetar-published", **_DEMETAR_BODIES | {"dropout": 0.0}),
     "demetar, positions in and out": preset("demetar-published", **_DEMETAR_BODIES | {"dropout": 0.0, "vectors": "position"}),
@@ -114,6 +131,9 @@ THOROUGH = {
     "demetar, long and short rows": DEMETArConfig(**_DEMETAR, dropout=0.1, max_edges=3, vector_readouts=("displacement",)),
     "egnn, still and without a gate": EGNNConfig(**_EGNN, gate=False, species="powers"),
     "egnn, as published": EGNNConfig(**_EGNN, species="powers", readout="graph", cutoff_kind="sharp"),
+    "gatr, projective": AtomsGATrConfig(**_GATR, algebra="projective"),
+    "gatr, euclidean": AtomsGATrConfig(**_GATR, algebra="euclidean", multi_query=False),
+    "gatr, conformal": AtomsGATrConfig(**_GATR, algebra="conformal"),
     "equiformer, true parity": EquiformerConfig(**_TRUE_PARITY),
     "equiformer, linear messages": EquiformerConfig(**_LINEAR),
     "equiformer, dot-product attention": EquiformerConfig(**_LINEAR, attention="dot"),
@@ -129,11 +149,21 @@ ALWAYS = (
 )
 """What the models that take long to compile are asked in the default tests; the slow tests ask everything of all."""
 
+COSTLY = {
+    "gatr": ("smooth_through_the_cutoff", "far_apart_is_additive", "forces_are_the_gradient"),
+    "gatr of bodies": ("batches_are_independent",),
+    "gatr of surfaces": ("needed_fields_are_as_declared",),
+    "tokens": ("batches_are_independent",),
+}
+"""The same for the slowest to compile: checks that share one program."""
+
 
 def _is_quick(model: str, name: str) -> bool:
     # Operation by operation is slow: two minutes.
     if name == "compiled_equals_eager" or model in THOROUGH or model in THOROUGH_BODIES:
         return False
+    if model in COSTLY:
+        return name in COSTLY[model]
     return model in QUICK_BODIES or model not in ("se3-transformer", "demetar") or name in ALWAYS
 
 

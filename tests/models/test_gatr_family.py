@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.gatr_parity import load, relative
 from equiform.algebra.clifford import conformal, projective
 from equiform.algebra.clifford.products import linear
 from equiform.errors import UserError
 from equiform.models.gatr import GATr, GATrConfig
 from tests.algebra.clifford.cases import random_motion
-from tests.models.gatr_cases import load, relative
 
 LETTERS = {"E": "euclidean", "P": "projective", "iP": "improved-projective", "C": "conformal"}
 PARTS = {"q": "attention.inputs.0", "k": "attention.inputs.1", "v": "attention.inputs.2", "o": "attention.out"}
@@ -140,5 +140,7 @@ def test_wrong_inputs_are_refused_in_one_line():
         model(jnp.zeros((5, 2, 8)), jnp.zeros((5, 1)))
     with pytest.raises(UserError, match="0 scalars of each token; the model was built with in_scalars = 1"):
         model(jnp.zeros((5, 2, 16)))
+    with pytest.raises(UserError, match=r"the multivectors of 1 tokens are not finite, the first at \[3\]"):
+        model(jnp.zeros((5, 2, 16)).at[3, 0, 1].set(jnp.nan), jnp.zeros((5, 1)))
     with pytest.raises(ValueError, match=r"reinserted_channels \[1\] must be places among the 1"):
         GATrConfig(reinserted_channels=(1,))

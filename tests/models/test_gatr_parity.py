@@ -8,21 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.gatr_parity import (
+    MASKS,
+    SMALL,
+    artery_outputs,
+    formula_weights,
+    load,
+    mask_errors,
+    nbody_outputs,
+    probe,
+    relative,
+    small_errors,
+    stored_model,
+)
 from equiform.algebra.clifford import projective
 from equiform.models.gatr import GATr, GATrConfig, Setting, join_weight
 from equiform.nn.dense_attention import DEFAULT
 from equiform.nn.multivector import multivector_norm, scalar_norm
 from equiform.persist.official.gatr import official_gatr_state
-from tests.models.gatr_cases import formula_weights, gradients, load, probe, relative, stored_model
-
-# The reference keeps the tables of its rotary encoding in float32.
-SMALL = {
-    "noscalar_small": 1e-12,
-    "scalar_small": 1e-12,
-    "multihead_mask": 1e-12,
-    "rope_canonical_relu": 1e-9,
-    "axial_small": 1e-9,
-}
 
 
 @pytest.mark.parametrize(
@@ -54,46 +57,14 @@ def test_parameter_counts_are_the_published_ones(sizes, count):
     "case", [pytest.param(case, marks=() if case == "scalar_small" else pytest.mark.slow) for case in SMALL]
 )
 def test_small_cases(parity_folder, case):
-    folder, limit = parity_folder / "gatr" / case, SMALL[case]
-    model, inputs, stored = stored_model(folder), load(folder, "inputs"), load(folder, "outputs_none")
-    x, s = jnp.asarray(inputs["mv"]), jnp.asarray(inputs.get("s", np.zeros((*inputs["mv"].shape[:-2], 0))))
-
-    def loss(model, x, s):
-        states = model.hidden_states(x, s)
-        y, t = model.linear_out(*(states[-1] if case == "axial_small" else [part[-1] for part in states]))
-        total = (y * stored["loss_weight.mv"]).sum()
-        return (total + (t * stored["loss_weight.s"]).sum() if t.shape[-1] else total), (y, t, states)
-
-    function = eqx.filter_jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
-    (value, (y, t, states)), (of_model, of_x, of_s) = function(model, x, s)
-    found = {"out.mv": y, "loss": value, "grad_in.mv": of_x}
-    if "out.s" in stored:
-        found["out.s"] = t
-    if "grad_in.s" in stored:
-        found["grad_in.s"] = of_s
-    axial = case == "axial_small"
-    for i, (mv, scalars) in enumerate(states if axial else zip(*states)):
-        odd = axial and i % 2  # stored along the axis that the block attends along
-        found[f"blocks.{i}.mv"] = jnp.swapaxes(mv, 1, 2) if odd else mv
-        found[f"blocks.{i}.s"] = jnp.swapaxes(scalars, 1, 2) if odd else scalars
-    errors = {name: relative(ours, stored[name]) for name, ours in found.items()}
-    assert {name: error for name, error in errors.items() if not error <= limit} == {}
-
-    grads, reference = gradients(of_model), load(folder, "param_grads_none")
-    assert {f"grad.{name}" for name in grads} >= reference.keys()
-    largest = max(np.abs(value).max() for value in reference.values())
-    errors = {name: np.abs(grads[name] - reference.get(f"grad.{name}", 0)).max() / largest for name in grads}
-    assert {name: error for name, error in errors.items() if not error <= limit} == {}
+    for errors in small_errors(parity_folder / "gatr" / case):
+        assert {name: error for name, error in errors.items() if not error <= SMALL[case]} == {}
 
 
-@pytest.mark.parametrize("mask", ["float_4d", *(pytest.param(m, marks=pytest.mark.slow) for m in ("bool_block2d", "bool_4d"))])
+@pytest.mark.parametrize("mask", [pytest.param(m, marks=() if m == "float_4d" else pytest.mark.slow) for m in MASKS])
 def test_masks(parity_folder, mask):
-    folder = parity_folder / "gatr" / "multihead_mask"
-    model, inputs, stored = stored_model(folder), load(folder, "inputs"), load(folder, f"outputs_{mask}")
-    function = eqx.filter_jit(lambda m, x, s, mask: m(x, s, mask=mask))
-    y, t = function(model, *(jnp.asarray(inputs[name]) for name in ("mv", "s", f"mask.{mask}")))
-    assert relative(y, stored["out.mv"]) < 1e-12
-    assert relative(t, stored["out.s"]) < 1e-12
+    errors = mask_errors(parity_folder / "gatr" / "multihead_mask", mask)
+    assert max(errors.values()) < 1e-12
 
 
 @pytest.mark.slow
@@ -146,7 +117,7 @@ def _published(folder, model, forward, wanted, limit=1e-12):
     errors = {name: relative(ours, stored[name]) for name, ours in found.items() if name in wanted}
     assert errors.keys() == set(wanted)
     assert {name: error for name, error in errors.items() if not error <= limit} == {}
-    grads = gradients(of_model)
+    grads = official_gatr_state(of_model)
     largest = max(float(value) for name, value in stored.items() if name.startswith("gnorm."))
     for name in formula_weights(folder):
         if f"gnorm.{name}" in stored:
@@ -167,17 +138,16 @@ def test_published_nbody(parity_folder):
     x, y = jnp.asarray(inputs["x"]), jnp.asarray(inputs["y"])
 
     def forward(model, x=x):
-        tokens = projective.point(x[..., 1:4]) + projective.translation(x[..., 4:])
-        tokens = tokens.at[..., 0].add(x[..., 0])[..., None, :]
-        out, scalars = model(tokens, jnp.zeros((*x.shape[:2], 1)))
-        prediction = projective.extract_point(out[..., 0, :])
-        error = (projective.point_weight_error(out[..., 0, :]) + (scalars**2).sum(-1)).sum(-1)
-        mse = ((prediction - y) ** 2).mean()
-        return mse + 0.01 * error.mean(), {"pred": prediction, "reg": error, "mse": mse}
+        return nbody_outputs(model, x, y)
 
     _published(folder, model, forward, ("pred", "mse", "loss"))
     of_x = eqx.filter_jit(jax.grad(lambda x: forward(model, x)[0]))(x)
     assert relative(of_x, load(folder, "outputs_f64")["grad_x"]) < 1e-9
+
+
+def extracted(outputs):
+    """Wall shear stress, in units of 53.836, of the network's outputs."""
+    return projective.extract_plane(outputs[0][..., 0, :])[0]
 
 
 @pytest.mark.slow
@@ -190,19 +160,9 @@ def test_published_arteries(parity_folder):
     np.testing.assert_allclose(projective.point(position), inputs["mv"][0, :, 0], atol=1e-14)
     np.testing.assert_allclose(projective.plane_through(normal, position), inputs["mv"][0, :, 1], atol=1e-13)
 
-    def forward(model, x=x):
-        out, scalars = model(x, s, mask=mask)
-        wss = projective.extract_plane(out[..., 0, :])[0]  # the task multiplies by 53.836
-        blocks = {
-            f"blocks.{i}.{name}": value[i]
-            for name, value in zip(("mv", "s"), model.hidden_states(x, s, mask=mask))
-            for i in range(model.config.num_blocks)
-        }
-        return (wss * stored["loss_weight"]).sum(), {"wss": wss, "out_mv": out, "out_s": scalars} | blocks
-
     blocks = [f"blocks.{i}.{name}" for i in range(10) for name in ("mv", "s")]
-    _published(folder, model, forward, ("wss", "out_mv", "out_s", "loss", *blocks))
-    of_x = eqx.filter_jit(jax.grad(lambda x: forward(model, x)[0]))(x)
-    assert relative(of_x, stored["grad_mv"]) < 1e-9
+    _published(folder, model, lambda model: artery_outputs(model, folder), ("wss", "out_mv", "out_s", "loss", *blocks))
+    plane = eqx.filter_jit(jax.grad(lambda x: (extracted(model(x, s, mask=mask)) * stored["loss_weight"]).sum()))
+    assert relative(plane(x), stored["grad_mv"]) < 1e-9
     out, _ = eqx.filter_jit(model)(x, s, segments=segments)
     assert relative(out, stored["out_mv"]) < 1e-12

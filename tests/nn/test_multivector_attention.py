@@ -9,7 +9,7 @@ import pytest
 
 from equiform.algebra.clifford import conformal, projective
 from equiform.nn.dense_attention import Execution, attention, plain_attention
-from equiform.nn.multivector_attention import inner_features, multivector_attention, rotary
+from equiform.nn.multivector_attention import key_features, multivector_attention, query_features, rotary
 from tests.algebra.clifford.cases import GEOMETRIES
 
 RNG = np.random.default_rng(0)
@@ -95,7 +95,8 @@ def test_features_are_inner_products(name):
     geometry = GEOMETRIES[name]
     size = geometry.algebra.num_components
     q, k = jnp.asarray(RNG.normal(size=(5, 2, 3, size))), jnp.asarray(RNG.normal(size=(5, 1, 3, size)))
-    features, keys = inner_features(geometry, q, k, with_points=True)
+    features = query_features(geometry, q, jnp.zeros((5, 2, 0)), None)
+    keys = key_features(geometry, k, jnp.zeros((5, 1, 0)), distances=False)
     expected = np.einsum("qhci,ij,kcj->hqk", q, geometry.algebra.form, k[:, 0])
     np.testing.assert_allclose(np.einsum("qhf,kf->hqk", features, keys[:, 0]), expected, atol=1e-12)
     assert features.shape[-1] == 3 * {"E": 8, "P": 8, "C": 32}[name]
@@ -121,7 +122,9 @@ def test_distances_enter_the_logits_with_their_weights():
 def test_conformal_points_attend_by_distance():
     p, q = RNG.normal(size=(2, 4, 3))
     features = [conformal.point(jnp.asarray(x))[:, None, None] for x in (p, q)]
-    left, right = inner_features(GEOMETRIES["C"], *features, with_points=True)
+    none = jnp.zeros((4, 1, 0))
+    left = query_features(GEOMETRIES["C"], features[0], none, None)
+    right = key_features(GEOMETRIES["C"], features[1], none, distances=False)
     expected = -((p[:, None] - q[None]) ** 2).sum(-1) / 2
     np.testing.assert_allclose(np.asarray(left[:, 0] @ right[:, 0].T), expected, atol=1e-13)
 

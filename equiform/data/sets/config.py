@@ -18,7 +18,8 @@ class SetConfig(BaseModel):
         part: OC20: which training part ("all", "100k", "10k").
         train_size: Use only the first structures of the training part, this many.
         validation_size: The same for the validation part.
-        test_size: The same for the test part.
+        test_size: The same for the test part, and for each further test set.
+        tests: nbody-gatr: which test sets, of eval, e3 and object; null: all.
         noise: OC20: redraw positions between initial and relaxed ones in every epoch ("Noisy Nodes").
         folder: Where the published files are; `EQUIFORM_DATA`, then the user's cache, if null. An N-body set that is not
             there is made there.
@@ -40,6 +41,9 @@ class SetConfig(BaseModel):
         "nbody-se3",
         "nbody-demetar",
         "nbody-gravity",
+        "nbody-gatr",
+        "arteries",
+        "tubes",
     ]
     target: str | None = None
     molecule: str | None = None
@@ -48,6 +52,7 @@ class SetConfig(BaseModel):
     train_size: int | None = Field(default=None, ge=1)
     validation_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
+    tests: tuple[str, ...] | None = None
     noise: bool = False
     folder: str | None = None
     seed: int = Field(default=1, ge=0)

@@ -26,6 +26,7 @@ from equiform.data.sets.nbody_samples import (
     linear_baseline,
     make_set,
 )
+from equiform.data.sets.nbody_yardsticks import yardstick_lines
 from equiform.errors import UserError, suggest
 from equiform.runtime.files import explained
 
@@ -56,24 +57,36 @@ def prepare_nbody(
     settings, folder = find_set(config.set), nbody_folder(config.set, config.folder)
     files = _files(config.set, folder, progress)
     samples = {split: NBodySamples.read(path) for split, path in files.items()}
-    for split, expected in zip(SPLITS, (config.train_size, config.validation_size, config.test_size)):
+    sizes = dict(zip(SPLITS, (config.train_size, config.validation_size, config.test_size)))
+    for split in settings.splits:
+        expected = sizes.get(split, config.test_size)
         have = len(samples[split])
         if expected is not None and expected > have:
             raise UserError(f"data.{split}_size={expected}, but {files[split]} has {have} simulations; generate the set again")
         samples[split] = samples[split][:expected]
     baseline = linear_baseline(samples["train"], samples["test"])
+    # The first test set has its published name where there are others.
+    tests = {"eval" if settings.further and split == "test" else split: samples[split] for split in settings.splits[2:]}
+    unknown = sorted(set(config.tests or ()) - set(tests))
+    if unknown:
+        raise UserError(f"data.tests: {config.set} has no test set {unknown[0]!r}; it has: {', '.join(tests)}")
+    tests = {name: part for name, part in tests.items() if config.tests is None or name in config.tests}
     facts = (
         ("data", f"{config.set}: {settings.about}; {folder}"),
         ("simulations", ", ".join(f"{len(part):,} {split}" for split, part in samples.items())),
         ("to beat", f"mean squared error {baseline['linear']:.4g} of x + {baseline['time']:.3g} v on the test split"),
         ("to beat", f"mean squared error {baseline['still']:.4g} of standing still"),
+        *(("yardsticks", line) for name, part in tests.items() if settings.bound for line in yardstick_lines(name, part)),
     )
-    parts = {split: Dataset(part, cutoff, fields=FIELDS, quantity=LABELS[0]) for split, part in samples.items()}
+
+    def dataset(part: NBodySamples) -> Dataset:
+        return Dataset(part, cutoff, fields=FIELDS, quantity=LABELS[0])
+
     return PreparedData(
-        train=parts["train"],
-        validation=parts["validation"],
-        tests={"test": parts["test"]},
-        elements=parts["train"].elements,
+        train=dataset(samples["train"]),
+        validation=dataset(samples["validation"]),
+        tests={name: dataset(part) for name, part in tests.items()},
+        elements=samples["train"].elements,
         reference_energies={},
         report=DataReport(facts),
         keys=LabelKeys(),
@@ -114,8 +127,9 @@ def read_particles(
         UserError: There is nothing of that kind, or it is damaged.
     """
     path, name = Path(data), str(data)
-    if split not in SPLITS:
-        raise UserError(f"there is no split {split!r}{suggest(split, SPLITS)}; there are: {', '.join(SPLITS)}")
+    known_splits = SETS[name].splits if name in SETS else tuple(dict.fromkeys(s for one in SETS.values() for s in one.splits))
+    if split not in known_splits:
+        raise UserError(f"there is no split {split!r}{suggest(split, known_splits)}; there are: {', '.join(known_splits)}")
     if path.is_file():
         if not is_nbody_file(path):
             return Particles(_read_states(path), None, f"states of {path}")
@@ -125,7 +139,7 @@ def read_particles(
         same = train is not None and all(train.metadata.get(key) == samples.metadata.get(key) for key in task)
         return Particles(samples, train if same else None, f"{samples.metadata.get('set', 'simulations')}; {path}")
     if path.is_dir():
-        files = {part: path / f"{part}.npz" for part in SPLITS}
+        files = {part: path / f"{part}.npz" for part in {*SPLITS, split}}
         if not files[split].is_file():
             raise UserError(f"{path} has no {split}.npz; is it a folder of equiform data make nbody-…?")
     elif name in SETS:
@@ -139,7 +153,7 @@ def read_particles(
 
 def _files(name: str, folder: Path, progress: Callable[[int, int], None] | None) -> dict[str, Path]:
     """The files of a set by split; made if one of them is not there."""
-    files = {split: folder / f"{split}.npz" for split in SPLITS}
+    files = {split: folder / f"{split}.npz" for split in find_set(name).splits}
     if all(path.is_file() for path in files.values()):
         return files
     return make_set(name, folder, progress=progress and (lambda _, done, total: progress(done, total)))

@@ -14,13 +14,14 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from equiform.data.pipeline.source import GraphSource
-from equiform.data.sets import nbody
+from equiform.data.sets import nbody, nbody_gatr
 from equiform.errors import UserError, suggest
 from equiform.fields import Field
 from equiform.graph import Graph, fully_connected_edges, make_graph
@@ -44,8 +45,9 @@ class NBodySet(NamedTuple):
         counts: Simulations of each split.
         drawn: Simulations that the published program draws per split, in the order of the stream.
         seed: Of the stream.
-        kind: Charges in free space, charges between walls, or a star with planets.
+        kind: Charges in free space, charges between walls, or a star with planets; "gatr": the last one as published.
         num_bodies: Particles of a simulation.
+        further: Further test splits, and the particles of a simulation in each.
         num_frames: Frames the published run records.
         steps_per_frame: Steps between them.
         start: Input frame for training; "random": any that leaves room.
@@ -58,7 +60,7 @@ class NBodySet(NamedTuple):
     counts: Mapping[str, int]
     drawn: Mapping[str, int]
     seed: int
-    kind: Literal["charged", "walls", "gravity"]
+    kind: Literal["charged", "walls", "gravity", "gatr"]
     num_bodies: int = 5
     num_frames: int = 49
     steps_per_frame: int = 100
@@ -66,6 +68,17 @@ class NBodySet(NamedTuple):
     held_start: Start = 30
     horizon: int = 10
     spread: float = 1.0
+    further: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def bound(self) -> bool:
+        """Whether gravity acts, in place of charges."""
+        return self.kind in ("gravity", "gatr")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of all splits."""
+        return (*SPLITS, *self.further)
 
 
 def _counts(train: int, validation: int, test: int) -> dict[str, int]:
@@ -126,6 +139,20 @@ SETS: dict[str, NBodySet] = {
         held_start=0,
         horizon=10,
     ),
+    "nbody-gatr": NBodySet(
+        "a star and planets anywhere in space, 100 steps ahead (GATr; test: its eval set, e3: far away, object: 5 planets)",
+        _counts(100000, 5000, 5000) | {"e3": 5000, "object": 5000},
+        _counts(100000, 5000, 5000) | {"e3": 5000, "object": 5000},
+        seed=42,
+        kind="gatr",
+        num_bodies=4,
+        num_frames=6,
+        steps_per_frame=20,
+        start=0,
+        held_start=0,
+        horizon=5,
+        further=MappingProxyType({"e3": 4, "object": 6}),
+    ),
 }
 
 _FARTHEST = 2.0
@@ -178,7 +205,7 @@ def make_set(
         }
         files[split] = folder / f"{split}.npz"
         write_nbody(files[split], trajectories, metadata)
-    return {split: files[split] for split in SPLITS}
+    return {split: files[split] for split in settings.splits}
 
 
 def find_set(name: str) -> NBodySet:
@@ -402,6 +429,12 @@ def _initial_states(
 ) -> dict[str, tuple[nbody.State, Float[np.ndarray, "simulations bodies bodies"]]]:
     """Initial states of each split; for gravity a tenth more than requested, as some are left out later."""
     states = {}
+    if settings.kind == "gatr":
+        planets = {split: settings.further.get(split, settings.num_bodies) - 1 for split in settings.splits}
+        for split, state in nbody_gatr.gatr_states(settings.seed, settings.drawn, planets, far="e3").items():
+            some = nbody.State(*(array[: round(1.1 * wanted[split]) + 10] for array in state))
+            states[split] = some, nbody.gravity_coupling(some.charges)
+        return states
     if settings.kind == "gravity":
         for number, split in enumerate(SPLITS):
             rng = np.random.default_rng([settings.seed, number])
@@ -429,21 +462,20 @@ def _simulated(
     start = settings.start if split == "train" else settings.held_start
     horizon = settings.horizon
     # The published programs record their frame k after (k + 1) · steps_per_frame steps; gravity starts at step 0.
-    offset = 0 if settings.kind == "gravity" else 1
+    offset = 0 if settings.bound else 1
     first, last = (0, settings.num_frames - 1) if isinstance(start, str) else (start, start + horizon)
-    charged = settings.kind != "gravity"
     chunks: Iterator[nbody.Trajectories] = nbody.simulate(
         initial,
         coupling,
         frames=range(first + offset, last + offset + 1),
         steps_per_frame=settings.steps_per_frame,
-        max_force=nbody.MAX_FORCE if charged else None,
+        max_force=None if settings.bound else nbody.MAX_FORCE,
         box=nbody.BOX if settings.kind == "walls" else None,
         progress=progress,
     )
     parts, done = [], 0
     for chunk in chunks:
-        if settings.kind == "gravity":
+        if settings.bound:
             moved = np.linalg.norm(chunk.positions[:, -1] - chunk.positions[:, 0], axis=-1).max(axis=1)
             chunk = nbody.Trajectories(*(array[moved <= _FARTHEST] for array in chunk))
         if start == "spread":

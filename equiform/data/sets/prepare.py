@@ -10,6 +10,7 @@ from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.inspect import DataReport
 from equiform.data.pipeline.prepared import PreparedData
 from equiform.data.sets import oc20, protocols, qm9
+from equiform.data.sets.arteries import prepare_arteries
 from equiform.data.sets.catalogue import check_name, open_store
 from equiform.data.sets.config import SetConfig
 from equiform.data.sets.nbody_prepare import prepare_nbody
@@ -41,6 +42,8 @@ def prepare_set(config: SetConfig, cutoff: float | None, *, progress: Progress |
     _check_keys(config)
     if config.set.startswith("nbody-"):
         return prepare_nbody(config, cutoff, progress=progress)
+    if config.set in ("arteries", "tubes"):
+        return prepare_arteries(config, cutoff)
     if cutoff is None:
         raise UserError(f"this model has no cutoff: it is for simulated particles (nbody-…), not for {config.set}")
     if config.set == "qm9":
@@ -242,5 +245,7 @@ def _check_keys(config: SetConfig) -> None:
             raise UserError(f"data.{key} is missing: {config.set} needs one ({options})")
         if not needed and value is not None:
             raise UserError(f"data.{key}={value} does not go with data.set={config.set}")
+    if config.tests is not None and config.set != "nbody-gatr":
+        raise UserError(f"data.tests goes with data.set=nbody-gatr, not {config.set}")
     if config.noise and config.set != "oc20-is2re":
         raise UserError(f"data.noise=true goes with data.set=oc20-is2re, not {config.set}")
