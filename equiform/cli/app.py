@@ -21,7 +21,22 @@ USER_ERROR, BUG, INTERRUPTED = 1, 70, 130
 EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted after the name of a command."""
 
-COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "predict",
+    "md",
+    "relax",
+    "label",
+    "models",
+    "info",
+    "recipe",
+    "table",
+    "data",
+    "analyze",
+    "doctor",
+    "demo",
+]
 COMMANDS += ["convert", "export-official", "benchmark", "lattice"]
 """Commands in the order of the help text."""
 

@@ -32,10 +32,28 @@ def how_to_read(path: Path, settings: Sequence[str] | None, types: str | None = 
 
 
 def read_for(predictor: Any, path: Path, config: Any, index: int | str = ":") -> Any:
-    """Structures to make predictions for, in Å; what is odd about the file is said."""
-    from equiform.data.formats.reading import read_unlabelled, units_in
+    """Structures to make predictions for, in Å, of a file or of `SMILES:…`; what is odd about the file is said."""
+    from equiform.data.formats.reading import units_in
 
-    reading = read_unlabelled(str(path), config, index=index, remembered=units_in(predictor.metadata))
+    return read_structures_or_smiles(path, config, index, remembered=units_in(predictor.metadata))
+
+
+def read_structures_or_smiles(path: Path, config: Any, index: int | str = ":", remembered: Any = None) -> Any:
+    """Structures in Å, of a file or of `SMILES:…`; what is odd about the file is said.
+
+    Args:
+        path: The file, or `SMILES:…`.
+        config: How to read it.
+        index: Which structures.
+        remembered: Units that a model was trained with, for files that state none.
+    """
+    from equiform.data.formats.labels import Units
+    from equiform.data.formats.reading import read_unlabelled
+    from equiform.data.formats.smiles import read_smiles, smiles_of
+
+    if (smiles := smiles_of(path)) is not None:
+        return read_smiles(smiles)
+    reading = read_unlabelled(str(path), config, index=index, remembered=remembered or Units())
     for line in reading.warnings:
         warn(line)
     return reading
