@@ -37,11 +37,12 @@ class PolymerConfig(BaseModel):
 
     families: tuple[str, ...] = Field((), description="Names; all 24 and the small molecules if empty.")
     conformers: int = Field(10, ge=1, description="Conformers per training family, one in ten each for validation and test.")
-    frames: int = Field(8, ge=1, description="Frames per conformer.")
+    frames: int = Field(4, ge=1, description="Frames per conformer moved by the method.")
+    classical_frames: int = Field(8, ge=1, description="Frames per conformer moved by MMFF94.")
     method: str = Field("gfn2", description="Labels and dynamics: gfn2, gfn1 or MODULE:NAME.")
     timestep: float = Field(1.0, gt=0, description="fs.")
     friction: float = Field(0.02, ge=0, description="1/fs.")
-    equilibration: int = Field(40, ge=0, description="Steps before the first frame.")
+    equilibration: int = Field(20, ge=0, description="Steps before the first frame.")
     interval: int = Field(10, ge=1, description="Steps from frame to frame.")
     classical_interval: int = Field(50, ge=1, description="The same, and of the equilibration, where MMFF94 moves the atoms.")
     seed: int = Field(1, ge=0)
@@ -116,7 +117,7 @@ def sample(trajectory: Trajectory, config: PolymerConfig, folder: Path) -> Traje
                 friction=config.friction,
                 equilibration=config.classical_interval if classical else config.equilibration,
                 interval=config.classical_interval if classical else config.interval,
-                frames=config.frames,
+                frames=config.classical_frames if classical else config.frames,
             )
         if classical:
             frames = [(atoms, *energy_and_forces(atoms, labels)) for atoms, _, _ in frames]
