@@ -3,6 +3,7 @@
     python -m benchmarks.organic_gfn2 train DATA RUN [--start RUN] [--steps N] [--rate R] [--final R]
     python -m benchmarks.organic_gfn2 export RUN DATA FOLDER
     python -m benchmarks.organic_gfn2 evaluate MODEL DATA
+    python -m benchmarks.organic_gfn2 stability MODEL SMILES… [--temperature K] [--time PS]
 
 `DATA` is the folder of `equiform data make polymers`. A stage resumes where it was stopped; `--start` begins a new one from
 the best model of another, with whatever DATA holds by then.
@@ -135,6 +136,58 @@ def evaluate(model: str, data: Path) -> dict[str, Any]:
     return result
 
 
+def stability(model: str, molecules: list[str], temperature: float, picoseconds: float) -> list[dict[str, Any]]:
+    """Langevin dynamics of molecules with the model; how long bonds hold, and the error of forces along the way.
+
+    A run has failed when a bond leaves ±0.5 Å of its length at the start, the run explodes, or a temperature is three times
+    that of the thermostat.
+    """
+    from equiform.data.formats.smiles import molecule_from_smiles
+    from equiform.deploy.predictor import load
+    from equiform.errors import UserError
+    from equiform.simulate.labels import label
+    from equiform.simulate.md.dynamics import MDConfig, run_md
+    from equiform.simulate.relax import relax
+
+    predictor, rows = load(model), []
+    for smiles in molecules:
+        start = relax(predictor, molecule_from_smiles(smiles, 1), optimizer="FIRE", fmax=0.05, steps=300).atoms
+        atoms, survived, frames, count = start.copy(), 0.0, [], max(1, round(picoseconds / 0.1))
+        for part in range(count):
+            config = MDConfig(
+                ensemble="nvt",
+                temperature=temperature,
+                keep_velocities=part > 0,
+                steps=200,
+                timestep=0.5,
+                friction=0.002,
+                seed=part,
+                max_temperature=3 * temperature * (2 if part == 0 else 1),
+            )
+            try:
+                atoms = run_md(predictor, atoms, config).atoms
+            except UserError:
+                break
+            if _broken(start, atoms):
+                break
+            survived = 0.1 * (part + 1)
+            frames.append(atoms.copy())
+        labels = label(frames[:: max(1, len(frames) // 5)], "gfn2") if frames else []
+        own = predictor.predict(frames[:: max(1, len(frames) // 5)]) if frames else []
+        error = _mae([p.forces - forces for p, (_, forces) in zip(own, labels)]) if frames else float("nan")
+        rows.append({"smiles": smiles, "atoms": len(start), "survived_ps": round(survived, 1), "forces_mae_on_the_way": error})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _broken(start: Any, now: Any) -> bool:
+    from ase.neighborlist import natural_cutoffs, neighbor_list
+
+    i, j = neighbor_list("ij", start, natural_cutoffs(start, mult=1.1))
+    before, after = start.get_all_distances()[i, j], now.get_all_distances()[i, j]
+    return bool((np.abs(after - before) > 0.5).any())
+
+
 def _mae(arrays: Any) -> float:
     return 1e3 * float(np.abs(np.concatenate(arrays)).mean())
 
@@ -166,11 +219,18 @@ def main() -> None:
     check = commands.add_parser("evaluate")
     check.add_argument("model")
     check.add_argument("data", type=Path)
+    runs = commands.add_parser("stability")
+    runs.add_argument("model")
+    runs.add_argument("smiles", nargs="+")
+    runs.add_argument("--temperature", type=float, default=300)
+    runs.add_argument("--time", type=float, default=2)
     given = parser.parse_args()
     if given.command == "train":
         train(given.data, given.run, given.start, given.steps, given.rate, given.final, given.energy)
     elif given.command == "export":
         export(given.run, given.data, given.folder)
+    elif given.command == "stability":
+        stability(given.model, given.smiles, given.temperature, given.time)
     else:
         print(json.dumps(evaluate(given.model, given.data), indent=1))
 
