@@ -45,7 +45,7 @@ def train(data: Path, run: Path, start: Path | None, steps: int, rate: float, fi
         checkpoint_minutes=3,
         seed=SEED,
     )
-    config = model_config(ModelChoice(name="torchmd-et", cutoff=CUTOFF, **SIZE), prepared.elements, None)
+    config = model_config(ModelChoice.model_validate({"name": "torchmd-et", "cutoff": CUTOFF, **SIZE}), prepared.elements, None)
     task: Any = initial_task(new_model(config, SEED), settings, prepared.train, prepared.elements)
     if start is not None:
         task = load_model(find_model(start)).task
@@ -183,7 +183,7 @@ def stability(model: str, molecules: list[str], temperature: float, picoseconds:
 def _broken(start: Any, now: Any) -> bool:
     from ase.neighborlist import natural_cutoffs, neighbor_list
 
-    i, j = neighbor_list("ij", start, natural_cutoffs(start, mult=1.1))
+    i, j = neighbor_list("ij", start, natural_cutoffs(start))
     before, after = start.get_all_distances()[i, j], now.get_all_distances()[i, j]
     return bool((np.abs(after - before) > 0.5).any())
 

@@ -79,7 +79,8 @@ def make_polymers(
     from equiform.data.formats.smiles import rdkit
     from equiform.simulate.labels import label_calculator
 
-    rdkit(), label_calculator(config.method)  # what is missing is said before time is spent
+    rdkit()  # what is missing is said before time is spent
+    label_calculator(config.method)
     planned = plan(find_families(config.families), config.conformers)
     _check_settings(config, folder)
     missing = [trajectory for trajectory in planned if not _file(folder, trajectory).exists()]

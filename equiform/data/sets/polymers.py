@@ -209,7 +209,7 @@ def chain(unit: str, units: int) -> Any:
         UserError: RDKit is missing, or the unit has not two open ends.
     """
     chem = rdkit()
-    single = chem.MolFromSmiles(unit)
+    single: Any = chem.MolFromSmiles(unit)
     ends = [atom.GetIdx() for atom in single.GetAtoms() if atom.GetAtomicNum() == 0] if single is not None else []
     if len(ends) != 2 or units < 1:
         raise UserError(
