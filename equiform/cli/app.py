@@ -21,8 +21,8 @@ USER_ERROR, BUG, INTERRUPTED = 1, 70, 130
 EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted after the name of a command."""
 
-COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
-COMMANDS += ["convert", "export-official", "benchmark", "lattice", "lammps", "socket", "engines"]
+COMMANDS = ["train", "evaluate", "predict", "md", "relax", "label", "models", "info", "recipe", "table", "data", "analyze"]
+COMMANDS += ["doctor", "demo", "convert", "export-official", "benchmark", "lattice", "lammps", "socket", "engines"]
 """Commands in the order of the help text."""
 
 

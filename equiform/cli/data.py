@@ -1,11 +1,11 @@
 """`equiform data …`: data sets by name."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from equiform.cli.app import app, examples, print_table, progress_bar, say, start_jax
+from equiform.cli.app import Interrupted, app, examples, print_table, progress_bar, say, start_jax
 
 data = typer.Typer(no_args_is_help=True, help="Published data sets by name.", epilog=examples("equiform data make nbody-egnn"))
 app.add_typer(data, name="data")
@@ -15,11 +15,14 @@ app.add_typer(data, name="data")
     epilog=examples(
         "equiform data make nbody-egnn",
         "equiform data make nbody-se3 -o data/walls --train 5000",
+        "equiform data make polymers                     # resumes where it stopped",
+        "equiform data make polymers --families PE,PEO --conformers 4 -o data/two",
     )
 )
 def make(
     name: Annotated[
-        str, typer.Argument(help="nbody-egnn, nbody-egnn-sweep, nbody-se3, nbody-demetar, nbody-gravity or nbody-gatr.")
+        str,
+        typer.Argument(help="nbody-egnn, nbody-egnn-sweep, nbody-se3, nbody-demetar, nbody-gravity, nbody-gatr or polymers."),
     ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder; where recipes look for it, if not given.")
@@ -27,8 +30,25 @@ def make(
     train: Annotated[int | None, typer.Option(help="Training simulations, fewer than published.")] = None,
     validation: Annotated[int | None, typer.Option(help="Validation simulations.")] = None,
     test: Annotated[int | None, typer.Option(help="Test simulations, of every test set.")] = None,
+    families: Annotated[str | None, typer.Option(help="Polymers: which, PE,PEO,…; default: all, and small molecules.")] = None,
+    method: Annotated[str | None, typer.Option(help="Polymers: labels by gfn2 (default), gfn1 or MODULE:NAME.")] = None,
+    conformers: Annotated[int | None, typer.Option(min=1, help="Polymers: per family, 10 by default.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Polymers: per conformer, 4 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Polymers: 1 by default; 7 is reserved for a hold-out.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Polymers: conformers sampled at a time.")] = 1,
 ) -> None:
-    """Simulate an N-body data set: seconds, and the same numbers every time."""
+    """Simulate an N-body data set (seconds, and the same numbers every time), or label polymers (an hour or more)."""
+    sampling = {"method": method, "conformers": conformers, "frames": frames, "seed": seed}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
+    if name == "polymers":
+        if any(count is not None for count in (train, validation, test)):
+            raise typer.BadParameter(
+                "--train, --validation and --test are for N-body sets; polymers have --conformers, --frames"
+            )
+        _make_polymers(output, families, processes, sampling)
+        return
+    if sampling or families is not None:
+        raise typer.BadParameter("--families, --method, --conformers, --frames and --seed are for polymers")
     from equiform.data.sets.nbody_prepare import nbody_folder
     from equiform.data.sets.nbody_samples import SPLITS, NBodySamples, find_set, linear_baseline, make_set
     from equiform.data.sets.nbody_yardsticks import yardstick_lines
@@ -51,3 +71,25 @@ def make(
     for split in settings.splits[2:] if settings.bound else ():
         for line in yardstick_lines(split, samples[split]):
             say(line)
+
+
+def _make_polymers(output: Path | None, families: str | None, processes: int, sampling: dict[str, Any]) -> None:
+    from equiform.data.sets.polymers import polymers_folder
+    from equiform.jobs.polymers import PolymerConfig, make_polymers
+
+    names = tuple(part.strip() for part in (families or "").split(",") if part.strip())
+    config = PolymerConfig(families=names, **sampling)
+    folder = polymers_folder(output)
+    try:
+        with progress_bar("polymers") as advance:
+            statistics = make_polymers(config, folder, processes=processes, progress=advance)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"finished conformers are in {folder}; the same command resumes") from error
+    rows = []
+    for split, found in statistics.items():
+        forces = [family["force_rms"] for family in found["families"].values()]
+        spread = f"{min(forces):.2f} to {max(forces):.2f}" if forces else "–"
+        rows.append((split, str(found["frames"]), str(found["trajectories"]), str(len(forces)), str(found["atoms"]), spread))
+    columns = ("split", "frames", "conformers", "families", "atoms", "RMS force of a family (eV/Å)")
+    print_table("", columns, rows, (1, 2, 3, 4))
+    say(f"{folder}: SPLIT.extxyz, {config.method} labels in eV and eV/Å")

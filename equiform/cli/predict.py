@@ -8,7 +8,9 @@ import typer
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax, warn
 from equiform.cli.reading import Settings, Types, how_to_read, read_for, read_with_labels, say_lost
 
-Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder (its best model).", metavar="MODEL")]
+Model = Annotated[
+    Path, typer.Argument(help="A model folder, a run folder (its best model), or a name of `equiform models`.", metavar="MODEL")
+]
 Data = Annotated[
     Path,
     typer.Argument(

@@ -32,23 +32,22 @@ def how_to_read(path: Path, settings: Sequence[str] | None, types: str | None = 
 
 
 def read_for(predictor: Any, path: Path, config: Any, index: int | str = ":") -> Any:
-    """Structures to make predictions for, in Å; what is odd about the file is said."""
-    from equiform.data.formats.reading import read_unlabelled, units_in
-    from equiform.data.pipeline.unused import unused_inputs
+    """Structures to make predictions for, in Å, of a file or of `SMILES:…`; what is odd about the file is said."""
+    from equiform.data.formats.reading import units_in
 
-    reading = read_unlabelled(str(path), config, index=index, remembered=units_in(predictor.metadata))
-    for line in [*reading.warnings, *unused_inputs(reading.structures)]:
-        warn(line)
-    return reading
+    return read_structures_or_smiles(path, config, index, remembered=units_in(predictor.metadata))
 
 
 def read_with_labels(predictor: Any, path: Path, config: Any) -> Any:
     """The same with the labels that the structures carry, if they can be understood."""
     from equiform.data.formats.labels import LabelKeys
     from equiform.data.formats.reading import read_labelled, units_in
+    from equiform.data.formats.smiles import smiles_of
     from equiform.data.pipeline.unused import unused_inputs
     from equiform.errors import UserError
 
+    if smiles_of(path) is not None:
+        return read_for(predictor, path, config)
     trained = predictor.metadata.get("data") or {}
     preferred = LabelKeys(trained.get("energy_key"), trained.get("forces_key"), trained.get("stress_key"))
     every = config.model_copy(update={"keep_unconverged": True})
@@ -58,6 +57,28 @@ def read_with_labels(predictor: Any, path: Path, config: Any) -> Any:
         )
     except UserError:
         return read_for(predictor, path, config)
+    for line in [*reading.warnings, *unused_inputs(reading.structures)]:
+        warn(line)
+    return reading
+
+
+def read_structures_or_smiles(path: Path, config: Any, index: int | str = ":", remembered: Any = None) -> Any:
+    """Structures in Å, of a file or of `SMILES:…`; what is odd about the file is said.
+
+    Args:
+        path: The file, or `SMILES:…`.
+        config: How to read it.
+        index: Which structures.
+        remembered: Units that a model was trained with, for files that state none.
+    """
+    from equiform.data.formats.labels import Units
+    from equiform.data.formats.reading import read_unlabelled
+    from equiform.data.formats.smiles import read_smiles, smiles_of
+    from equiform.data.pipeline.unused import unused_inputs
+
+    if (smiles := smiles_of(path)) is not None:
+        return read_smiles(smiles)
+    reading = read_unlabelled(str(path), config, index=index, remembered=remembered or Units())
     for line in [*reading.warnings, *unused_inputs(reading.structures)]:
         warn(line)
     return reading

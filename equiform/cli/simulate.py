@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as one J
 def md(
     model: Model,
     structure: Annotated[
-        Path | None, typer.Argument(help="Initial structure, in any format that is read.", metavar="STRUCTURE")
+        Path | None, typer.Argument(help="Initial structure, in any format that is read, or SMILES:….", metavar="STRUCTURE")
     ] = None,
     settings_of_data: Settings = None,
     types: Types = None,
@@ -92,7 +92,7 @@ def md(
 
         start = structure or Path()  # one of the two is given
         how = how_to_read(start, settings_of_data, types)
-        trajectory = output or Path(f"{start.stem}-{config.ensemble}.extxyz")
+        trajectory = output or Path(f"{_stem(start)}-{config.ensemble}.extxyz")
         restart = resume or trajectory.with_suffix(".restart.npz")
         try:
             if resume is not None:
@@ -122,12 +122,15 @@ def md(
 @app.command(
     epilog=examples(
         "equiform relax runs/data-1 start.xyz -o relaxed.extxyz",
+        "equiform relax organic-gfn2 SMILES:CCO -o ethanol.xyz      # a model of the package",
         "equiform relax runs/data-1 crystal.cif -o relaxed.extxyz --cell --fmax 0.001",
     )
 )
 def relax(
     model: Model,
-    structure: Annotated[Path, typer.Argument(help="Initial structure, in any format that is read.", metavar="STRUCTURE")],
+    structure: Annotated[
+        Path, typer.Argument(help="Initial structure, in any format that is read, or SMILES:….", metavar="STRUCTURE")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file for the relaxed structure.")],
     settings: Settings = None,
     types: Types = None,
@@ -194,6 +197,12 @@ def relax(
             error=True,
         )
         raise typer.Exit(USER_ERROR)
+
+
+def _stem(start: Path) -> str:
+    from equiform.data.formats.smiles import smiles_of
+
+    return start.stem if smiles_of(start) is None else "molecule"
 
 
 def _checked(config: Any, settings: dict[str, Any], steps: int | None, time: float | None) -> Any:

@@ -9,6 +9,7 @@ from equiform.data.formats.nbody import is_nbody_file
 from equiform.data.formats.shipped import on_disk
 from equiform.errors import UserError
 from equiform.persist.find import find_model
+from equiform.persist.shipped import shipped_models
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ def about(path: Path, settings: Sequence[str] = ()) -> About:
     Raises:
         UserError: It is none of these, or a setting is wrong.
     """
+    if not path.exists() and str(path) in shipped_models():
+        return About(_model(find_model(path)))
     path = Path(on_disk(str(path)))
     if (path / "run.json").is_file():
         return _run(path)

@@ -398,6 +398,7 @@ def _fit_and_report(
     )
     if not parallel.is_first():
         return None
+    result = _with_energies(result, data, settings, run, say)
     started, evaluations = time.perf_counter(), {}
     for name, dataset in (sets or {"training": data.train}).items():
         say(f"evaluating the model on {name} ({len(dataset)} structures)")
@@ -437,6 +438,22 @@ def _logged(print_line: Say, log: Say, prefix: str = "") -> Say:
         print_line(text)
 
     return both
+
+
+def _with_energies(result: Any, data: Any, settings: Any, run: Any, say: Say) -> Any:
+    """After training on forces only: the linear map to the labelled energies, written into the best model."""
+    from equiform.training.energy_map import fit_energy_map, is_mappable
+
+    forces_only = settings.losses.energy is None and settings.losses.forces is not None
+    if not (forces_only and is_mappable(result.task) and data.train.has_label("energy")):
+        return result
+    found, task = fit_energy_map(result.task, data.train, batch_size=settings.batch_size, dtype=settings.dtype)
+    say(
+        f"energies: the model's times α = {found.alpha:.4f}, and a constant per element, fitted to the training energies of "
+        f"{found.compositions} compositions ({1e3 * found.residual:.3g} meV/atom rms)"
+    )
+    run.save_model(run.best, task, {"step": result.best_step, "energy_map": {"alpha": found.alpha}})
+    return result._replace(task=task, program=None)
 
 
 def _silent(_: str) -> None:

@@ -12,7 +12,7 @@ from equiform.papers.run import Result, read_result
 from equiform.recipes import yaml_lines
 from equiform.recipes.schema import builtin_recipes, load_recipe
 
-TABLES = ("qm9", "md17", "rmd17", "oc20", "nbody")
+TABLES = ("qm9", "md17", "rmd17", "oc20", "nbody", "polymers")
 
 
 class PaperTable(BaseModel):

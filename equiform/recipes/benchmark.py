@@ -49,7 +49,7 @@ class Benchmark(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    table: Literal["qm9", "md17", "rmd17", "oc20", "nbody"]
+    table: Literal["qm9", "md17", "rmd17", "oc20", "nbody", "polymers"]
     row: str
     column: str
     published: dict[str, tuple[float, str]] = Field(default_factory=dict)

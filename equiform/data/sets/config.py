@@ -11,7 +11,7 @@ class SetConfig(BaseModel):
     Attributes:
         set: Which data set.
         target: QM9: which of the 12 targets is learnt.
-        molecule: MD17 and rMD17: which molecule.
+        molecule: MD17 and rMD17: which molecule; polymers: only this family, if given.
         split: "published" is that of the data set's own papers with this model (QM9: Equiformer's; MD17: 950/50/rest; OC20:
             the publishers' parts); "egnn" QM9's other one; "official-01" to "official-05" those of rMD17; "random" 950/50/rest
             of rMD17's frames; "systems" divides OC20 relaxations by system.
@@ -44,6 +44,7 @@ class SetConfig(BaseModel):
         "nbody-gatr",
         "arteries",
         "tubes",
+        "polymers",
     ]
     target: str | None = None
     molecule: str | None = None

@@ -14,6 +14,7 @@ from equiform.data.sets.arteries import prepare_arteries
 from equiform.data.sets.catalogue import check_name, open_store
 from equiform.data.sets.config import SetConfig
 from equiform.data.sets.nbody_prepare import prepare_nbody
+from equiform.data.sets.polymers_prepare import prepare_polymers
 from equiform.data.sets.protocols import Split
 from equiform.data.store.files import Store
 from equiform.data.store.graphs import Noise, StoredGraphs
@@ -46,6 +47,8 @@ def prepare_set(config: SetConfig, cutoff: float | None, *, progress: Progress |
         return prepare_arteries(config, cutoff)
     if cutoff is None:
         raise UserError(f"this model has no cutoff: it is for simulated particles (nbody-…), not for {config.set}")
+    if config.set == "polymers":
+        return prepare_polymers(config, cutoff, progress=progress)
     if config.set == "qm9":
         return _qm9(config, cutoff, progress)
     if config.set in ("md17", "rmd17"):
@@ -243,7 +246,7 @@ def _check_keys(config: SetConfig) -> None:
         if needed and value is None:
             options = ", ".join(qm9.TARGETS) if key == "target" else "aspirin, ethanol, …"
             raise UserError(f"data.{key} is missing: {config.set} needs one ({options})")
-        if not needed and value is not None:
+        if not needed and value is not None and not (config.set == "polymers" and key == "molecule"):
             raise UserError(f"data.{key}={value} does not go with data.set={config.set}")
     if config.tests is not None and config.set != "nbody-gatr":
         raise UserError(f"data.tests goes with data.set=nbody-gatr, not {config.set}")
