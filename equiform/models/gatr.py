@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -65,21 +66,21 @@ class GATrConfig(BaseModel):
 
     name: Literal["gatr"] = "gatr"
     algebra: AlgebraName = "improved-projective"
-    in_channels: int = Field(1, ge=1, description="Multivectors of each token at the input.")
-    out_channels: int = Field(1, ge=1)
-    channels: int = Field(16, ge=1, description="Multivector channels of the blocks.")
-    in_scalars: int = Field(0, ge=0, description="Scalars of each token at the input.")
-    out_scalars: int = Field(0, ge=0)
-    scalars: int = Field(128, ge=1, description="Scalar channels of the blocks; cannot be left out.")
-    num_blocks: int = Field(10, ge=1)
-    num_heads: int = Field(8, ge=1)
-    multi_query: bool = Field(True, description="Keys and values shared by all heads.")
-    reinserted_channels: tuple[int, ...] = Field((), description="Input multivectors given again to queries and keys.")
-    reinserted_scalars: tuple[int, ...] = Field((), description="Input scalars given again to queries and keys.")
+    in_channels: int = Field(default=1, ge=1, description="Multivectors of each token at the input.")
+    out_channels: int = Field(default=1, ge=1)
+    channels: int = Field(default=16, ge=1, description="Multivector channels of the blocks.")
+    in_scalars: int = Field(default=0, ge=0, description="Scalars of each token at the input.")
+    out_scalars: int = Field(default=0, ge=0)
+    scalars: int = Field(default=128, ge=1, description="Scalar channels of the blocks; cannot be left out.")
+    num_blocks: int = Field(default=10, ge=1)
+    num_heads: int = Field(default=8, ge=1)
+    multi_query: bool = Field(default=True, description="Keys and values shared by all heads.")
+    reinserted_channels: tuple[int, ...] = Field(default=(), description="Input multivectors given again to queries and keys.")
+    reinserted_scalars: tuple[int, ...] = Field(default=(), description="Input scalars given again to queries and keys.")
     activation: Activation = "gelu"
-    join_reference: Literal["data", "canonical"] = Field("data", description="Mean of the input, or 1.")
-    rotary: bool = Field(False, description="Scalars of queries and keys know the token's place in the sequence.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    join_reference: Literal["data", "canonical"] = Field(default="data", description="Mean of the input, or 1.")
+    rotary: bool = Field(default=False, description="Scalars of queries and keys know the token's place in the sequence.")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     init: Scheme = "balanced"
 
     @model_validator(mode="after")

@@ -58,12 +58,12 @@ class AtomsGATrConfig(ModelConfig):
     name: Literal["gatr"] = "gatr"
     elements: tuple[int, ...] = Field(description="Atomic numbers the model knows.")
     algebra: AlgebraName = "improved-projective"
-    cutoff: float = Field(5.0, gt=0, description="Neighbours are nearer than this, Å.")
-    channels: int = Field(8, ge=1, description="Multivector channels of the blocks.")
-    scalars: int = Field(64, ge=1, description="Scalar channels of the blocks.")
-    num_blocks: int = Field(3, ge=1)
-    num_heads: int = Field(4, ge=1)
-    multi_query: bool = Field(True, description="Keys and values shared by all heads.")
+    cutoff: float = Field(default=5.0, gt=0, description="Neighbours are nearer than this, Å.")
+    channels: int = Field(default=8, ge=1, description="Multivector channels of the blocks.")
+    scalars: int = Field(default=64, ge=1, description="Scalar channels of the blocks.")
+    num_blocks: int = Field(default=3, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    multi_query: bool = Field(default=True, description="Keys and values shared by all heads.")
 
     @property
     def layers(self) -> GATrConfig:

@@ -47,12 +47,12 @@ class MotionGATrConfig(ParticleConfig):
     node_scalars: tuple[str, ...] = Field(("charge",), min_length=1, max_length=1, description="Field with the masses.")
     node_vectors: tuple[str, ...] = Field(("velocity",), min_length=1, max_length=1, description="Field with the velocities.")
     vector_readouts: tuple[str, ...] = Field(("displacement",), min_length=1, max_length=1, description="Name of the readout.")
-    centred: bool = Field(True, description="Positions relative to the mean of the graph inside the network.")
+    centred: bool = Field(default=True, description="Positions relative to the mean of the graph inside the network.")
     algebra: AlgebraName = "improved-projective"
-    channels: int = Field(16, ge=1, description="Multivector channels of the blocks.")
-    scalars: int = Field(128, ge=1, description="Scalar channels of the blocks.")
-    num_blocks: int = Field(10, ge=1)
-    num_heads: int = Field(8, ge=1)
+    channels: int = Field(default=16, ge=1, description="Multivector channels of the blocks.")
+    scalars: int = Field(default=128, ge=1, description="Scalar channels of the blocks.")
+    num_blocks: int = Field(default=10, ge=1)
+    num_heads: int = Field(default=8, ge=1)
     init: Scheme = "balanced"
 
     @model_validator(mode="after")

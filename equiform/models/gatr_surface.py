@@ -42,11 +42,11 @@ class SurfaceGATrConfig(ParticleConfig):
     vector_readouts: tuple[str, ...] = Field(
         ("wall_shear_stress",), min_length=1, max_length=1, description="Name of the readout."
     )
-    centred: bool = Field(True, description="Positions relative to the mean of the mesh inside the network.")
-    channels: int = Field(8, ge=1, description="Multivector channels of the blocks.")
-    scalars: int = Field(32, ge=1, description="Scalar channels of the blocks.")
-    num_blocks: int = Field(10, ge=1)
-    num_heads: int = Field(4, ge=1)
+    centred: bool = Field(default=True, description="Positions relative to the mean of the mesh inside the network.")
+    channels: int = Field(default=8, ge=1, description="Multivector channels of the blocks.")
+    scalars: int = Field(default=32, ge=1, description="Scalar channels of the blocks.")
+    num_blocks: int = Field(default=10, ge=1)
+    num_heads: int = Field(default=4, ge=1)
     init: Scheme = "balanced"
 
     @property

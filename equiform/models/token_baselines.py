@@ -33,12 +33,12 @@ class TokenTransformerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["token-transformer"] = "token-transformer"
-    in_channels: int = Field(7, ge=1)
-    out_channels: int = Field(3, ge=1)
-    channels: int = Field(384, ge=1)
-    num_blocks: int = Field(10, ge=1)
-    num_heads: int = Field(8, ge=1)
-    multi_query: bool = Field(False, description="Keys and values shared by all heads.")
+    in_channels: int = Field(default=7, ge=1)
+    out_channels: int = Field(default=3, ge=1)
+    channels: int = Field(default=384, ge=1)
+    num_blocks: int = Field(default=10, ge=1)
+    num_heads: int = Field(default=8, ge=1)
+    multi_query: bool = Field(default=False, description="Keys and values shared by all heads.")
 
     @model_validator(mode="after")
     def _divisible(self) -> "TokenTransformerConfig":
@@ -132,11 +132,11 @@ class TokenMLPConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["token-mlp"] = "token-mlp"
-    num_tokens: int = Field(4, ge=1, description="Tokens of every set.")
-    in_channels: int = Field(7, ge=1)
-    out_channels: int = Field(3, ge=1)
-    channels: int = Field(384, ge=1)
-    num_hidden: int = Field(2, ge=1, description="Hidden layers.")
+    num_tokens: int = Field(default=4, ge=1, description="Tokens of every set.")
+    in_channels: int = Field(default=7, ge=1)
+    out_channels: int = Field(default=3, ge=1)
+    channels: int = Field(default=384, ge=1)
+    num_hidden: int = Field(default=2, ge=1, description="Hidden layers.")
 
 
 class TokenMLP(eqx.Module):

@@ -31,13 +31,17 @@ class TokenMotionConfig(ParticleConfig):
     width_fields: ClassVar[WidthFields] = {"channels": ("num_heads",)}
 
     name: Literal["token-motion"] = "token-motion"
-    network: Literal["transformer", "mlp"] = Field("transformer", description="All tokens attend, or all stand side by side.")
-    output: Literal["position", "displacement"] = Field("position", description="Whether the network predicts the change.")
+    network: Literal["transformer", "mlp"] = Field(
+        default="transformer", description="All tokens attend, or all stand side by side."
+    )
+    output: Literal["position", "displacement"] = Field(
+        default="position", description="Whether the network predicts the change."
+    )
     vector_readouts: tuple[str, ...] = Field(("displacement",), min_length=1, max_length=1, description="Name of the readout.")
-    channels: int = Field(384, ge=1)
-    num_blocks: int = Field(10, ge=1, description="Blocks of the transformer.")
-    num_heads: int = Field(8, ge=1, description="Heads of the transformer.")
-    num_bodies: int = Field(4, ge=1, description="Particles of every graph, for the perceptron.")
+    channels: int = Field(default=384, ge=1)
+    num_blocks: int = Field(default=10, ge=1, description="Blocks of the transformer.")
+    num_heads: int = Field(default=8, ge=1, description="Heads of the transformer.")
+    num_bodies: int = Field(default=4, ge=1, description="Particles of every graph, for the perceptron.")
 
     @property
     def layers(self) -> TokenTransformerConfig | TokenMLPConfig:

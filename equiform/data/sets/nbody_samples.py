@@ -432,7 +432,7 @@ def _initial_states(
     if settings.kind == "gatr":
         planets = {split: settings.further.get(split, settings.num_bodies) - 1 for split in settings.splits}
         for split, state in nbody_gatr.gatr_states(settings.seed, settings.drawn, planets, far="e3").items():
-            some = nbody.State(*(array[: round(1.1 * wanted[split]) + 10] for array in state))
+            some = nbody.State(*(array[: round(1.1 * requested[split]) + 10] for array in state))
             states[split] = some, nbody.gravity_coupling(some.charges)
         return states
     if settings.kind == "gravity":
