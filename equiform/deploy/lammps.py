@@ -298,6 +298,8 @@ def _raising(call: Callable[[Any], Any], coupling: Coupling) -> Callable[[Any], 
 
     def checked(argument: Any) -> Any:
         result = call(argument)
+        if coupling.error is not None and not isinstance(coupling.error, Exception):
+            raise coupling.error  # Ctrl-C
         if coupling.failure is not None:
             raise UserError(f"the model failed: {coupling.failure}") from coupling.error
         return result
