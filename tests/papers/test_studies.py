@@ -121,7 +121,7 @@ def test_study_of_spins_reports_every_claim_and_grows(tmp_path):
     tiny += ["fit_steps=2", "rounds=1", "round_steps=1", "round_proposals=5", "effective_sweeps=1", "chains=2", "proposals=10"]
     tiny += ["larger=[8]", "larger_chains=2", "larger_burn_in=2", "larger_proposals=2", "larger_sweeps=1"]
     text = run(plan(NAME, tiny, tmp_path, scaled=False), lambda done, total, note: None)
-    for part in ("acceptance ± binomial", "without L = 0", "diagonalisations per independent F", "| local |", "8 × 8"):
+    for part in ("acceptance ± binomial", "MSE ∝ parameters^", "diagonalisations per independent F", "| local |", "8 × 8"):
         assert part in text
     numbers = json.loads((tmp_path / "results.json").read_text())
     assert [row["model"] for row in numbers["models"]][-1] == "transformer, L = 1" and len(numbers["larger"]) == 4
