@@ -57,7 +57,7 @@ def prepare_nbody(
     settings, folder = find_set(config.set), nbody_folder(config.set, config.folder)
     files = _files(config.set, folder, progress)
     samples = {split: NBodySamples.read(path) for split, path in files.items()}
-    sizes = dict(zip(SPLITS, (config.train_size, config.validation_size, config.test_size)))
+    sizes = {"train": config.train_size, "validation": config.validation_size}
     for split in settings.splits:
         wanted = sizes.get(split, config.test_size)
         have = len(samples[split])
