@@ -42,22 +42,24 @@ def stored_model(folder: Path) -> GATr | AxialGATr:
     meta = json.loads((folder / "meta.json").read_text())
     official = meta["config"]
     attention = official["attention"]
-    config = GATrConfig(
-        in_channels=official["in_mv"],
-        out_channels=official["out_mv"],
-        channels=official["hidden_mv"],
-        in_scalars=official["in_s"] or 0,
-        out_scalars=official["out_s"] or 0,
-        scalars=official["hidden_s"],
-        num_blocks=official["blocks"],
-        num_heads=attention.get("num_heads", 8),
-        multi_query=attention.get("multi_query", True),
-        reinserted_channels=tuple(official.get("reinsert_mv", ())),
-        reinserted_scalars=tuple(official.get("reinsert_s", ())),
-        activation=official.get("activation", "gelu"),
-        join_reference=meta.get("join_reference", "data"),
-        rotary=attention.get("pos_encoding", False),
-        init="published",
+    config = GATrConfig.model_validate(
+        {
+            "in_channels": official["in_mv"],
+            "out_channels": official["out_mv"],
+            "channels": official["hidden_mv"],
+            "in_scalars": official["in_s"] or 0,
+            "out_scalars": official["out_s"] or 0,
+            "scalars": official["hidden_s"],
+            "num_blocks": official["blocks"],
+            "num_heads": attention.get("num_heads", 8),
+            "multi_query": attention.get("multi_query", True),
+            "reinserted_channels": tuple(official.get("reinsert_mv", ())),
+            "reinserted_scalars": tuple(official.get("reinsert_s", ())),
+            "activation": official.get("activation", "gelu"),
+            "join_reference": meta.get("join_reference", "data"),
+            "rotary": attention.get("pos_encoding", False),
+            "init": "published",
+        }
     )
     model: Any
     if official["cls"] == "GATr":

@@ -28,6 +28,7 @@ import optax
 from equiform.data.sets.nbody_samples import NBodySamples
 from equiform.models.gatr import AlgebraName
 from equiform.models.gatr_motion import MotionGATr, MotionGATrConfig
+from equiform.models.token_baselines import TokenTransformer
 from equiform.models.token_motion import TokenMotion, TokenMotionConfig
 from equiform.persist.parameters import num_parameters
 
@@ -55,16 +56,15 @@ class Setting(NamedTuple):
 
 def gatr(setting: Setting, key: Any, *, algebra: AlgebraName, channels: int) -> Any:
     """A GATr of moving particles, centred."""
-    config = MotionGATrConfig(algebra=algebra, channels=channels, scalars=32, num_blocks=setting.blocks, num_heads=4)
-    return MotionGATr(config, key=key)
+    sizes = {"channels": channels, "scalars": 32, "num_blocks": setting.blocks, "num_heads": 4}
+    return MotionGATr(MotionGATrConfig.model_validate({"algebra": algebra, **sizes}), key=key)
 
 
 def transformer(setting: Setting, key: Any, *, centred: bool) -> Any:
     """The paper's transformer, or the same with positions from the mean in and displacements out."""
-    config = TokenMotionConfig(
-        channels=128, num_blocks=setting.blocks, centred=centred, output="displacement" if centred else "position"
-    )
-    return TokenMotion(config, key=key)
+    sizes = {"channels": 128, "num_blocks": setting.blocks}
+    kind = {"centred": centred, "output": "displacement" if centred else "position"}
+    return TokenMotion(TokenMotionConfig.model_validate(sizes | kind), key=key)
 
 
 MODELS: dict[str, Callable[[Setting, Any], Any]] = {
@@ -90,7 +90,7 @@ def displacements(model: Any, inputs: jax.Array) -> jax.Array:
     centre = inputs[..., :3].mean(1, keepdims=True) if model.config.centred else jnp.zeros_like(inputs[:, :1, :3])
     local = jnp.concatenate([inputs[..., :3] - centre, inputs[..., 3:]], axis=-1)
     segments = jnp.zeros(inputs.shape[:2], jnp.int32)
-    if isinstance(model, TokenMotion):
+    if isinstance(model, TokenMotion) and isinstance(model.network, TokenTransformer):
         out = model.network(local, segments=segments)
         return out if model.config.output == "displacement" else out - local[..., :3]
     return model.positions_after(local, segments) - local[..., :3]

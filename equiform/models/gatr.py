@@ -32,6 +32,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -390,7 +391,7 @@ def check_inputs(config: GATrConfig, x: Array, s: Array) -> None:
     if s.shape[-1] != config.in_scalars:
         raise UserError(f"{s.shape[-1]} scalars of each token; the model was built with in_scalars = {config.in_scalars}")
     for what, values, axes in (("multivectors", x, 2), ("scalars", s, 1)):
-        if isinstance(values, jax.core.Tracer):  # numbers are not known while a program is compiled
+        if isinstance(values, Tracer):  # numbers are not known while a program is compiled
             continue
         bad = ~np.isfinite(np.asarray(values)).all(axis=tuple(range(-axes, 0)))
         if bad.any():

@@ -68,15 +68,17 @@ class AtomsGATrConfig(ModelConfig):
     @property
     def layers(self) -> GATrConfig:
         """Sizes of the blocks."""
-        return GATrConfig(
-            algebra=self.algebra,
-            channels=self.channels,
-            in_scalars=self.scalars,
-            scalars=self.scalars,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            multi_query=self.multi_query,
-            join_reference="canonical",
+        return GATrConfig.model_validate(
+            {
+                "algebra": self.algebra,
+                "channels": self.channels,
+                "in_scalars": self.scalars,
+                "scalars": self.scalars,
+                "num_blocks": self.num_blocks,
+                "num_heads": self.num_heads,
+                "multi_query": self.multi_query,
+                "join_reference": "canonical",
+            }
         )
 
     @property
@@ -177,10 +179,12 @@ class AtomBlock(eqx.Module):
         algebra = self.config.geometry.algebra
         weight = sign.reshape(1, 1, 1) if self.config.algebra == "improved-projective" else None
         setting = Setting(weight, None, None, x[..., :0, :], s[..., :0], DEFAULT)
-        parts = self.attention.queries_keys_values(multivector_norm(algebra, x), scalar_norm(s), setting)
+        q, k, v = self.attention.queries_keys_values(multivector_norm(algebra, x), scalar_norm(s), setting)
         (y, t), weights = edge_attention(
             self.config.geometry,
-            *parts,
+            q,
+            k,
+            v,
             edges,
             log_weights=self.attention.log_weights,
             displacement=self.displacement,

@@ -64,16 +64,18 @@ class MotionGATrConfig(ParticleConfig):
     @property
     def layers(self) -> GATrConfig:
         """The network's configuration."""
-        return GATrConfig(
-            algebra=self.algebra,
-            in_channels=2 if self.algebra == "euclidean" else 1,
-            channels=self.channels,
-            in_scalars=1,
-            out_scalars=1,
-            scalars=self.scalars,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            init=self.init,
+        return GATrConfig.model_validate(
+            {
+                "algebra": self.algebra,
+                "in_channels": 2 if self.algebra == "euclidean" else 1,
+                "channels": self.channels,
+                "in_scalars": 1,
+                "out_scalars": 1,
+                "scalars": self.scalars,
+                "num_blocks": self.num_blocks,
+                "num_heads": self.num_heads,
+                "init": self.init,
+            }
         )
 
     @property

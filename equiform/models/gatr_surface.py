@@ -52,16 +52,18 @@ class SurfaceGATrConfig(ParticleConfig):
     @property
     def layers(self) -> GATrConfig:
         """The network's configuration."""
-        return GATrConfig(
-            in_channels=3,
-            channels=self.channels,
-            in_scalars=1,
-            out_scalars=1,
-            scalars=self.scalars,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            reinserted_channels=(0,),
-            init=self.init,
+        return GATrConfig.model_validate(
+            {
+                "in_channels": 3,
+                "channels": self.channels,
+                "in_scalars": 1,
+                "out_scalars": 1,
+                "scalars": self.scalars,
+                "num_blocks": self.num_blocks,
+                "num_heads": self.num_heads,
+                "reinserted_channels": (0,),
+                "init": self.init,
+            }
         )
 
     @property

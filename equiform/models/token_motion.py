@@ -47,9 +47,16 @@ class TokenMotionConfig(ParticleConfig):
     def layers(self) -> TokenTransformerConfig | TokenMLPConfig:
         """The network's configuration."""
         if self.network == "mlp":
-            return TokenMLPConfig(num_tokens=self.num_bodies, in_channels=self.num_inputs, channels=self.channels)
-        return TokenTransformerConfig(
-            in_channels=self.num_inputs, channels=self.channels, num_blocks=self.num_blocks, num_heads=self.num_heads
+            return TokenMLPConfig.model_validate(
+                {"num_tokens": self.num_bodies, "in_channels": self.num_inputs, "channels": self.channels}
+            )
+        return TokenTransformerConfig.model_validate(
+            {
+                "in_channels": self.num_inputs,
+                "channels": self.channels,
+                "num_blocks": self.num_blocks,
+                "num_heads": self.num_heads,
+            }
         )
 
     @property

@@ -151,11 +151,11 @@ ALWAYS = (
 
 COSTLY = {
     "gatr": ("smooth_through_the_cutoff", "far_apart_is_additive", "forces_are_the_gradient"),
-    "gatr of bodies": ("batches_are_independent",),
-    "gatr of surfaces": ("needed_fields_are_as_declared",),
-    "tokens": ("batches_are_independent",),
+    "gatr of bodies": ("outputs_are_as_declared", "needed_fields_are_as_declared"),
+    "gatr of surfaces": ("outputs_are_as_declared", "needed_fields_are_as_declared"),
+    "tokens": ("outputs_are_as_declared", "batches_are_independent"),
 }
-"""The same for the slowest to compile: checks that share one program."""
+"""The same for the slowest to compile: checks that share one program, or need none."""
 
 
 def _is_quick(model: str, name: str) -> bool:

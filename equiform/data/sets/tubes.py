@@ -53,7 +53,7 @@ def tube(rng: np.random.Generator, *, rings: int = 24, around: int = 12) -> Surf
     here, beside = ring * around + place, ring * around + (place + 1) % around
     faces = np.concatenate([np.stack([here, beside, here + around], 1), np.stack([beside, beside + around, here + around], 1)])
     turn, shift = random_rotations(1, rng)[0], rng.normal(0, 10, 3)
-    return SurfaceMesh(positions @ turn.T + shift, faces[:, [0, 2, 1]], stress @ turn.T, np.arange(around))
+    return SurfaceMesh(positions @ turn.T + shift, faces, stress @ turn.T, np.arange(around))
 
 
 def graph_of_mesh(mesh: SurfaceMesh) -> Graph:
