@@ -53,4 +53,6 @@ def as_references(atoms: "Atoms", label: Labels, keys: LabelKeys) -> tuple[dict[
         entries["REF_energy"] = float(label.energy)
     if label.stress is not None:
         entries["REF_virial"] = -atoms.get_volume() * np.asarray(label.stress, float)
-    return columns, entries
+    # What a structure calls that already, beside the label that was read, is another one, and stays.
+    columns = {name: value for name, value in columns.items() if name not in atoms.arrays}
+    return columns, {name: value for name, value in entries.items() if name not in atoms.info}

@@ -330,6 +330,8 @@ def _sized(recipe: Recipe, preset: str | None, data: Any) -> Any:
 
 def _with_batches(recipe: Recipe, task: Task, data: Any, say: Say, *, free: bool) -> Recipe:
     """Write batches that suit the time and the memory into the recipe, unless they are given, and say what to expect."""
+    from equiform.training import parallel
+
     section, settings = recipe.data, recipe.training
     expected = estimate(task, settings, loss_terms_of(settings, task))
     ours = isinstance(section, DataConfig)
@@ -337,9 +339,10 @@ def _with_batches(recipe: Recipe, task: Task, data: Any, say: Say, *, free: bool
     planned = plan(expected, settings, data.train, edges, section.batch_capacities, free=free)
     for line in planned.lines:
         say(line)
-    batching = planned.batching
-    edges = None if batching.edges == UNLIMITED_EDGES else batching.edges
-    update = {"batch_edges": edges, "batch_capacities": batching.groups}
+    # Several processes may remember different speeds, but must make the same batches.
+    groups = int(parallel.agreed(float(planned.batching.groups)))
+    edges = None if edges == UNLIMITED_EDGES else int(parallel.agreed(float(planned.batching.edges or 0)))
+    update = {"batch_edges": edges, "batch_capacities": groups}
     return recipe.model_copy(update={"data": section.model_copy(update=update)})
 
 

@@ -29,7 +29,6 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer

@@ -125,7 +125,8 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
                 chosen = np.random.default_rng(0).choice(len(reference), MAX_POINTS, replace=False)
                 reference, predicted = reference[chosen], predicted[chosen]
             number = names.index(name)
-            size, alpha = (9, 0.7) if len(reference) < 2000 else (3, max(0.08, 600 / len(reference)))
+            size = min(9.0, max(2.0, 9 * (500 / len(reference)) ** 0.5))
+            alpha = min(0.7, max(0.08, 600 / len(reference)))
             axes.scatter(
                 reference,
                 predicted,

@@ -21,8 +21,8 @@ TRIAL_SECONDS = 20.0
 TRIAL_STEPS = 3
 TRAINING_SHARE = 0.1
 """Share of a time budget "in all" that is trained for however long compilation took."""
-CHECKED_AT = (0.25, 0.5, 0.75)
-"""Fractions of the run at which its length is compared with the time limit."""
+CHECKS = 3
+"""How often the length of a run is compared with its time limit: a quarter, half and three quarters of the way."""
 TOLERANCE = 0.1
 """Relative deviation from the time limit that is left alone."""
 SHORTEST_CHECKED = 20.0

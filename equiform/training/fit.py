@@ -21,9 +21,10 @@ from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import Program
+from equiform.training.position import Times
 from equiform.training.progress import Reporter
 from equiform.training.run_folder import RunFolder
-from equiform.training.session import Session, Times
+from equiform.training.session import Session
 from equiform.training.signals import StopRequest, TrainingInterrupted
 
 IN_FLIGHT = 4

@@ -5,8 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,11 +23,23 @@ from equiform.training import budget, parallel
 from equiform.training.batches import Batch
 from equiform.training.checkpoint import restored
 from equiform.training.config import LossConfig, TrainingConfig
-from equiform.training.duration import CHECKED_AT, TRAINING_SHARE, Duration, Speed, corrected, duration, measure, steps_within
+from equiform.training.duration import (
+    CHECKS,
+    SHORTEST_CHECKED,
+    TOLERANCE,
+    TRAINING_SHARE,
+    Duration,
+    Speed,
+    corrected,
+    duration,
+    measure,
+    steps_within,
+)
 from equiform.training.evaluate import Validator, labelled
 from equiform.training.fingerprint import check_resumable, fingerprint
 from equiform.training.metrics import MetricsLog
 from equiform.training.optimizer import learning_rate
+from equiform.training.position import Position, Times
 from equiform.training.progress import Meter, Reporter, errors_in_words
 from equiform.training.run_folder import RunFolder
 from equiform.training.scale import loss_terms_of
@@ -38,56 +50,6 @@ LEAST_COMPILATION = 3.0
 """Seconds: a program that is there sooner came from the cache."""
 VALIDATION_COMPILATION = 0.4
 """Compilation of a program that predicts, of one that trains."""
-
-
-@dataclass
-class Position:
-    """The position of a run.
-
-    Attributes:
-        step: Number of completed steps.
-        epoch: Number of completed epochs.
-        position: Number of completed batches in the current epoch.
-        logged_step: Step of the last training entry in the metrics log.
-        best_loss: Lowest validation loss.
-        best_step: Step at which it was reached.
-        best_errors: Validation errors at that step.
-        stale: Number of validations since then.
-        stopped_early: Whether patience ran out.
-        best_epochs: Passes over the training set at `best_step`.
-        training_seconds: Time of training and validation, up to the last checkpoint.
-        compile_seconds: Time of compilation in all parts of the run so far.
-        all_seconds: Wall time of all parts of the run so far.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    logged_step: int = 0
-    best_loss: float | None = None
-    best_step: int = 0
-    best_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stale: int = 0
-    stopped_early: bool = False
-    best_epochs: float = 0.0
-    training_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    all_seconds: float = 0.0
-
-
-class Times(NamedTuple):
-    """Seconds over all parts of a run: training with validation, compilation, and in all."""
-
-    training: float
-    compilation: float
-    total: float
-
-    def in_words(self) -> str:
-        """As text, in minutes."""
-        return (
-            f"{self.training / 60:.2f} minutes of training, {self.compilation / 60:.2f} of compilation, "
-            f"{self.total / 60:.2f} in all"
-        )
 
 
 class Session:
@@ -128,7 +90,7 @@ class Session:
             self.validator = Validator(self.step.static, validation, self.terms, size, config.dtype, least)
         self.rules = rules_on(validation, task, tuple(self.terms)) if validation is not None else {}
         self.fingerprint = fingerprint(task, config, train, validation, batching)
-        self.at = Position()
+        self.at, self._earlier = Position(), Times()
         self.meter = Meter()
         self._rate = self._epochs = 0.0
         self._validation_compile = self._compiled_before_training = 0.0
@@ -154,9 +116,9 @@ class Session:
         now, training = time.perf_counter(), 0.0
         if self._training_since is not None:
             training = now - self._training_since - (self.compile_seconds - self._compiled_before_training)
-        at = self.at
+        earlier = self._earlier
         return Times(
-            at.training_seconds + training, at.compile_seconds + self.compile_seconds, at.all_seconds + now - self.started
+            earlier.training + training, earlier.compilation + self.compile_seconds, earlier.total + now - self.started
         )
 
     @property
@@ -179,7 +141,9 @@ class Session:
             check_resumable(progress["fingerprint"], self.fingerprint)
             self.state = parallel.replicated(self.step.mesh, restored(self.state, found))
             self.at, self.duration = Position(**progress["at"]), Duration(**progress["duration"])
+            self._earlier = Times(**progress.get("times", {}))
             self._log = MetricsLog(self.folder.path, progress["metrics_bytes"], self.at.step, self._wandb)
+            self._epochs = self.at.epoch + self.at.position / self.duration.steps_per_epoch
             say(f"resumed at step {self.at.step} of {self.duration.total_steps}")
         else:
             self._log = MetricsLog(self.folder.path, wandb=self._wandb)
@@ -188,7 +152,7 @@ class Session:
         self.reporter.start(self.at.step, self.duration.total_steps)
         self.meter = Meter()
         self._training_since, self._compiled_before_training = time.perf_counter(), self.compile_seconds
-        self._checks = self._steps_to_check()
+        self._checks = self._steps_to_check(CHECKS)
 
     def advance(self, batch: Batch) -> jax.Array:
         """Dispatch one step. Returns its loss without waiting for it."""
@@ -212,6 +176,7 @@ class Session:
         self.reporter.update(at.step)
         if self._checks and at.step >= self._checks[0]:
             self._keep_time()
+        self._stop_in_time()
         return loss
 
     def log_training(self) -> None:
@@ -283,10 +248,9 @@ class Session:
         """
         start = time.perf_counter()
         self._finite_sums()
-        times = self.times
-        reached = {"training_seconds": times.training, "compile_seconds": times.compilation, "all_seconds": times.total}
         progress = {
-            "at": asdict(self.at) | reached,
+            "at": asdict(self.at),
+            "times": self.times._asdict(),
             "duration": self.duration._asdict(),
             "metrics_bytes": self.log.sync(),
             "fingerprint": self.fingerprint,
@@ -384,12 +348,12 @@ class Session:
             limits.append(max(left, least))
         return min(limits)
 
-    def _steps_to_check(self) -> list[int]:
-        """Steps at which the length of the run is compared with its time limit."""
-        if self.duration.seconds is None:
+    def _steps_to_check(self, count: int) -> list[int]:
+        """Steps at which the length of the run is compared with its time limit, evenly among those that are left."""
+        left = self.duration.total_steps - self.at.step
+        if self.duration.seconds is None or left <= count:
             return []
-        steps = [math.ceil(fraction * self.duration.total_steps) for fraction in CHECKED_AT]
-        return [step for step in steps if self.at.step < step < self.duration.total_steps]
+        return [self.at.step + math.ceil(number * left / (count + 1)) for number in range(1, count + 1)]
 
     def _keep_time(self) -> None:
         """Correct the length of the run if the machine has become faster or slower, and store the new one."""
@@ -404,8 +368,17 @@ class Session:
             f"keep to {self.duration.seconds / 60 if self.duration.seconds else 0:.3g} minutes"
         )
         self.reporter.update(at.step, total_steps=self.duration.total_steps)
-        self._checks = self._steps_to_check()[-len(self._checks) :] if self._checks else []
+        self._checks = self._steps_to_check(len(self._checks))
         self.checkpoint()
+
+    def _stop_in_time(self) -> None:
+        """End the run after the next step once its time is over, however slow the machine has become since the last check."""
+        planned, at = self.duration, self.at
+        if planned.seconds is None or planned.seconds < SHORTEST_CHECKED or jax.process_count() > 1:
+            return
+        if at.step + 1 < planned.total_steps and self.times.training > (1 + TOLERANCE) * planned.seconds:
+            self.duration = planned._replace(total_steps=at.step + 1)
+            self.reporter.say(f"step {at.step}: the time is over; {planned.total_steps - at.step - 1} steps are left out")
 
     @contextmanager
     def _compiling(self, what: str) -> Iterator[None]:

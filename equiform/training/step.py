@@ -68,7 +68,8 @@ class TrainingStep:
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
         self._params, self.static = split(with_dtype(task, self.dtype))
-        self._unflatten = optimizer.flattened(self._params)[1]
+        # As one program: done slice by slice it is a hundred small ones, which take seconds to compile.
+        self._unflatten = jax.jit(optimizer.flattened(self._params)[1])
         self._adam = optimizer.adam(config)
         self._decays = optimizer.decay_mask(task, self._params)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)

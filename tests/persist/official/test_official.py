@@ -108,3 +108,13 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
     path.write_text("1\n\nH 0 0 0\n")
     with pytest.raises(UserError, match=r"neither an \.npz of named arrays nor a PyTorch file"):
         read_state(path)
+
+
+def test_the_scale_and_shift_that_are_given_are_those_that_are_reported() -> None:
+    from equiform.models.equiformer import EquiformerConfig
+    from equiform.persist.official.convert import ConversionReport
+
+    report = ConversionReport(EquiformerConfig(elements=(1, 6)), None, 5, (), ())
+    assert "set --scale and --shift" in report.lines()[-1]
+    given = ConversionReport(EquiformerConfig(elements=(1, 6)), None, 5, (), (), scale=0.21, shift=-17630.5)
+    assert given.lines()[-1] == "energy = 0.21 eV × output + -17630.5 eV per structure"
