@@ -1,7 +1,8 @@
 """The model `organic-gfn2` of the package: training in stages, energies, and its card's errors.
 
     python -m benchmarks.organic_gfn2 train DATA RUN [--start RUN] [--steps N] [--rate R] [--final R]
-    python -m benchmarks.organic_gfn2 export RUN DATA FOLDER
+        [--energy W]
+    python -m benchmarks.organic_gfn2 export RUN DATA FOLDER [--as-trained]
     python -m benchmarks.organic_gfn2 evaluate MODEL DATA
     python -m benchmarks.organic_gfn2 stability MODEL SMILES… [--temperature K] [--time PS]
 
@@ -79,8 +80,8 @@ def _prepared(data: Path, run: Path) -> Any:
     )
 
 
-def export(run: Path, data: Path, folder: Path) -> None:
-    """The best model of a run with energies by the linear map, as a model file."""
+def export(run: Path, data: Path, folder: Path, as_trained: bool) -> None:
+    """The best model of a run as a model file, with energies by the linear map; as it is if it was trained on energies too."""
     import jax
 
     from equiform.persist.find import find_model
@@ -89,7 +90,8 @@ def export(run: Path, data: Path, folder: Path) -> None:
 
     found = load_model(find_model(run))
     task: Any = found.task
-    mapped, task = fit_energy_map(task, _prepared(data, run).train)
+    mapped, better = fit_energy_map(task, _prepared(data, run).train)
+    task = task if as_trained else better
     about = {"name": folder.name, "labels": "GFN2-xTB", "licence": "MIT", "energy_map": {"alpha": mapped.alpha}}
     save_model(folder, task, found.reference_energies, about, overwrite=True)
     symbols = {z: round(offset, 4) for z, offset in mapped.offsets.items()}
@@ -216,6 +218,7 @@ def main() -> None:
     out.add_argument("run", type=Path)
     out.add_argument("data", type=Path)
     out.add_argument("folder", type=Path)
+    out.add_argument("--as-trained", action="store_true")
     check = commands.add_parser("evaluate")
     check.add_argument("model")
     check.add_argument("data", type=Path)
@@ -228,7 +231,7 @@ def main() -> None:
     if given.command == "train":
         train(given.data, given.run, given.start, given.steps, given.rate, given.final, given.energy)
     elif given.command == "export":
-        export(given.run, given.data, given.folder)
+        export(given.run, given.data, given.folder, given.as_trained)
     elif given.command == "stability":
         stability(given.model, given.smiles, given.temperature, given.time)
     else:

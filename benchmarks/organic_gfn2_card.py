@@ -53,8 +53,9 @@ points and for teaching. Its labels are those of the semi-empirical method GFN2-
 
 ## Method
 
-Loss on forces; energies afterwards by a linear map (PolyGET's way, see `docs/models/polyget.md`). Isolated atoms have
-GFN2-xTB's energies. Made by `benchmarks/organic_gfn2.py`. Cost: {cost}.
+First a loss on forces only and energies by a linear map (PolyGET's way, see `docs/models/polyget.md`); then forces (weight 1,
+mean length of the error) and energies per atom (weight 0.1, mean absolute error). Isolated atoms have GFN2-xTB's energies.
+Made by `benchmarks/organic_gfn2.py`. Cost: {cost}.
 
 ## Errors
 
@@ -75,7 +76,7 @@ organic-gfn2 FOLDER`.
   nothing acts beyond 5 Å times the number of layers.
 - Crystals and bulk polymers: all labels are of molecules in vacuum.
 - Functional groups without an example in training: azides, nitro groups, phosphates, peroxides, strained cages.
-- Energies of *different* molecules: forces do not determine them; only the linear map does.
+- Energies of *different* molecules are less certain than differences along a trajectory: compare the two columns above.
 
 ## Licence
 
