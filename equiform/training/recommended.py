@@ -1,6 +1,6 @@
 """The optimizer's settings for force fields of our own sizes, where the recipe gives none.
 
-Found by training for equal time on small sets of molecules and a crystal: docs/how-to/accuracy-per-minute.md.
+Found by training for equal time on small sets of molecules and a crystal: docs/accuracy-per-minute.md.
 """
 
 from typing import Any
