@@ -20,6 +20,7 @@ import numpy as np
 CUTOFF = 5.0
 SIZE = {"channels": 64, "num_layers": 3, "num_heads": 8}
 SEED = 1
+GROUPS = ("test", "longer", "unseen", "molecules")
 
 
 def train(data: Path, run: Path, start: Path | None, steps: int, rate: float, final: float, energy: float) -> None:
@@ -92,7 +93,7 @@ def export(run: Path, data: Path, folder: Path, as_trained: bool) -> None:
     task: Any = found.task
     mapped, better = fit_energy_map(task, _prepared(data, run).train)
     task = task if as_trained else better
-    about = {"name": folder.name, "labels": "GFN2-xTB", "licence": "MIT", "energy_map": {"alpha": mapped.alpha}}
+    about = {"name": "organic-gfn2", "labels": "GFN2-xTB", "licence": "MIT", "energy_map": {"alpha": mapped.alpha}}
     save_model(folder, task, found.reference_energies, about, overwrite=True)
     symbols = {z: round(offset, 4) for z, offset in mapped.offsets.items()}
     size = sum(leaf.size for leaf in jax.tree.leaves(task.model) if hasattr(leaf, "size"))
@@ -102,8 +103,10 @@ def export(run: Path, data: Path, folder: Path, as_trained: bool) -> None:
 def evaluate(model: str, data: Path) -> dict[str, Any]:
     """Errors by split, family and temperature, on the trajectories that the labelling method moved.
 
+    The small molecules of the test split are a group of their own, `molecules`: other molecules than those in training.
+
     Returns:
-        By split: force MAE, RMSE and mean cosine; MAE of energies per atom, and of energies relative to the mean of their
+        By group: force MAE, RMSE and mean cosine; MAE of energies per atom, and of energies relative to the mean of their
         trajectory; by family and by temperature the force MAE (meV/Å, meV).
     """
     from ase.io import read
@@ -112,8 +115,10 @@ def evaluate(model: str, data: Path) -> dict[str, Any]:
 
     predictor = load(model)
     result: dict[str, Any] = {}
-    for split in ("validation", "test", "longer", "unseen"):
+    for group in GROUPS:
+        split = "test" if group == "molecules" else group
         paths = sorted((data / "trajectories").glob(f"*-{split}-method-*.extxyz"))
+        paths = [path for path in paths if path.name.startswith("small-") == (group == "molecules")]
         frames: list[Any] = [atoms for path in paths if path.stat().st_size for atoms in read(path, ":")]
         if not frames:
             continue
@@ -124,7 +129,7 @@ def evaluate(model: str, data: Path) -> dict[str, Any]:
         sizes = np.array([len(atoms) for atoms in frames])
         names = np.array([f"{a.info['family']}-{a.info['units']}-{a.info['conformer']}" for a in frames])
         relative = np.concatenate([energies[names == n] - energies[names == n].mean() for n in np.unique(names)])
-        result[split] = {
+        result[group] = {
             "frames": len(frames),
             "forces_mae": _mae(errors),
             "forces_rmse": 1e3 * float(np.sqrt(np.mean(np.concatenate(errors) ** 2))),
