@@ -17,6 +17,8 @@ _RUN = "equiform recipe run"
         "equiform recipe run qm9-alpha --scaled",
         "equiform recipe run md17-ethanol-l2 -o runs/ethanol",
         "equiform recipe run rmd17-aspirin-l2 --scaled --seed 2 --from DATA_FOLDER",
+        "equiform recipe run rays-occupancy --scaled",
+        "equiform recipe run rays-novel-view --scaled scene=photographs/",
         "equiform recipe run --resume runs/ethanol",
     ),
 )
@@ -34,12 +36,15 @@ def run_recipe(
     The checkpoint is selected on the validation set; the test set is evaluated once, at the end.
     """
     from equiform.jobs import train as job
-    from equiform.papers import run
+    from equiform.papers import run, studies
     from equiform.recipes.schema import load_recipe
     from equiform.training.run_folder import free_folder
     from equiform.training.signals import TrainingInterrupted
 
     start_jax()
+    if name in studies.STUDIES or (resume is not None and studies.is_study(resume)):
+        _run_study(name, list(settings or []), scaled, output, seed, resume)
+        return
     clock = run.Clock()
     folder = resume
     try:
@@ -72,6 +77,35 @@ def run_recipe(
     say(run.progress_in_words(result))
     say(f"source of the published value: {result.source}")
     say(f"seed {result.seed}, {result.device}, {result.minutes:.1f} minutes; saved in {outcome.folder}")
+
+
+def _run_study(
+    name: str | None, changes: list[str], scaled: bool, output: Path | None, seed: int | None, resume: Path | None
+) -> None:
+    """Run a study of several models, or what is missing of it."""
+    from equiform.papers import studies
+    from equiform.training.run_folder import free_folder
+
+    if resume is not None:
+        if name is not None or changes or scaled or seed is not None:
+            raise typer.BadParameter("--resume takes a run folder and nothing else")
+        folder = resume
+        name, settings = studies.read(folder)
+    else:
+        assert name is not None  # the caller looked it up
+        settings = studies.settings_of(name, changes, scaled=scaled, seed=seed)
+        folder = output or free_folder("runs", name)
+        studies.start(folder, name, settings)
+    study = studies.STUDIES[name]
+    say(f"{name}: {study.about}")
+    say(", ".join(f"{key}={value}" for key, value in settings.model_dump(mode="json").items()))
+    try:
+        results = study.run(folder, settings, say=say)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"resume with: {_RUN} --resume {folder}") from error
+    say()
+    print_table("", study.columns, study.rows(results), right=range(1, len(study.columns)))
+    say(f"saved in {folder}; try: equiform predict {folder} SCENE -o {'mesh.ply' if 'occupancy' in name else 'views/'}")
 
 
 @app.command(

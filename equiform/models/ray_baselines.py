@@ -97,12 +97,19 @@ class WorldTransformer(eqx.Module):
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
         moment = jnp.cross(scene.centre, scene.direction)
-        x = self.embed_rays(jnp.concatenate([scene.patch, scene.direction, moment, scene.centre / self.config.distance], axis=-1))
+        x = self.embed_rays(
+            jnp.concatenate([scene.patch, scene.direction, moment, scene.centre / self.config.distance], axis=-1)
+        )
         for block in self.encoder:
             x = block(x, x[None], jnp.ones((1, x.shape[0]), bool))
         shape = scene.view_direction.shape
         centre = jnp.broadcast_to(scene.view_centre[None], shape) / self.config.distance
-        place = [jnp.broadcast_to(scene.points[:, None], shape), scene.view_direction, centre, scene.view_depth[..., None] - self.config.distance]
+        place = [
+            jnp.broadcast_to(scene.points[:, None], shape),
+            scene.view_direction,
+            centre,
+            scene.view_depth[..., None] - self.config.distance,
+        ]
         views = self.embed_views(jnp.concatenate([scene.view_patch, *place], axis=-1))
         p = self.embed_points(scene.points)
         keys = jnp.concatenate([jnp.broadcast_to(x[None], (p.shape[0], *x.shape)), views], axis=1)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from equiform.algebra.cameras import Cameras
 from equiform.graph import AnyArray
-from equiform.models.ray_rendering import Rendered, RayRendering, RayRenderingConfig
+from equiform.models.ray_rendering import RayRendering, RayRenderingConfig, Rendered
 from equiform.nn import init
 
 FIRST_DENSITY = 0.3

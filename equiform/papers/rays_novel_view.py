@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from equiform.algebra.cameras import Cameras, moved
@@ -27,6 +25,7 @@ from equiform.data.pipeline.ray_targets import background_of, in_own_frame, near
 from equiform.data.sets.rays_scenes import SHIFT, RayScene
 from equiform.data.sets.rays_store import ScenesConfig, make_scenes, read_scenes
 from equiform.errors import UserError
+from equiform.jobs.scenes import psnr, rendered
 from equiform.models.ray_radiance import RayRadiance, RayRadianceConfig
 from equiform.models.ray_rendering import RayRenderingConfig
 from equiform.persist.parameters import num_parameters
@@ -38,8 +37,6 @@ from equiform.training.scenes import SceneTraining, train_scenes
 RESULTS, MODEL = "results.json", "ray-radiance"
 ON_OBJECT, CONTRAST = 0.75, 0.05
 """Share of training rays that are drawn on pixels that differ from the background by this much."""
-CHUNK = 256
-"""Rays rendered at once."""
 
 Say = Callable[[str], Any]
 
@@ -70,7 +67,9 @@ class NovelViewStudy(BaseModel):
     def scaled(self) -> "NovelViewStudy":
         """A small form, for two cores."""
         small = {"scenes": 100, "tests": 20, "steps": 800, "learning_rate": 3e-3, "rays": 64, "sources": 4, "samples": 16}
-        return self.model_copy(update=small | {"hidden": 8, "features": 8, "frequencies": 4, "tensor_channels": 4, "view_channels": 16})
+        return self.model_copy(
+            update=small | {"hidden": 8, "features": 8, "frequencies": 4, "tensor_channels": 4, "view_channels": 16}
+        )
 
 
 class ViewSet(NamedTuple):
@@ -150,25 +149,6 @@ def batches(sets: Sequence[ViewSet], study: NovelViewStudy, background: float) -
     return batch
 
 
-def rendered(
-    task: Radiance, views: Views, target: int, sources: Sequence[int], samples: int
-) -> Float[np.ndarray, "height width 3"]:
-    """The picture of a view, from others."""
-    run = eqx.filter_jit(lambda task, rays: task(rays))
-    height, width = views.cameras.height, views.cameras.width
-    rows = []
-    for first in range(0, height * width, CHUNK):
-        # The last chunk ends at the last pixel, so that one program serves all.
-        pixels = np.minimum(np.arange(first, first + CHUNK), height * width - 1)
-        rows.append(np.asarray(run(task, target_rays(views, target, sources, pixels, task.depth_range, samples))))
-    return np.concatenate(rows)[: height * width].reshape(height, width, 3).astype(float)
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio, dB: −10 log₁₀ of the mean squared error of colours 0 … 1."""
-    return float(-10 * np.log10(((np.clip(image, 0, 1) - truth) ** 2).mean()))
-
-
 def measured(
     task: Radiance, sets: Sequence[ViewSet], study: NovelViewStudy, pictures: Path | None = None
 ) -> dict[str, float | list[float]]:
@@ -177,7 +157,7 @@ def measured(
     for found in sets:
         for target in found.held_out:
             sources = nearest_views(found.views.cameras, target, found.known, study.sources)
-            image, truth = rendered(task, found.views, target, sources, study.samples), found.views.images[target]
+            image, truth = rendered(task, found.views, target, sources), found.views.images[target]
             ours.append(psnr(image, truth))
             nearest.append(psnr(found.views.images[sources[0]], truth))
             if pictures is not None:
@@ -217,7 +197,7 @@ def run_study(folder: Path, study: NovelViewStudy, *, say: Say) -> dict[str, Any
         folder / f"{MODEL}.checkpoint",
         progress=lambda done, total, loss: say(f"{MODEL}: step {done} of {total}, PSNR of rays {-10 * np.log10(loss):.2f} dB"),
     )
-    about = {"study": study.model_dump(mode="json"), "samples": study.samples, "sources": study.sources}
+    about = {"study": study.model_dump(mode="json"), "sources": study.sources}
     save_scene_model(folder / MODEL, found.task, about)
     results: dict[str, Any] = {"parameters": num_parameters(task), "seconds": round(found.seconds)}
     for name, sets in tests.items():

@@ -1,8 +1,8 @@
 """Study of occupancy from four small views: the ray transformer against baselines on the same pixels, upright and moved.
 
 Scenes of `rays-scenes` → every model trained on upright scenes (those named "-augmented" on scenes in a new random position in
-every step) → intersection over union on upright scenes (I/I) and after a random motion of scene and cameras (I/SO(3)). Everything
-lands in a folder; a study that was stopped resumes.
+every step) → intersection over union on upright scenes (I/I) and after a random motion of scene and cameras (I/SO(3)). All
+of it is in a folder; a study that was stopped resumes.
 
 Source: Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871), for the protocols; scenes, sizes and baselines are ours.
 """

@@ -74,7 +74,10 @@ def seen_at(views: PreparedViews, points: Float[np.ndarray, "points 3"]) -> Seen
     mask = front & ((pixel >= 0) & (pixel < size)).all(-1)
     column, row = np.moveaxis(np.clip(pixel, 0, size - 1), -1, 0)
     view = np.broadcast_to(np.arange(len(views.fine)), row.shape)
-    patch = [_windows(views.fine, view, row, column, VIEW_WINDOW, 1), _windows(views.coarse, view, row, column, VIEW_WINDOW, STEP)]
+    patch = [
+        _windows(views.fine, view, row, column, VIEW_WINDOW, 1),
+        _windows(views.coarse, view, row, column, VIEW_WINDOW, STEP),
+    ]
     return Seen(local[..., :2] / depth, np.concatenate(patch, axis=-1), mask)
 
 

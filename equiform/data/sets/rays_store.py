@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from equiform.algebra.cameras import Cameras
+from equiform.data.formats.write_cameras import write_transforms
 from equiform.data.sets.rays_scenes import SPLITS, Protocol, RayScene, make_sample
 from equiform.errors import UserError
 from equiform.runtime.files import explained, to_json, write_atomically
@@ -100,8 +102,23 @@ def read_scenes(folder: Path, split: str, count: int | None = None) -> list[RayS
             break
     if not found or (count is not None and len(found) < count):
         wanted = "no scenes" if count is None else f"{len(found)} of {count} scenes"
-        raise UserError(f"{folder} has {wanted} of the split {split!r}; make them with: equiform data make rays-scenes {folder}")
+        raise UserError(
+            f"{folder} has {wanted} of the split {split!r}; make them with: equiform data make rays-scenes {folder}"
+        )
     return found[:count]
+
+
+def write_pictures(folder: Path, scene: RayScene) -> None:
+    """Write the views of a scene as `transforms.json` and PNG images, the target view last.
+
+    Raises:
+        UserError: They cannot be written.
+    """
+    images = np.concatenate([scene.images, scene.target_image[None]])
+    rotation = np.concatenate([scene.rotation, scene.target_rotation[None]])
+    centre = np.concatenate([scene.centre, scene.target_centre[None]])
+    intrinsics = np.broadcast_to(scene.intrinsics, rotation.shape)
+    write_transforms(folder, images, Cameras(rotation, centre, intrinsics, *images.shape[1:3]))
 
 
 def read_config(folder: Path) -> ScenesConfig:
