@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -16,7 +16,6 @@ from equiform.data.formats.write_cameras import write_png
 from equiform.data.pipeline.ray_targets import background_of, in_own_frame, nearest_views, target_rays
 from equiform.data.pipeline.ray_tokens import PreparedViews, drawn_pixels, prepared_views, scene_inputs, seen_at
 from equiform.errors import UserError
-from equiform.models.ray_inputs import SceneInputs
 from equiform.persist.scene_model_file import is_scene_model
 from equiform.runtime.files import explained, to_json, write_atomically
 from equiform.tasks.occupancy import Occupancy
@@ -89,10 +88,6 @@ def predict_mesh(
     Raises:
         UserError: scikit-image is missing, the views have fewer pixels than rays, or nothing is inside, or all is.
     """
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError:
-        raise UserError("meshes need scikit-image; install it with: pip install 'equiform[rays]'") from None
     frame = common_frame(views.cameras, task.distance)
     views = on_white(views)
     silhouettes = np.abs(views.images - 1).max(axis=-1) > CONTRAST
@@ -103,21 +98,38 @@ def predict_mesh(
     edge = np.linspace(-half_side, half_side, resolution)
     points = np.stack(np.meshgrid(edge, edge, edge, indexing="ij"), axis=-1).reshape(-1, 3)
     values = values_at(task, prepared, pixels, points, progress=progress).reshape(resolution, resolution, resolution)
-    level = 0.5 if task.quantity == "occupancy" else 0.0
+    is_occupancy = task.quantity == "occupancy"
+    return surface(values, 0.5 if is_occupancy else 0.0, half_side, frame, inside_above=is_occupancy)
+
+
+def surface(values: Float[np.ndarray, "n n n"], level: float, half_side: float, frame: Frame, *, inside_above: bool) -> Mesh:
+    """Where values on a cubic grid cross a level, in the coordinates of the scene.
+
+    Args:
+        values: At the points of the grid.
+        level: The value of the surface.
+        half_side: Half of the side of the cube.
+        frame: Its frame.
+        inside_above: Whether larger values are inside.
+
+    Raises:
+        UserError: scikit-image is missing, or the values do not cross the level.
+    """
+    try:
+        from skimage.measure import marching_cubes
+    except ImportError:
+        raise UserError("meshes need scikit-image; install it with: pip install 'equiform[rays]'") from None
     if not values.min() < level < values.max():
-        where = "nothing" if (values.max() <= level) == (task.quantity == "occupancy") else "everything"
+        where = "everything" if (values.min() >= level) == inside_above else "nothing"
         raise UserError(
             f"the model takes {where} in the cube to be inside, so there is no surface; is the scene in its middle?"
         )
-    step = edge[1] - edge[0]
-    ascent = "ascent" if task.quantity == "signed_distance" else "descent"
-    vertices, faces, _, _ = marching_cubes(values, level, spacing=(step,) * 3, gradient_direction=ascent)
-    return Mesh(in_scene(vertices.astype(float) - half_side, frame), faces.astype(np.int32))
-
-
-def in_scene(points: Float[np.ndarray, "points 3"], frame: Frame) -> Float[np.ndarray, "points 3"]:
-    """Points of a frame in the coordinates of the scene."""
-    return points * frame.length + frame.origin
+    spacing = (2 * half_side / (len(values) - 1),) * 3
+    vertices, faces, _, _ = marching_cubes(
+        values, level, spacing=spacing, gradient_direction="descent" if inside_above else "ascent"
+    )
+    points = vertices.astype(float) - half_side
+    return Mesh(points * frame.length + frame.origin, faces.astype(np.int32))
 
 
 def values_at(
@@ -135,7 +147,8 @@ def values_at(
         # The last chunk ends at the last point, so that one program serves all.
         chosen = points[np.minimum(np.arange(first, first + CHUNK), len(points) - 1)]
         given = scene_inputs(views, chosen, seen_at(views, chosen), pixels)
-        found.append(np.asarray(run(task, SceneInputs(*map(jnp.asarray, given)))))
+        with jax.enable_x64(False):  # as it was trained
+            found.append(np.asarray(run(task, given)))
         if progress is not None:
             progress(min(first + CHUNK, len(points)), len(points))
     return np.concatenate(found)[: len(points)].astype(float)
@@ -171,7 +184,9 @@ def rendered(
     samples, rows = task.model.config.head.num_samples, []
     for first in range(0, height * width, chunk):
         pixels = np.minimum(np.arange(first, first + chunk), height * width - 1)
-        rows.append(np.asarray(run(task, target_rays(views, target, sources, pixels, task.depth_range, samples))))
+        rays = target_rays(views, target, sources, pixels, task.depth_range, samples)
+        with jax.enable_x64(False):  # as it was trained
+            rows.append(np.asarray(run(task, rays)))
         if progress is not None:
             progress(min(first + chunk, height * width), height * width)
     return np.concatenate(rows)[: height * width].reshape(height, width, 3).astype(float)

@@ -102,8 +102,10 @@ def load_scene_model(folder: Path) -> tuple[SceneTask, dict[str, Any]]:
         raise UserError(f"{folder} is damaged: {type(error).__name__} in {CONFIG} or {WEIGHTS}; train it again") from error
     if checksum(weights) != expected:
         raise UserError(f"{folder / WEIGHTS} is damaged or of another model: its checksum is not the one in {CONFIG}")
-    params, static = split(build(config))
+    with jax.enable_x64(False):  # weights are in float32
+        params, static = split(build(config))
+        model = eqx.combine(filled(params, arrays, str(folder)), static)
     try:
-        return task_of(eqx.combine(filled(params, arrays, str(folder)), static), settings), metadata
+        return task_of(model, settings), metadata
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} is damaged: {type(error).__name__} in its task; train it again") from error

@@ -1,4 +1,4 @@
-"""Training on scenes: Adam with a cosine schedule, on batches that follow from (seed, step) alone, from the last checkpoint.
+"""Training on scenes: Adam with a cosine schedule, on batches that follow from (seed, step) alone, in float32.
 
 For tasks whose examples are not structures (rays of images, query points). A run that was stopped resumes where it was and ends
 with the same weights.
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
 from equiform.errors import UserError
-from equiform.persist.parameters import filled, named, split
+from equiform.persist.parameters import filled, named, split, with_dtype
 from equiform.runtime.files import explained, write_atomically
 
 
@@ -82,6 +82,11 @@ def train_scenes(
     Raises:
         UserError: The loss is not finite, or the checkpoint is of another model.
     """
+    with jax.enable_x64(False):
+        return _trained(with_dtype(task, np.float32), batch, config, file, progress)
+
+
+def _trained(task: Any, batch: Callable[[int], Any], config: SceneTraining, file: Path, progress: Progress | None) -> Trained:
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, 0.01)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(schedule))
     params, static = split(task)

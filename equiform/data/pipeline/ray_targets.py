@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import DTypeLike
 
 from equiform.algebra.cameras import Cameras, common_frame, framed
 from equiform.data.formats.cameras import Views
@@ -36,8 +37,9 @@ def target_rays(
     pixels: Int[np.ndarray, " rays"],
     depth_range: tuple[float, float],
     num_samples: int,
+    dtype: DTypeLike = np.float32,
 ) -> TargetRays:
-    """Rays of some pixels of a view, in float32.
+    """Rays of some pixels of a view.
 
     Args:
         views: Views in their own frame.
@@ -46,6 +48,7 @@ def target_rays(
         pixels: Numbers of the pixels, row by row.
         depth_range: Nearest and farthest sample.
         num_samples: Samples of a ray, uniform in the inverse of the distance.
+        dtype: Precision.
     """
     cameras = views.cameras
     rotation, centre = np.asarray(cameras.rotation), np.asarray(cameras.centre)
@@ -60,7 +63,7 @@ def target_rays(
     chosen = list(sources)
     arrays = samples, depths, centre[target], rotation[target, :, 0]
     arrays += (views.images[chosen], rotation[chosen], centre[chosen], intrinsics[chosen])
-    return TargetRays(*(np.asarray(array, np.float32) for array in arrays))
+    return TargetRays(*(np.asarray(array, dtype) for array in arrays))
 
 
 def sampled_depths(depth_range: tuple[float, float], num_samples: int) -> Float[np.ndarray, " samples"]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import DTypeLike
 
 from equiform.algebra.cameras import Cameras
 from equiform.models.ray_inputs import SceneInputs
@@ -82,15 +83,20 @@ def seen_at(views: PreparedViews, points: Float[np.ndarray, "points 3"]) -> Seen
 
 
 def scene_inputs(
-    views: PreparedViews, points: Float[np.ndarray, "points 3"], seen: Seen, pixels: Int[np.ndarray, " rays"]
+    views: PreparedViews,
+    points: Float[np.ndarray, "points 3"],
+    seen: Seen,
+    pixels: Int[np.ndarray, " rays"],
+    dtype: DTypeLike = np.float32,
 ) -> SceneInputs:
-    """Everything that a model is given, in float32.
+    """Everything that a model is given.
 
     Args:
         views: The views.
         points: Query points.
         seen: What the views show of them.
         pixels: Numbers of the pixels whose rays become tokens, counted through all images.
+        dtype: Precision.
     """
     cameras = views.cameras
     rotation, centre = np.asarray(cameras.rotation), np.asarray(cameras.centre)
@@ -102,7 +108,7 @@ def scene_inputs(
     depth = np.linalg.norm(between, axis=-1)
     patch = _windows(views.fine, view, row, column, RAY_WINDOW, 1)
     arrays = direction, centre[view], patch, points, between / depth[..., None], depth, seen.place, centre, seen.patch
-    return SceneInputs(*(np.asarray(array, np.float32) for array in arrays), seen.mask)
+    return SceneInputs(*(np.asarray(array, dtype) for array in arrays), seen.mask)
 
 
 def drawn_pixels(
