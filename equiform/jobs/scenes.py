@@ -125,9 +125,9 @@ def surface(values: Float[np.ndarray, "n n n"], level: float, half_side: float, 
             f"the model takes {where} in the cube to be inside, so there is no surface; is the scene in its middle?"
         )
     spacing = (2 * half_side / (len(values) - 1),) * 3
-    vertices, faces, _, _ = marching_cubes(
-        values, level, spacing=spacing, gradient_direction="descent" if inside_above else "ascent"
-    )
+    # The names of the directions are those of scikit-image, whose axes are left-handed; a test looks at the sign of the volume.
+    direction = "ascent" if inside_above else "descent"
+    vertices, faces, _, _ = marching_cubes(values, level, spacing=spacing, gradient_direction=direction)
     points = vertices.astype(float) - half_side
     return Mesh(points * frame.length + frame.origin, faces.astype(np.int32))
 

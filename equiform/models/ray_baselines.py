@@ -67,7 +67,7 @@ class ViewMLP(eqx.Module):
             extra.append(jnp.broadcast_to(scene.view_centre[None], shape) / self.config.distance)
         h = jax.nn.relu(self.view(jnp.concatenate([scene.view_patch, *extra], axis=-1), jax.nn.relu))
         seen = scene.view_mask[..., None]
-        mean = jnp.where(seen, h, 0).sum(1) / jnp.maximum(seen.sum(1), 1)
+        mean = jnp.where(seen, h, 0).sum(1) / jnp.maximum(seen.sum(1), 1).astype(h.dtype)
         least = jnp.where(seen, h, jnp.inf).min(1)
         pooled = jnp.concatenate([mean, jnp.where(jnp.isfinite(least), least, 0)], axis=-1)
         return self.readout(pooled, jax.nn.relu)[:, 0]
@@ -138,7 +138,7 @@ class Block(eqx.Module):
     def __call__(
         self, x: Float[Array, "tokens width"], keys: Float[Array, "rows keys width"], allowed: Bool[Array, "rows keys"]
     ) -> Float[Array, "tokens width"]:
-        rows = self.norms[1](keys)
+        rows = self.norms[1](keys.reshape(-1, keys.shape[-1])).reshape(keys.shape)
         q, k, v = self.query(self.norms[0](x)), self.keys(rows), self.values(rows)
         q, k, v = (t.reshape(*t.shape[:-1], 4, -1) for t in (q, k, v))
         if k.shape[0] == 1:

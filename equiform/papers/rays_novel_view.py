@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from equiform.algebra.cameras import Cameras, moved
+from equiform.algebra.cameras import Cameras
 from equiform.algebra.so3.rotations import random_rotations
 from equiform.data.formats.cameras import Views, read_views
 from equiform.data.formats.write_cameras import write_png
@@ -104,13 +104,12 @@ def of_photographs(path: str, held_out: Sequence[int]) -> ViewSet:
 
 def of_scene(scene: RayScene, *, motion: np.random.Generator | None = None) -> ViewSet:
     """A procedural scene: its views, and the one to be predicted last."""
+    if motion is not None:
+        scene = scene.moved(random_rotations(1, motion)[0], motion.normal(scale=SHIFT, size=3))
     images = np.concatenate([scene.images, scene.target_image[None]])
     rotation = np.concatenate([scene.rotation, scene.target_rotation[None]])
     centre = np.concatenate([scene.centre, scene.target_centre[None]])
     cameras = Cameras(rotation, centre, np.broadcast_to(scene.intrinsics, rotation.shape), *images.shape[1:3])
-    if motion is not None:
-        cameras = moved(cameras, random_rotations(1, motion)[0], motion.normal(scale=SHIFT, size=3))
-        cameras = jax.tree.map(np.asarray, cameras)
     views = in_own_frame(Views(images, cameras, [f"view-{i}" for i in range(len(images))]))
     return ViewSet(views, list(range(len(scene.images))), [len(scene.images)])
 

@@ -157,8 +157,11 @@ def batches(examples: list[Example], study: OccupancyStudy, *, augmented: bool) 
     return batch
 
 
-def measured(predict: Callable[[Example, int], np.ndarray], examples: list[Example]) -> dict[str, float]:
-    """Intersection over union on the uniform points, the mean over scenes with its standard error, and accuracy on all."""
+def measured(predict: Callable[[Example, int], np.ndarray], examples: list[Example]) -> dict[str, float | None]:
+    """Intersection over union on the uniform points, the mean over scenes with its standard error, and accuracy on all.
+
+    Scenes without any point inside or said to be inside count for the accuracy only.
+    """
     ratios, hits = [], []
     for number, found in enumerate(examples):
         said, true = predict(found, number), found.scene.signed_distance < 0
@@ -168,8 +171,8 @@ def measured(predict: Callable[[Example, int], np.ndarray], examples: list[Examp
         if either:
             ratios.append(both / either)
     return {
-        "iou": float(np.mean(ratios)),
-        "iou_standard_error": float(np.std(ratios, ddof=1) / np.sqrt(len(ratios))),
+        "iou": float(np.mean(ratios)) if ratios else None,
+        "iou_standard_error": float(np.std(ratios, ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None,
         "accuracy": float(np.mean(hits)),
     }
 

@@ -36,8 +36,8 @@ class Study(NamedTuple):
 
 
 def _occupancy_rows(results: dict[str, Any]) -> Rows:
-    def figure(found: dict[str, float]) -> str:
-        return f"{found['iou']:.3f} ± {found['iou_standard_error']:.3f}"
+    def figure(found: dict[str, float | None]) -> str:
+        return " ± ".join("–" if found[key] is None else f"{found[key]:.3f}" for key in ("iou", "iou_standard_error"))
 
     return [
         (

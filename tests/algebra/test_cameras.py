@@ -1,6 +1,7 @@
 """The common frame of cameras: where their axes meet, how far they are, and what has none."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -26,7 +27,9 @@ def test_axes_meet_at_the_origin_of_the_common_frame():
 
 def test_the_frame_moves_with_the_cameras():
     cameras, turn, shift = cameras_about(np.zeros(3), 1.0), Rotation.random(random_state=7).as_matrix(), np.array([5.0, 1, -2])
-    after = common_frame(jax.tree.map(np.asarray, moved(cameras, turn, shift)), 1.0)
+    after = common_frame(
+        jax.tree.map(np.asarray, moved(jax.tree.map(jnp.asarray, cameras), jnp.asarray(turn), jnp.asarray(shift))), 1.0
+    )
     np.testing.assert_allclose(after.origin, shift, rtol=0, atol=1e-12)
 
 

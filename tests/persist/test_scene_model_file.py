@@ -47,5 +47,5 @@ def test_damaged_models_are_named(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(weights)
     for change in ({"model": {"name": "none"}}, {"task": {}}, {"format_version": 9}):
         (tmp_path / "config.json").write_text(json.dumps(json.loads(whole) | change))
-        with pytest.raises(UserError, match="damaged|another version"):
+        with pytest.raises(UserError, match=r"damaged|another version"):
             load_scene_model(tmp_path)

@@ -1,5 +1,6 @@
 """Occupancy and radiance: their losses are their formulas, and joint motions of cameras and scene change nothing."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +59,7 @@ def inputs_of(cameras, points):
 
 
 def after(cameras, turn, shift):
-    return jax.tree.map(np.asarray, moved(cameras, turn, shift))
+    return jax.tree.map(np.asarray, moved(jax.tree.map(jnp.asarray, cameras), jnp.asarray(turn), jnp.asarray(shift)))
 
 
 POINTS = np.random.default_rng(3).uniform(-0.5, 0.5, (6, 3))
@@ -91,9 +92,9 @@ def test_losses_are_their_formulas():
     model = MODELS["view-mlp"]()
     z = np.asarray(jax.jit(Occupancy(model).__call__)(given))
     expected = -np.where(label < 0, -np.log1p(np.exp(-z)), -np.log1p(np.exp(z))).mean()
-    assert float(jax.jit(Occupancy(model).loss)(batch)) == pytest.approx(expected, abs=1e-12)
+    assert float(eqx.filter_jit(Occupancy(model).loss)(batch)) == pytest.approx(expected, abs=1e-12)
     expected = np.abs(np.clip(z, -1, 1) - np.clip(label / 0.1, -1, 1)).mean()
-    assert float(jax.jit(Occupancy(model, "signed_distance").loss)(batch)) == pytest.approx(expected, abs=1e-12)
+    assert float(eqx.filter_jit(Occupancy(model, "signed_distance").loss)(batch)) == pytest.approx(expected, abs=1e-12)
 
 
 def radiance(views, background=0.25):
@@ -115,7 +116,7 @@ def test_colours_do_not_change_when_cameras_move(views):
     turned = run(rays_of(after(cameras, TURN, SHIFT)))
     np.testing.assert_allclose(turned, before, rtol=0, atol=1e-10)
     # The mean squared error of the colours, which a target image of zeros makes their mean square.
-    loss = jax.jit(task.loss)(LabelledRays(rays_of(cameras), np.zeros((3, 3))))
+    loss = eqx.filter_jit(task.loss)(LabelledRays(rays_of(cameras), np.zeros((3, 3))))
     assert float(loss) == pytest.approx(float((np.asarray(before) ** 2).mean()), abs=1e-12)
 
 
