@@ -150,6 +150,7 @@ def _predict_scene(model: Path, scene: Path, output: Path, overwrite: bool) -> N
     from equiform.errors import UserError
     from equiform.jobs.scenes import predict_mesh, predict_views, write_ply
     from equiform.persist.scene_model_file import load_scene_model
+    from equiform.report.scene_plots import draw_surface
     from equiform.tasks.occupancy import Occupancy
 
     task, metadata = load_scene_model(model)
@@ -165,7 +166,9 @@ def _predict_scene(model: Path, scene: Path, output: Path, overwrite: bool) -> N
         if isinstance(task, Occupancy):
             mesh = predict_mesh(task, views, rays=int(metadata["rays"]), progress=advance)
             write_ply(output, mesh)
-            say(f"wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} triangles to {output}")
+            camera = views.cameras.centre[0]
+            picture = draw_surface(output.with_suffix(".png"), mesh.vertices, mesh.faces, views.images, camera)
+            say(f"wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} triangles to {output}, a picture to {picture}")
             return
         found = predict_views(task, views, output, sources=int(metadata["sources"]), progress=advance)
     say(f"wrote {len(found)} views beside the truth to {output}, PSNR {sum(found.values()) / len(found):.2f} dB in the mean")

@@ -46,7 +46,7 @@ def test_a_study_prints_its_table_and_resumes(study):
     results = json.loads((folder / "results.json").read_text())
     assert results["view-mlp"]["I"]["iou"] == pytest.approx(results["view-mlp"]["SO(3)"]["iou"], abs=0.02)
     again = Result("recipe", "run", "--resume", folder)
-    assert again.status == 0 and "step" not in again.out and "view-mlp" in again.out
+    assert again.status == 0 and ": step" not in again.out and "view-mlp" in again.out
 
 
 def test_wrong_settings_and_scenes_are_one_line(study, tmp_path):
