@@ -2,8 +2,8 @@
 
     python -m benchmarks.rays_cost [--rays 16 32 64]
 
-Sizes are those of `equiform recipe run rays-occupancy --scaled`. Times are processor times, so that other programs on the machine do
-not count; memory is the compiler's figure for temporary arrays.
+Sizes are those of `equiform recipe run rays-occupancy --scaled`. Times are processor times, so other programs on the machine
+do not count; memory is the compiler's figure for temporary arrays.
 """
 
 import argparse

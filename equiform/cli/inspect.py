@@ -62,11 +62,9 @@ def doctor() -> None:
 @recipes.command("list")
 def list_recipes() -> None:
     """Name the built-in recipes."""
-    from equiform.papers.studies import STUDIES
     from equiform.recipes.schema import builtin_recipes
 
     rows = [(name, _first_comment(path)) for name, path in builtin_recipes().items()]
-    rows += [(name, study.about) for name, study in STUDIES.items()]
     print_table("", ("name", "what it is"), rows)
 
 

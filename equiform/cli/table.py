@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from equiform.cli.app import Interrupted, app, examples, print_json, print_table, say, start_jax, warn
+from equiform.cli.app import Interrupted, app, examples, print_json, print_table, progress_bar, say, start_jax, warn
 from equiform.cli.inspect import recipes
 
 _RUN = "equiform recipe run"
@@ -17,13 +17,13 @@ _RUN = "equiform recipe run"
         "equiform recipe run qm9-alpha --scaled",
         "equiform recipe run md17-ethanol-l2 -o runs/ethanol",
         "equiform recipe run rmd17-aspirin-l2 --scaled --seed 2 --from DATA_FOLDER",
+        "equiform recipe run slmc-double-exchange --scaled -o runs/slmc",
         "equiform recipe run rays-occupancy --scaled",
-        "equiform recipe run rays-novel-view --scaled scene=photographs/",
         "equiform recipe run --resume runs/ethanol",
     ),
 )
 def run_recipe(
-    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry; see equiform recipe list.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe of a table entry or a study; see equiform recipe list.")] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="Further changes.", metavar="KEY=VALUE")] = None,
     scaled: Annotated[bool, typer.Option("--scaled", help="The form for a small machine; prints what is scaled.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder; default: runs/NAME-N.")] = None,
@@ -31,26 +31,29 @@ def run_recipe(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, dropout and data order.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Resume an interrupted run.", metavar="RUN")] = None,
 ) -> None:
-    """Reproduce an entry of a published table: get the data, train, test, and print our value next to the published one.
+    """Reproduce an entry of a published table (get the data, train, test, print both values), or run a study.
 
     The checkpoint is selected on the validation set; the test set is evaluated once, at the end.
     """
+    from equiform.papers.studies import STUDIES, is_study
+
+    if name is not None and resume is not None:
+        raise typer.BadParameter("--resume takes a run folder and no recipe")
+    if name in STUDIES or (resume is not None and is_study(resume)):
+        _run_study(name, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], scaled, output, source, resume)
+        return
+
     from equiform.jobs import train as job
-    from equiform.papers import run, studies
+    from equiform.papers import run
     from equiform.recipes.schema import load_recipe
     from equiform.training.run_folder import free_folder
     from equiform.training.signals import TrainingInterrupted
 
     start_jax()
-    if name in studies.STUDIES or (resume is not None and studies.is_study(resume)):
-        _run_study(name, list(settings or []), scaled, output, seed, resume)
-        return
     clock = run.Clock()
     folder = resume
     try:
         if resume is not None:
-            if name is not None:
-                raise typer.BadParameter("--resume takes a run folder and no recipe")
             outcome = job.resume(resume, list(settings or []), say=say, warn=warn)
         else:
             if name is None:
@@ -79,42 +82,13 @@ def run_recipe(
     say(f"seed {result.seed}, {result.device}, {result.minutes:.1f} minutes; saved in {outcome.folder}")
 
 
-def _run_study(
-    name: str | None, changes: list[str], scaled: bool, output: Path | None, seed: int | None, resume: Path | None
-) -> None:
-    """Run a study of several models, or what is missing of it."""
-    from equiform.papers import studies
-    from equiform.training.run_folder import free_folder
-
-    if resume is not None:
-        if name is not None or changes or scaled or seed is not None:
-            raise typer.BadParameter("--resume takes a run folder and nothing else")
-        folder = resume
-        name, settings = studies.read(folder)
-    else:
-        assert name is not None  # the caller looked it up
-        settings = studies.settings_of(name, changes, scaled=scaled, seed=seed)
-        folder = output or free_folder("runs", name)
-        studies.start(folder, name, settings)
-    study = studies.STUDIES[name]
-    say(f"{name}: {study.about}")
-    say(", ".join(f"{key}={value}" for key, value in settings.model_dump(mode="json").items()))
-    try:
-        results = study.run(folder, settings, say=say)
-    except KeyboardInterrupt as error:
-        raise Interrupted(f"resume with: {_RUN} --resume {folder}") from error
-    say()
-    print_table("", study.columns, study.rows(results), right=range(1, len(study.columns)))
-    say(f"saved in {folder}; try: equiform predict {folder} SCENE -o {'mesh.ply' if 'occupancy' in name else 'views/'}")
-
-
 @app.command(
     epilog=examples(
         "equiform table qm9 runs/qm9-alpha-1 runs/qm9-gap-1", "equiform table md17 runs/md17-* --markdown --curves md17.png"
     ),
 )
 def table(
-    name: Annotated[str, typer.Argument(help="qm9, md17, rmd17, oc20 or nbody.")],
+    name: Annotated[str, typer.Argument(help="qm9, md17, rmd17, oc20, nbody or polymers.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of equiform recipe run.", metavar="RUNS")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
@@ -146,6 +120,33 @@ def table(
     say(f"published rows: {paper.source}")
 
 
+def _run_study(
+    name: str | None, changes: list[str], scaled: bool, output: Path | None, source: Path | None, resume: Path | None
+) -> None:
+    """Run or resume a study; its report goes to the terminal and to its folder."""
+    from equiform.papers import studies
+    from equiform.training.run_folder import free_folder
+
+    if source is not None:
+        raise typer.BadParameter("--from is for recipes of published data sets; this study makes its own data")
+    if resume is not None:
+        planned = studies.resume(resume, changes)
+    else:
+        assert name is not None  # a study or a folder of one was named
+        planned = studies.plan(name, changes, output or free_folder("runs", name), scaled=scaled)
+    for line in studies.describe(planned):
+        say(line)
+    start_jax()
+    try:
+        with progress_bar(planned.name) as advance:
+            report = studies.run(planned, advance)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"resume with: {_RUN} --resume {planned.folder}") from error
+    say()
+    say(report)
+    say(f"saved in {planned.folder}")
+
+
 def _fetch_if_missing(recipe: object) -> None:
     """Download the published files that a recipe needs, unless they, or a store made from them, exist locally."""
     from equiform.cli.datasets import fetch_with_bar
@@ -153,8 +154,8 @@ def _fetch_if_missing(recipe: object) -> None:
     from equiform.data.sets.config import SetConfig
 
     config = getattr(recipe, "data", None)
-    if not isinstance(config, SetConfig) or config.folder is not None or config.set.startswith("nbody-"):
-        return  # An N-body set is generated by the run itself.
+    if not isinstance(config, SetConfig) or config.folder is not None or config.set.startswith(("nbody-", "polymers")):
+        return  # An N-body set is generated by the run itself, and polymers are not published.
     part = config.molecule
     if config.set == "oc20-is2re":
         part = "sample" if config.split == "systems" else "train" if config.part == "all" else f"train-{config.part}"

@@ -9,7 +9,7 @@ study that was stopped resumes.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ RESULTS, MODEL = "results.json", "ray-radiance"
 ON_OBJECT, CONTRAST = 0.75, 0.05
 """Share of training rays that are drawn on pixels that differ from the background by this much."""
 
-Say = Callable[[str], Any]
+Progress = Callable[[int, int, str], Any]
 
 
 class NovelViewStudy(BaseModel):
@@ -165,23 +165,40 @@ def measured(
     return {"psnr": float(np.mean(ours)), "psnr_of_each": ours, "nearest_view": float(np.mean(nearest))}
 
 
-def run_study(folder: Path, study: NovelViewStudy, *, say: Say) -> dict[str, Any]:
-    """Train and test, from where it was stopped. See `NovelViewStudy`.
+def report(results: dict[str, Any], study: NovelViewStudy, pictures: Sequence[Path]) -> str:
+    """The figures and the pictures of held-out views, as Markdown."""
+    lines = [
+        f"{results['parameters']:,} parameters, {study.steps} steps, seed {study.seed}, {results['seconds']} seconds.",
+        "PSNR over all pixels of the held-out views, mean over views.",
+        "",
+        "| test | PSNR, dB | nearest view in its place, dB |",
+        "|---|---:|---:|",
+    ]
+    tests = {name: found for name, found in results.items() if isinstance(found, dict)}
+    lines += [f"| {name} | {found['psnr']:.2f} | {found['nearest_view']:.2f} |" for name, found in tests.items()]
+    lines += ["", *(f"![predicted left, true right](pictures/{path.name})" for path in pictures)]
+    return "\n".join(lines) + "\n"
+
+
+def run_study(folder: Path, study: NovelViewStudy, progress: Progress) -> Iterator[str]:
+    """Train and test, from where it was stopped; the report. See `NovelViewStudy`.
 
     Args:
         folder: Where everything goes; pictures beside the truth in `pictures/`.
         study: Sizes.
-        say: Called with messages.
+        progress: Progress callback `(done, total, note)`.
     """
     if (folder / RESULTS).is_file():
-        return json.loads((folder / RESULTS).read_text())
+        results = json.loads((folder / RESULTS).read_text())
+        yield report(results, study, sorted((folder / "pictures").glob("*.png")))
+        return
     if study.scene is not None:
         train = [of_photographs(study.scene, study.held_out)]
         tests = {"held out": train}
     else:
         place, settings = folder / "scenes", ScenesConfig()
         for split, count in (("train", study.scenes), ("test", study.tests)):
-            make_scenes(place, split, count, settings)
+            make_scenes(place, split, count, settings, progress=lambda done, total: progress(done, total, "scenes"))
         train = [of_scene(scene) for scene in read_scenes(place, "train", study.scenes)]
         scenes = read_scenes(place, "test", study.tests)
         turned = [of_scene(scene, motion=np.random.default_rng([11, number])) for number, scene in enumerate(scenes)]
@@ -194,7 +211,7 @@ def run_study(folder: Path, study: NovelViewStudy, *, say: Say) -> dict[str, Any
         batches(train, study, background),
         training,
         folder / f"{MODEL}.checkpoint",
-        progress=lambda done, total, loss: say(f"{MODEL}: step {done} of {total}, PSNR of rays {-10 * np.log10(loss):.2f} dB"),
+        progress=lambda done, total, loss: progress(done, total, f"PSNR of rays {-10 * np.log10(loss):.2f} dB"),
     )
     about = {"study": study.model_dump(mode="json"), "sources": study.sources}
     save_scene_model(folder / MODEL, found.task, about)
@@ -202,4 +219,4 @@ def run_study(folder: Path, study: NovelViewStudy, *, say: Say) -> dict[str, Any
     for name, sets in tests.items():
         results[name] = measured(found.task, sets, study, folder / "pictures" if name != "SO(3)" else None)
     write_atomically(folder / RESULTS, to_json(results))
-    return results
+    yield report(results, study, sorted((folder / "pictures").glob("*.png")))

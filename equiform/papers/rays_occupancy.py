@@ -8,7 +8,7 @@ Source: Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871), for the protoco
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ HULL, RAYS = "visual-hull", "ray-transformer"
 BASELINES = ("view-mlp", "view-mlp-world", "view-mlp-world-augmented", "world-transformer", "world-transformer-augmented")
 RESULTS = "results.json"
 
-Say = Callable[[str], Any]
+Progress = Callable[[int, int, str], Any]
 
 
 class OccupancyStudy(BaseModel):
@@ -196,21 +196,37 @@ def hull(found: Example, number: int) -> np.ndarray:
     return visual_hull(found.scene.points, *arrays, found.scene.silhouettes)
 
 
-def run_study(folder: Path, study: OccupancyStudy, *, say: Say) -> dict[str, Any]:
-    """Do what is missing of a study.
+def report(results: dict[str, Any], study: OccupancyStudy) -> str:
+    """The figures so far, as Markdown."""
+
+    def figure(found: dict[str, float | None]) -> str:
+        return " ± ".join("–" if found[key] is None else f"{found[key]:.3f}" for key in ("iou", "iou_standard_error"))
+
+    lines = [
+        f"{study.scenes} training scenes, {study.tests} test scenes, {study.steps} steps, seed {study.seed}; {study.quantity}.",
+        "IoU of points uniform in the cube, mean over scenes; I/SO(3): trained upright, tested after a random motion.",
+        "",
+        "| model | parameters | IoU, I/I | IoU, I/SO(3) | accuracy, I/I | seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in results.items():
+        figures = f"{figure(row['I'])} | {figure(row['SO(3)'])} | {row['I']['accuracy']:.3f}"
+        lines.append(f"| {name} | {row['parameters']:,} | {figures} | {row['seconds']} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_study(folder: Path, study: OccupancyStudy, progress: Progress) -> Iterator[str]:
+    """Do what is missing of a study; the report after every model.
 
     Args:
-        folder: Where everything goes.
+        folder: Where everything goes: scenes, checkpoints, models, `results.json`.
         study: Sizes.
-        say: Called with messages.
-
-    Returns:
-        By model: parameters, seconds, and the figures of I/I and I/SO(3).
+        progress: Progress callback `(done, total, note)`.
     """
     place = folder / "scenes"
     settings = ScenesConfig()
     for split, count in (("train", study.scenes), ("test", study.tests)):
-        make_scenes(place, split, count, settings)
+        make_scenes(place, split, count, settings, progress=lambda done, total: progress(done, total, "scenes"))
     train = [example(scene) for scene in read_scenes(place, "train", study.scenes)]
     upright = [example(scene) for scene in read_scenes(place, "test", study.tests)]
     turned = [moved(found, np.random.default_rng([11, number])) for number, found in enumerate(upright)]
@@ -228,12 +244,12 @@ def run_study(folder: Path, study: OccupancyStudy, *, say: Say) -> dict[str, Any
                 batches(train, study, augmented=name.endswith("-augmented")),
                 training,
                 folder / f"{name}.checkpoint",
-                progress=lambda done, total, loss, name=name: say(f"{name}: step {done} of {total}, loss {loss:.4f}"),
+                progress=lambda done, total, loss, name=name: progress(done, total, f"{name}, loss {loss:.4f}"),
             )
             save_scene_model(folder / name, found.task, {"study": study.model_dump(mode="json"), "rays": study.rays})
             predict = predictor(found.task, study.rays)
             about = {"parameters": num_parameters(task), "seconds": round(found.seconds)}
         results[name] = {**about, "I": measured(predict, upright), "SO(3)": measured(predict, turned)}
         write_atomically(folder / RESULTS, to_json(results))
-        say(f"{name}: {json.dumps(results[name])}")
-    return results
+        yield report(results, study)
+    yield report(results, study)
