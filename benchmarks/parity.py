@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks import gatr_parity, slmc_parity
 from benchmarks.official import FULL, SMALL, graph_of, model_of, relative_error, stage_errors
+from benchmarks.parity_rays import CASES as RAYS, compare_rays
 from equiform.graph import to_device
 from equiform.persist.official.names import official_state
 from equiform.tasks.energy import Potential
@@ -105,7 +106,7 @@ TABLES = {"slmc": compare_spins, "gatr": compare_gatr}
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; the exit status says whether all errors are within 1e-9."""
     parser = argparse.ArgumentParser(description="compare with the official code's stored outputs")
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL, *TABLES))}; by default all")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join((*SMALL, *FULL, *TABLES, *RAYS))}; by default all")
     parser.add_argument("--product", choices=("aligned", "plain"), default="aligned")
     parser.add_argument("--no-gradients", action="store_true", help="skip the parameter gradients (faster)")
     options = parser.parse_args(arguments)
@@ -117,24 +118,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     jax.config.update("jax_enable_x64", True)
     console, worst = Console(), 0.0
-    for case in options.cases or (*SMALL, *FULL, *TABLES):
+    for case in options.cases or (*SMALL, *FULL, *TABLES, *RAYS):
         folder = root / case
         if case in TABLES:
             worst = max(worst, TABLES[case](folder, console))
+            continue
+        if case in RAYS:
+            start = time.perf_counter()
+            errors = compare_rays(root, case)
+            console.print(_table(f"{case} · {time.perf_counter() - start:.0f} s", errors))
+            worst = max(worst, *errors.values())
             continue
         for name in ("main", "edge") if (folder / "inputs_edge.npz").exists() else ("main",):
             start = time.perf_counter()
             gradients = name == "main" and case not in FULL and not options.no_gradients
             errors = compare(folder, name, options.product, gradients=gradients)
-            table = Table(title=f"{case} · {name} · {options.product} · {time.perf_counter() - start:.0f} s")
-            table.add_column("stage")
-            table.add_column("max relative error", justify="right")
-            for stage, error in errors.items():
-                table.add_row(stage, f"{error:.1e}", style=None if error <= LIMIT else "red")
-            console.print(table)
+            console.print(_table(f"{case} · {name} · {options.product} · {time.perf_counter() - start:.0f} s", errors))
             worst = max(worst, *errors.values())
     console.print(f"largest error: {worst:.1e} (limit {LIMIT:.0e})")
     return int(not worst <= LIMIT)
+
+
+def _table(title: str, errors: dict[str, float]) -> Table:
+    table = Table(title=title)
+    table.add_column("stage")
+    table.add_column("max relative error", justify="right")
+    for stage, error in errors.items():
+        table.add_row(stage, f"{error:.1e}", style=None if error <= LIMIT else "red")
+    return table
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ whole numbers or half-way depends on K; `pixel_rays` takes it as an argument.
 Source: the convention of OpenCV. NeRF's files have y up and z backward (see `data.formats.cameras`).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -80,6 +80,44 @@ def moved(cameras: Cameras, rotation: Float[Array, "3 3"], translation: Float[Ar
         cameras.height,
         cameras.width,
     )
+
+
+class Frame(NamedTuple):
+    """A similarity, p ↦ (p − origin) / length.
+
+    Attributes:
+        origin: The point that becomes the origin.
+        length: The length that becomes 1.
+    """
+
+    origin: Float[np.ndarray, "3"]
+    length: float
+
+
+def common_frame(cameras: Cameras, distance: float) -> Frame:
+    """The frame in which the optical axes meet about the origin and the cameras are `distance` away, in the mean.
+
+    Equivariant: it moves with the cameras. Reads values: call it outside `jit`.
+
+    Raises:
+        UserError: All axes are parallel, or the cameras stand where their axes meet.
+    """
+    axes, centres = np.asarray(cameras.rotation, float)[:, :, 2], np.asarray(cameras.centre, float)
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    matrix = across.sum(0)
+    if np.linalg.eigvalsh(matrix)[0] < 1e-6 * len(axes):
+        raise UserError("the cameras look in parallel directions, so they have no common point; give views from several sides")
+    origin = np.linalg.solve(matrix, np.einsum("vij,vj->i", across, centres))
+    mean = float(np.linalg.norm(centres - origin, axis=1).mean())
+    if mean == 0:
+        raise UserError("the cameras stand where their axes meet, so the scene has no extent; give views from several sides")
+    return Frame(origin, mean / distance)
+
+
+def framed(cameras: Cameras, frame: Frame) -> Cameras:
+    """The cameras in another frame; their images stay."""
+    centre = (np.asarray(cameras.centre) - frame.origin) / frame.length
+    return Cameras(cameras.rotation, centre, cameras.intrinsics, cameras.height, cameras.width)
 
 
 def check_cameras(cameras: Cameras, images: Any = None, *, names: list[str] | None = None) -> None:

@@ -68,13 +68,17 @@ GROUPS = {
     "oc20": "OC20, adsorbates on catalysts",
     "nbody": "simulated particles",
     "slmc": "spins on a lattice",
+    "rays": "scenes from calibrated images",
+    "polyget": "a polymer force field on GFN2-xTB labels",
+    "arteries": "flow in arteries",
+    "tubes": "flow in synthetic tubes",
 }
 """Beginnings of recipe names, and what the recipes are of."""
 
 
 @recipes.command("list", epilog=examples("equiform recipe list", "equiform recipe list qm9", "equiform recipe list --long"))
 def list_recipes(
-    group: Annotated[str | None, typer.Argument(help="Only these, with what each is: qm9, md17, rmd17, oc20, nbody.")] = None,
+    group: Annotated[str | None, typer.Argument(help="Only these, with what each is: qm9, md17, nbody, …")] = None,
     long: Annotated[bool, typer.Option("--long", help="Every recipe with what it is.")] = False,
 ) -> None:
     """Name the built-in recipes, by what they are of."""

@@ -84,12 +84,19 @@ def evaluate(
         "equiform predict runs/data-1 new.xyz -o predicted.extxyz",
         "equiform predict runs/data-1 new.xyz -o predicted.extxyz --dtype float64",
         "equiform predict runs/nbody-egnn-1 states.npz -o later.npz   # a model of particles",
+        "equiform predict runs/rays-occupancy-1 scene/ -o mesh.ply    # a model of calibrated views",
+        "equiform predict runs/rays-novel-view-1 scene/ -o views/",
     )
 )
 def predict(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file to write; for particles also .npz.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Extended XYZ file to write; for particles also .npz; for views a .ply mesh or a folder."
+        ),
+    ],
     settings: Settings = None,
     types: Types = None,
     dtype: Dtype = "float32",
@@ -103,16 +110,22 @@ def predict(
     (eV, eV/Å, eV), and the errors printed.
 
     A model of another quantity (a polarizability, a gap) writes that; a model of
-    simulated particles writes their later states.
+    simulated particles writes their later states. A model of calibrated views
+    (a folder with transforms.json or Middlebury parameters) writes the surface as a
+    mesh, or every view as rendered from the others, beside the truth.
     """
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
     from equiform.deploy.predictor import load
     from equiform.jobs.particles import SUFFIXES, gives_vectors
     from equiform.jobs.predictions import as_references, errors_of
+    from equiform.jobs.scenes import find_scene_model
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.html import error_rows
 
+    if (of_scenes := find_scene_model(model)) is not None:
+        _predict_scene(of_scenes, data, output, overwrite)
+        return
     if gives_vectors(loaded := load_model(find_model(model))):
         check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
         start_jax()
@@ -144,6 +157,35 @@ def predict(
         print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
         say("the labels are kept as REF_energy (eV), REF_forces (eV/Å) and REF_virial (eV)")
     say(f"wrote {len(structures)} structures to {output} (energy eV, forces eV/Å, stress eV/Å³; {dtype})")
+
+
+def _predict_scene(model: Path, scene: Path, output: Path, overwrite: bool) -> None:
+    from equiform.data.formats.cameras import read_views
+    from equiform.errors import UserError
+    from equiform.jobs.scenes import predict_mesh, predict_views, write_ply
+    from equiform.persist.scene_model_file import load_scene_model
+    from equiform.report.scene_plots import draw_surface
+    from equiform.tasks.occupancy import Occupancy
+
+    task, metadata = load_scene_model(model)
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists already; choose another name, or replace it with --overwrite")
+    is_mesh = isinstance(task, Occupancy)
+    if is_mesh != (output.suffix == ".ply"):
+        wanted = "a mesh, so -o must end with .ply" if is_mesh else "pictures, so -o must be a folder"
+        raise UserError(f"{model} writes {wanted}; received {output}")
+    views = read_views(scene)
+    start_jax()
+    with progress_bar("predicting") as advance:
+        if isinstance(task, Occupancy):
+            mesh = predict_mesh(task, views, rays=int(metadata["rays"]), progress=advance)
+            write_ply(output, mesh)
+            camera = views.cameras.centre[0]
+            picture = draw_surface(output.with_suffix(".png"), mesh.vertices, mesh.faces, views.images, camera)
+            say(f"wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} triangles to {output}, a picture to {picture}")
+            return
+        found = predict_views(task, views, output, sources=int(metadata["sources"]), progress=advance)
+    say(f"wrote {len(found)} views beside the truth to {output}, PSNR {sum(found.values()) / len(found):.2f} dB in the mean")
 
 
 def _evaluate_particles(model: Any, data: Path, split: str, as_json: bool, dtype: Any, batch_size: int) -> None:

@@ -18,6 +18,7 @@ _RUN = "equiform recipe run"
         "equiform recipe run md17-ethanol-l2 -o runs/ethanol",
         "equiform recipe run rmd17-aspirin-l2 --scaled --seed 2 --from DATA_FOLDER",
         "equiform recipe run slmc-double-exchange --scaled -o runs/slmc",
+        "equiform recipe run rays-occupancy --scaled",
         "equiform recipe run --resume runs/ethanol",
     ),
 )

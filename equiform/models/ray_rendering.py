@@ -285,10 +285,13 @@ def bilinear(
 
 
 def sinusoids(samples: int, channels: int) -> Float[np.ndarray, "samples channels"]:
-    """sin and cos of index / 10000^{2⌊c/2⌋/channels} in turn. Source: Vaswani et al., NeurIPS 2017, section 3.5."""
+    """sin and cos of index / 10000^{2⌊c/2⌋/channels} in turn, rounded to float32 as in the published code.
+
+    Source: Vaswani et al., NeurIPS 2017, section 3.5.
+    """
     column = np.arange(channels)
     angle = np.arange(samples)[:, None] / 10000 ** (2 * (column // 2) / channels)
-    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32).astype(np.float64)
 
 
 def _direction(vectors: Array, softening: float) -> Array:

@@ -21,7 +21,9 @@ Progress = Callable[[int, int, str], Any]
 """Progress callback `(done, total, note)`."""
 
 STUDIES = {
-    "slmc-double-exchange": "Self-learning Monte Carlo on the double-exchange model: error, acceptance and cost by model."
+    "slmc-double-exchange": "Self-learning Monte Carlo on the double-exchange model: error, acceptance and cost by model.",
+    "rays-occupancy": "Occupancy from four small views: the ray transformer against baselines, upright and moved.",
+    "rays-novel-view": "Held-out views rendered from the others: procedural scenes, or photographs with scene=PATH.",
 }
 """Names and contents, for lists that import nothing else."""
 
@@ -73,6 +75,15 @@ def find_study(name: str) -> StudyRecipe:
         source = "Nagai and Tomiya, J. Phys. Soc. Jpn. 93, 114007 (arXiv:2306.11527)"
         cost = ("1.5 hours on one shared core up to 8 × 8, and more for larger lattices", "minutes on an idle core, estimated")
         return StudyRecipe(StudyConfig, GROWING, reports, source, cost)
+    rays = "Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871); scenes and sizes are ours"
+    if name == "rays-occupancy":
+        from equiform.papers.rays_occupancy import OccupancyStudy, run_study
+
+        return StudyRecipe(OccupancyStudy, (), run_study, rays, ("not measured", "7 minutes of one idle core"))
+    if name == "rays-novel-view":
+        from equiform.papers.rays_novel_view import NovelViewStudy, run_study
+
+        return StudyRecipe(NovelViewStudy, (), run_study, rays, ("not measured", "2 minutes of one idle core for photographs"))
     raise UserError(f"there is no study {name!r}{suggest(name, STUDIES)}; available: {', '.join(STUDIES)}")
 
 

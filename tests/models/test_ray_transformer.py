@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
+from benchmarks.rays_references import stored_net, stored_tokens
 from equiform.algebra.pluecker import Rays, base_section, changed_section, point_pairs, ray_pairs, rays_through
 from equiform.errors import UserError
 from equiform.models.ray_transformer import PointViews, RayTokens, RayTransformer, RayTransformerConfig, ray_tokens
@@ -22,77 +23,9 @@ def stored(parity_folder):
     return np.load(parity_folder / "rays" / "rays_net.npz")
 
 
-def stored_model(stored):
-    """The stored network: twelve rays, four channels, one layer of each kind."""
-    config = RayTransformerConfig(
-        features=4, channels=4, num_heads=2, num_ray_layers=1, num_point_layers=1, radial_hidden=8, readout_hidden=8
-    )
-    model = RayTransformer(config, key=jax.random.key(0))
-
-    def get(name):
-        return jnp.asarray(stored[f"param.{name}"])
-
-    def mix(name):
-        weight = get(name).T
-        return jnp.stack([weight.real, weight.imag]) if jnp.iscomplexobj(weight) else weight
-
-    def radial(layer, names):
-        last = jnp.stack([get(f"{n}.W2") for n in names])
-        bias = jnp.stack([get(f"{n}.b2") for n in names])
-        parts = jnp.stack([get(f"{n}.W1") for n in names]), jnp.stack([get(f"{n}.b1") for n in names])
-        parts += (last.reshape(*last.shape[:2], 2, -1), bias.reshape(len(names), 2, -1))
-        return eqx.tree_at(lambda r: (r.first, r.first_bias, r.last, r.last_bias), layer, parts)
-
-    def pair_names(prefix):
-        return [f"{prefix}{o}{i}" for o in range(3) for i in range(3)]
-
-    att, gate, point = model.ray_layers[0], model.gates[0], model.point_layers[0]
-    lifted = [mix(f"lift.W{k}") for k in range(3)]
-    changes = [
-        (lambda m: m.lift.weights, (mix("lift.self"),)),
-        (lambda m: [layer.weights for layer in m.lift_pairs.mix], [(weight,) for weight in lifted]),
-        (lambda m: m.lift_pairs.radial, radial(model.lift_pairs.radial, [f"lift.R{k}" for k in range(3)])),
-        (lambda m: m.ray_layers[0].key_radial, radial(att.key_radial, pair_names("att.Rk"))),
-        (lambda m: m.ray_layers[0].value_radial, radial(att.value_radial, pair_names("att.Rv"))),
-        (lambda m: m.point_layers[0].mix.weights, tuple(mix(f"pt.W{k}") for k in range(3))),
-        (lambda m: m.point_layers[0].radial, radial(point.radial, [f"pt.R{k}" for k in range(3)])),
-        (lambda m: m.point_layers[0].score.weight, get("pt.logit").T),
-        (lambda m: m.point_layers[0].vector.weight, get("pt.g").T),
-    ]
-    for name, letter in {"query": "q", "key": "k", "value": "v", "out": "o"}.items():
-        changes.append(
-            (lambda m, name=name: getattr(m.ray_layers[0], name).weights, tuple(mix(f"att.W{letter}{k}") for k in range(3)))
-        )
-    for k in range(len(gate.layers)):
-        changes.append(
-            (lambda m, k=k: (m.gates[0].layers[k].weight, m.gates[0].layers[k].bias), (mix(f"gate.W{k}"), get(f"gate.b{k}")))
-        )
-    for where, name in ((lambda m: m.point_layers[0].vector_radial, "pt.Rg"), (lambda m: m.readout, "out")):
-        changes.append(
-            (
-                lambda m, where=where: (
-                    where(m).first.weight,
-                    where(m).first.bias,
-                    where(m).second.weight,
-                    where(m).second.bias,
-                ),
-                tuple(get(f"{name}.{part}") for part in ("W1", "b1", "W2", "b2")),
-            )
-        )
-    for where, value in changes:
-        model = eqx.tree_at(where, model, value)
-    return model
-
-
-def stored_tokens(stored):
-    rays = Rays(jnp.asarray(stored["rays"][:, :3]), jnp.asarray(stored["rays"][:, 3:]))
-    section = jax.jit(changed_section)(base_section(rays), jnp.asarray(stored["gauge_alpha"]), jnp.asarray(stored["gauge_c"]))
-    return RayTokens(rays, jnp.asarray(stored["feats"]), jnp.ones(12, bool), jnp.zeros((12, 3))), section
-
-
 def test_every_stage_equals_the_stored_one(stored):
     """In the stored sections, in which tensors are stored; the last number also in ours."""
-    model, (tokens, section), queries = stored_model(stored), stored_tokens(stored), jnp.asarray(stored["queries"])
+    model, (tokens, section), queries = stored_net(stored), stored_tokens(stored), jnp.asarray(stored["queries"])
     neighbors = ~jnp.eye(12, dtype=bool)
 
     @eqx.filter_jit
@@ -113,16 +46,16 @@ def test_every_stage_equals_the_stored_one(stored):
 
     lifted, logits, field, parts, alpha, scalars, vectors, out, ours = stages()
     for k in range(3):
-        np.testing.assert_allclose(lifted[k], stored[f"out.lift.h{k}"], atol=LIMIT)
-        np.testing.assert_allclose(field[k], stored[f"out.att.h{k}"], atol=LIMIT)
+        np.testing.assert_allclose(lifted[k], stored[f"out.lift.h{k}"], rtol=0, atol=LIMIT)
+        np.testing.assert_allclose(field[k], stored[f"out.att.h{k}"], rtol=0, atol=LIMIT)
     off = np.asarray(neighbors)
-    np.testing.assert_allclose(np.asarray(logits)[off], stored["out.att.logits"][off], atol=LIMIT)
+    np.testing.assert_allclose(np.asarray(logits)[off], stored["out.att.logits"][off], rtol=0, atol=LIMIT)
     weights = np.exp(logits) * off[..., None]
-    np.testing.assert_allclose(weights / weights.sum(1, keepdims=True), stored["out.att.alpha"], atol=LIMIT)
+    np.testing.assert_allclose(weights / weights.sum(1, keepdims=True), stored["out.att.alpha"], rtol=0, atol=LIMIT)
     for value, name in ((parts, "scal"), (alpha, "alpha"), (scalars, "f0"), (vectors, "v")):
-        np.testing.assert_allclose(value, stored[f"out.pt.{name}"], atol=LIMIT)
-    np.testing.assert_allclose(out, stored["out.occ_logit"], atol=LIMIT)
-    np.testing.assert_allclose(ours, stored["out.occ_logit"], atol=LIMIT)
+        np.testing.assert_allclose(value, stored[f"out.pt.{name}"], rtol=0, atol=LIMIT)
+    np.testing.assert_allclose(out, stored["out.occ_logit"], rtol=0, atol=LIMIT)
+    np.testing.assert_allclose(ours, stored["out.occ_logit"], rtol=0, atol=LIMIT)
 
 
 SMALL = RayTransformerConfig(
@@ -185,7 +118,7 @@ def test_motion_of_cameras_and_scene_and_random_sections_change_nothing(number_o
             jnp.asarray(rng.uniform(-3, 3, 8)),
             jnp.asarray(rng.normal(size=8)),
         )
-        np.testing.assert_allclose(moved, out, atol=1e-10)
+        np.testing.assert_allclose(moved, out, rtol=0, atol=1e-10)
 
 
 def test_mirror_image_differs():
@@ -202,7 +135,7 @@ def test_order_of_rays_and_what_is_masked_change_nothing():
     out = predicted(model, parts, *still)
     order = jnp.asarray(np.random.default_rng(0).permutation(8))
     mixed = [part[order] if index in (1, 2, 3, 4) else part for index, part in enumerate(parts)]
-    np.testing.assert_allclose(predicted(model, mixed, *still), out, atol=1e-12)
+    np.testing.assert_allclose(predicted(model, mixed, *still), out, rtol=0, atol=1e-12)
     other = [*parts[:3], parts[3].at[6].set(9), *parts[4:]]
     np.testing.assert_array_equal(predicted(model, other, *still), out)
     seen = [*parts[:3], parts[3].at[5].set(9), *parts[4:]]

@@ -47,7 +47,7 @@ def test_layers_commute_with_phases(layer):
 
     expected, found = both(layer, random_field())
     for value, other in zip(found.values, expected.values):
-        np.testing.assert_allclose(value, other, atol=1e-13)
+        np.testing.assert_allclose(value, other, rtol=0, atol=1e-13)
         assert np.abs(value).max() > 0.01
 
 
@@ -59,7 +59,7 @@ def test_norm_nonlinearity_is_its_formula_and_finite_at_zero():
         length = np.abs(value)
         reached = length - np.asarray(beta)
         elu = np.where(reached > 0, reached, np.expm1(np.minimum(reached, 0)))
-        np.testing.assert_allclose(result, value / (length + SOFTENING) * elu, atol=1e-13)
+        np.testing.assert_allclose(result, value / (length + SOFTENING) * elu, rtol=0, atol=1e-13)
 
     def loss(field):
         return sum(
@@ -74,8 +74,8 @@ def test_norm_nonlinearity_is_its_formula_and_finite_at_zero():
 def test_layer_norm_has_unit_mean_square():
     out = eqx.filter_jit(RayLayerNorm(TYPES, 4))(random_field().map(lambda value, _: 3 * value))
     for value in out.values:
-        np.testing.assert_allclose((np.abs(value) ** 2).mean(-1), 1, atol=1e-4)
-    np.testing.assert_allclose(np.asarray(out.scalars).mean(-1), 0, atol=1e-14)
+        np.testing.assert_allclose((np.abs(value) ** 2).mean(-1), 1, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(out.scalars).mean(-1), 0, rtol=0, atol=1e-14)
 
 
 def test_self_interaction_does_not_mix_types():
@@ -84,7 +84,7 @@ def test_self_interaction_does_not_mix_types():
     out, other = layer(field), layer(changed)
     np.testing.assert_array_equal(out.values[0], other.values[0])
     np.testing.assert_array_equal(out.values[2], other.values[2])
-    np.testing.assert_allclose(other.values[1], 2 * out.values[1], atol=1e-14)
+    np.testing.assert_allclose(other.values[1], 2 * out.values[1], rtol=0, atol=1e-14)
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(layer))
 
 
@@ -97,7 +97,7 @@ def test_radial_functions_are_the_products_of_their_two_parts():
         real, imag = (
             hidden @ np.asarray(radial.last[kernel, :, part]) + np.asarray(radial.last_bias[kernel, part]) for part in (0, 1)
         )
-        np.testing.assert_allclose(out[:, kernel], real + 1j * imag, atol=1e-13)
+        np.testing.assert_allclose(out[:, kernel], real + 1j * imag, rtol=0, atol=1e-13)
 
 
 def test_fields_without_invariants_say_so():

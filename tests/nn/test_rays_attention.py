@@ -66,7 +66,7 @@ def test_attention_equals_the_formula_pair_by_pair():
             type(field)(tuple(jnp.asarray(g.real if k.trivial else g)[None] for g, k in zip(gathered, TYPES)), TYPES)
         )
         for expected, value in zip(mixed.values, out.values):
-            np.testing.assert_allclose(value[x], expected[0], atol=1e-12)
+            np.testing.assert_allclose(value[x], expected[0], rtol=0, atol=1e-12)
 
 
 def test_attention_commutes_with_motions_and_changes_of_section():
@@ -77,7 +77,7 @@ def test_attention_commutes_with_motions_and_changes_of_section():
     out = run(layer, rays, base_section(rays), field, allowed)
     after = run(layer, moved, section, transported(field, *h), allowed)
     for expected, value in zip(transported(out, *h).values, after.values):
-        np.testing.assert_allclose(value, expected, atol=1e-12)
+        np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12)
     assert all(np.abs(value).max() > 0.1 for value in out.values)
     assert all((np.asarray(value)[2] == 0).all() for value in out.values)  # no neighbours
 
@@ -99,8 +99,8 @@ def test_points_rotate_with_rays_and_do_not_depend_on_the_section():
     out = run(layer, points, rays, base_section(rays), field, state)
     turned = PointState(state.scalars, state.vectors @ rotation.T)
     after = run(layer, points @ rotation.T + translation[None], moved, section, transported(field, *h), turned)
-    np.testing.assert_allclose(after.scalars, out.scalars, atol=1e-12)
-    np.testing.assert_allclose(after.vectors, out.vectors @ rotation.T, atol=1e-12)
+    np.testing.assert_allclose(after.scalars, out.scalars, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(after.vectors, out.vectors @ rotation.T, rtol=0, atol=1e-12)
     assert np.abs(out.vectors).max() > 0.1
 
 
@@ -124,8 +124,8 @@ def test_rays_through_the_points_agree_with_rays_in_general():
     allowed = jnp.ones((1, 4), bool)
     out = layer(field, general, general.distance[..., None], allowed)
     own = layer(scalar_field(field.values[0][None]), exact, exact.distance[..., None], allowed)
-    np.testing.assert_allclose(own.scalars, out.scalars, atol=1e-12)
-    np.testing.assert_allclose(own.vectors, out.vectors, atol=1e-12)
+    np.testing.assert_allclose(own.scalars, out.scalars, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(own.vectors, out.vectors, rtol=0, atol=1e-12)
 
 
 def test_softmax_of_nothing_is_zero_with_finite_derivatives():

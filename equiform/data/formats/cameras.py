@@ -4,8 +4,9 @@
                        camera to world, axes x right, y up, z backward. Pixel centres half-way. Transparent parts become white.
     NAME_par.txt       number of images; then per line: file, K, R (rows), t with p_camera = R p + t, axes x right, y down,
                        z forward. Pixel centres at whole numbers, so ½ is added to c_x and c_y here.
+    NAME.npz           arrays rgb (0 … 255), K, R, t as the former, but pixel centres half-way.
 
-Both become `Cameras` in the convention of `equiform.algebra.cameras` with pixel centres half-way.
+All become `Cameras` in the convention of `equiform.algebra.cameras` with pixel centres half-way.
 """
 
 import json
@@ -35,20 +36,22 @@ class Views(NamedTuple):
 
 
 def read_views(path: str | Path) -> Views:
-    """Read a `transforms.json`, a Middlebury parameter file, or the only one of these in a folder.
+    """Read a `transforms.json`, a Middlebury parameter file, arrays (`.npz`), or the only one of these in a folder.
 
     Raises:
         UserError: Nothing is found, or what is found is broken; the message names the file and the frame.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted([*path.glob("transforms*.json"), *path.glob("*_par.txt")])
+        found = sorted([*path.glob("transforms*.json"), *path.glob("*_par.txt"), *path.glob("*.npz")])
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
-            raise UserError(f"{path} must hold one transforms.json or *_par.txt; there is {names}. Name the file itself")
+            raise UserError(f"{path} must hold one transforms.json, *_par.txt or *.npz; there is {names}. Name the file itself")
         path = found[0]
     if not path.is_file():
         raise UserError(f"there is no file {path}")
+    if path.suffix == ".npz":
+        return read_arrays(path)
     return read_transforms(path) if path.suffix == ".json" else read_middlebury(path)
 
 
@@ -91,6 +94,26 @@ def read_middlebury(path: str | Path) -> Views:
     intrinsics[:, :2, 2] += 0.5
     centre = -np.einsum("vji,vj->vi", rotation, shift)
     return _views(path, [read_image(file) for file in files], np.swapaxes(rotation, 1, 2), centre, intrinsics, files)
+
+
+def read_arrays(path: str | Path) -> Views:
+    """Read views from an `.npz` file with rgb, K, R and t. See `read_views`."""
+    path = Path(path)
+    try:
+        with np.load(path) as stored:
+            rgb, intrinsics, rotation, shift = (np.array(stored[name]) for name in ("rgb", "K", "R", "t"))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} does not hold the arrays rgb, K, R and t of calibrated views: {_reason(error)}") from None
+    views = len(rgb) if rgb.ndim == 4 and rgb.shape[-1] == 3 else 0
+    if rgb.dtype != np.uint8 or (intrinsics.shape, rotation.shape, shift.shape) != ((views, 3, 3), (views, 3, 3), (views, 3)):
+        shapes = ", ".join(str(array.shape) for array in (rgb, intrinsics, rotation, shift))
+        raise UserError(
+            f"{path}: rgb must be bytes of shape (views, rows, columns, 3), K and R (views, 3, 3), t (views, 3); "
+            f"received {rgb.dtype} and {shapes}"
+        )
+    centre = -np.einsum("vji,vj->vi", rotation, shift)
+    files = [Path(f"view-{number:02d}") for number in range(views)]
+    return _views(path, list(rgb / 255), np.swapaxes(rotation, 1, 2), centre, intrinsics.astype(float), files)
 
 
 def read_image(path: str | Path) -> Float[np.ndarray, "height width 3"]:

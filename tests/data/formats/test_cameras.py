@@ -44,11 +44,11 @@ def test_nerf_cameras_are_turned_into_ours(tmp_path):
     images = write_images(tmp_path, 2)
     rotation, centre = write_transforms(tmp_path)
     views = read_views(tmp_path)
-    np.testing.assert_allclose(views.images, images, atol=1e-15)
-    np.testing.assert_allclose(views.cameras.rotation, rotation, atol=1e-14)
-    np.testing.assert_allclose(views.cameras.centre, centre, atol=1e-15)
+    np.testing.assert_allclose(views.images, images, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(views.cameras.rotation, rotation, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(views.cameras.centre, centre, rtol=0, atol=1e-15)
     focal = 4 / np.tan(0.4)
-    np.testing.assert_allclose(views.cameras.intrinsics[1], [[focal, 0, 4], [0, focal, 3], [0, 0, 1]], atol=1e-13)
+    np.testing.assert_allclose(views.cameras.intrinsics[1], [[focal, 0, 4], [0, focal, 3], [0, 0, 1]], rtol=0, atol=1e-13)
     assert views.names == ["r_0.png", "r_1.png"]
 
 
@@ -61,8 +61,8 @@ def test_pixels_of_a_nerf_camera_look_where_nerf_says(tmp_path):
     focal = 4 / np.tan(0.4)
     local = np.array([(2.5 - 4) / focal, -(4.5 - 3) / focal, -1])
     expected = poses[1, :3, :3] @ local / np.linalg.norm(local)
-    np.testing.assert_allclose(rays.direction[1, 4, 2], expected, atol=1e-14)
-    np.testing.assert_allclose(rays.moment[1, 4, 2], np.cross(poses[1, :3, 3], expected), atol=1e-14)
+    np.testing.assert_allclose(rays.direction[1, 4, 2], expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(rays.moment[1, 4, 2], np.cross(poses[1, :3, 3], expected), rtol=0, atol=1e-14)
 
 
 def test_frames_may_have_their_own_intrinsics_and_transparent_is_white(tmp_path):
@@ -71,7 +71,7 @@ def test_frames_may_have_their_own_intrinsics_and_transparent_is_white(tmp_path)
     views = read_views(tmp_path / "transforms.json")
     np.testing.assert_allclose(views.cameras.intrinsics[0], [[9, 0, 3.5], [0, 8, 2.5], [0, 0, 1]])
     alpha = images[..., 3:]
-    np.testing.assert_allclose(views.images, images[..., :3] * alpha + 1 - alpha, atol=1e-15)
+    np.testing.assert_allclose(views.images, images[..., :3] * alpha + 1 - alpha, rtol=0, atol=1e-15)
 
 
 def write_middlebury(folder, count=2):
@@ -96,9 +96,9 @@ def test_middlebury_projection_is_that_of_the_file(tmp_path):
             *(jnp.asarray(part) for part in (views.cameras.rotation, views.cameras.centre, views.cameras.intrinsics)), 6, 8
         )
         place, depth = project(cameras, jnp.asarray(point))
-        np.testing.assert_allclose(depth[number], seen[2], atol=1e-14)
+        np.testing.assert_allclose(depth[number], seen[2], rtol=0, atol=1e-14)
         if seen[2] > 0:
-            np.testing.assert_allclose(place[number] - 0.5, seen[:2] / seen[2], atol=1e-12)
+            np.testing.assert_allclose(place[number] - 0.5, seen[:2] / seen[2], rtol=0, atol=1e-12)
 
 
 def test_pixels_and_projection_are_inverse_to_each_other():
@@ -110,7 +110,7 @@ def test_pixels_and_projection_are_inverse_to_each_other():
         rays = pixel_rays(these)
         point = these.centre[1] + 2.5 * rays.direction[1, 2, 5]
         place, depth = project(these, point)
-        np.testing.assert_allclose(place[1], [5.5, 2.5], atol=1e-12)
+        np.testing.assert_allclose(place[1], [5.5, 2.5], rtol=0, atol=1e-12)
         assert depth[1] > 0
 
 
@@ -123,9 +123,9 @@ def test_temple_hull_fills_the_documented_box(shared_data):
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     k = np.broadcast_to(stored["K"], (len(rotation), 3, 3)) if stored["K"].ndim == 2 else stored["K"]
     inside = visual_hull(points, rotation, stored["centre"], k, stored["rgb"].max(-1) > 40)
-    np.testing.assert_allclose(points[inside].min(0), low, atol=0.02)
-    np.testing.assert_allclose(points[inside].max(0), high, atol=0.02)
-    np.testing.assert_allclose(stored["centre"], -np.einsum("vji,vj->vi", stored["R"], stored["t"]), atol=1e-5)
+    np.testing.assert_allclose(points[inside].min(0), low, rtol=0, atol=0.02)
+    np.testing.assert_allclose(points[inside].max(0), high, rtol=0, atol=0.02)
+    np.testing.assert_allclose(stored["centre"], -np.einsum("vji,vj->vi", stored["R"], stored["t"]), rtol=0, atol=1e-5)
 
 
 def test_scaled_images_keep_their_rays(tmp_path):
@@ -133,16 +133,16 @@ def test_scaled_images_keep_their_rays(tmp_path):
     write_transforms(tmp_path)
     views = read_views(tmp_path)
     small = scaled(views, 3, 4)
-    np.testing.assert_allclose(small.images.mean(axis=(1, 2)), views.images.mean(axis=(1, 2)), atol=1e-6)
+    np.testing.assert_allclose(small.images.mean(axis=(1, 2)), views.images.mean(axis=(1, 2)), rtol=0, atol=1e-6)
     centre = np.asarray(pixel_rays(small.cameras).direction)[0, 1, 2]
     four = np.asarray(pixel_rays(views.cameras).direction)[0, 2:4, 4:6].reshape(4, 3)
-    np.testing.assert_allclose(centre, four.mean(0) / np.linalg.norm(four.mean(0)), atol=1e-2)
+    np.testing.assert_allclose(centre, four.mean(0) / np.linalg.norm(four.mean(0)), rtol=0, atol=1e-2)
 
 
 def test_rounded_rotations_are_mended_and_others_left():
     rotation = Rotation.random(random_state=0).as_matrix()
     mended = nearest_rotations(np.stack([rotation + 1e-6, 1.1 * rotation]))
-    np.testing.assert_allclose(mended[0].T @ mended[0], np.eye(3), atol=1e-14)
+    np.testing.assert_allclose(mended[0].T @ mended[0], np.eye(3), rtol=0, atol=1e-14)
     np.testing.assert_array_equal(mended[1], 1.1 * rotation)
 
 

@@ -32,22 +32,24 @@ def stored_intrinsics():
 
 def test_rendered_views_equal_the_stored_ones(stored):
     directions = pixel_directions(stored["cam.R_c2w"], stored_intrinsics(), 16)
-    np.testing.assert_allclose(directions.reshape(4, -1, 3), stored["view.d"], atol=1e-14)
+    np.testing.assert_allclose(directions.reshape(4, -1, 3), stored["view.d"], rtol=0, atol=1e-14)
     origins = np.repeat(stored["cam.o"][:, None], 256, axis=1)
     np.testing.assert_array_equal(origins, stored["view.o"])
     moment = np.cross(origins, directions.reshape(4, -1, 3))
-    np.testing.assert_allclose(moment, stored["plucker"][..., 3:], atol=1e-14)
+    np.testing.assert_allclose(moment, stored["plucker"][..., 3:], rtol=0, atol=1e-14)
     seen = trace(stored_scene(stored), origins.reshape(-1, 3), directions.reshape(-1, 3))
     np.testing.assert_array_equal(seen.hit, stored["view.hit"].ravel())
-    np.testing.assert_allclose(seen.depth, stored["view.depth"].ravel(), atol=1e-10)
-    np.testing.assert_allclose(seen.rgb, stored["view.rgb"].reshape(-1, 3), atol=1e-10)
+    np.testing.assert_allclose(seen.depth, stored["view.depth"].ravel(), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(seen.rgb, stored["view.rgb"].reshape(-1, 3), rtol=0, atol=1e-10)
     points = origins.reshape(-1, 3) + seen.depth[:, None] * directions.reshape(-1, 3)
     facing = -(normals(stored_scene(stored), points) * directions.reshape(-1, 3)).sum(-1)
-    np.testing.assert_allclose(np.where(seen.hit, np.maximum(facing, 0), 0), stored["view.head"].ravel(), atol=1e-10)
+    np.testing.assert_allclose(np.where(seen.hit, np.maximum(facing, 0), 0), stored["view.head"].ravel(), rtol=0, atol=1e-10)
 
 
 def test_distances_and_hull_equal_the_stored_ones(stored):
-    np.testing.assert_allclose(signed_distance(stored_scene(stored), stored["query.p"]), stored["query.sdf"], atol=1e-14)
+    np.testing.assert_allclose(
+        signed_distance(stored_scene(stored), stored["query.p"]), stored["query.sdf"], rtol=0, atol=1e-14
+    )
     silhouettes, k = stored["view.hit"].reshape(4, 16, 16), np.repeat(stored_intrinsics()[None], 4, axis=0)
     inside = visual_hull(stored["query.p"], stored["cam.R_c2w"], stored["cam.o"], k, silhouettes)
     np.testing.assert_array_equal(inside, stored["hull.inside"])
@@ -69,7 +71,7 @@ def test_distances_outside_are_those_to_the_nearest_surface_point():
         points = rng.uniform(-1, 1, (6, 3))
         found = signed_distance(scene, points)
         nearest = np.linalg.norm(points[:, None] - surface[None], axis=-1).min(1)
-        np.testing.assert_allclose(np.abs(found), nearest, atol=1e-2)
+        np.testing.assert_allclose(np.abs(found), nearest, rtol=0, atol=1e-2)
 
 
 def test_drawn_scenes_have_the_sizes_of_the_specification():
@@ -87,9 +89,11 @@ def test_drawn_scenes_have_the_sizes_of_the_specification():
 
 def test_cameras_are_rotations_that_look_at_the_origin_from_above():
     rotation, centre = draw_cameras(np.random.default_rng(0), 50)
-    np.testing.assert_allclose(np.swapaxes(rotation, 1, 2) @ rotation, np.broadcast_to(np.eye(3), (50, 3, 3)), atol=1e-14)
-    np.testing.assert_allclose(np.linalg.det(rotation), 1, atol=1e-14)
-    np.testing.assert_allclose(rotation[:, :, 2], -centre / 3, atol=1e-14)
+    np.testing.assert_allclose(
+        np.swapaxes(rotation, 1, 2) @ rotation, np.broadcast_to(np.eye(3), (50, 3, 3)), rtol=0, atol=1e-14
+    )
+    np.testing.assert_allclose(np.linalg.det(rotation), 1, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(rotation[:, :, 2], -centre / 3, rtol=0, atol=1e-14)
     elevation = np.degrees(np.arcsin(centre[:, 2] / 3))
     assert elevation.min() >= 10 and elevation.max() <= 60
     assert (rotation[:, 2, 1] < 0).all() and np.abs(rotation[:, 2, 0]).max() < 1e-15  # y is down, x level
@@ -125,12 +129,12 @@ def test_moved_sample_is_what_the_moved_scene_shows():
 
     before, after = images(scene, rotation, centre), images(scene.moved(turn, shift), turn @ rotation, centre @ turn.T + shift)
     np.testing.assert_array_equal(after.hit, before.hit)
-    np.testing.assert_allclose(after.rgb, before.rgb, atol=1e-6)  # normals are differences of 1e-5
+    np.testing.assert_allclose(after.rgb, before.rgb, rtol=0, atol=1e-6)  # normals are differences of 1e-5
     upright, moved = make_sample("test", 0, pixels=8), make_sample("test", 0, protocol="SO(3)", pixels=8)
     np.testing.assert_array_equal(moved.images, upright.images)
     np.testing.assert_array_equal(moved.signed_distance, upright.signed_distance)
     local = [np.einsum("vji,vpj->vpi", s.rotation, s.points[None] - s.centre[:, None]) for s in (upright, moved)]
-    np.testing.assert_allclose(local[1], local[0], atol=1e-13)
+    np.testing.assert_allclose(local[1], local[0], rtol=0, atol=1e-13)
     assert np.abs(moved.points - upright.points).max() > 0.1
 
 
@@ -154,4 +158,4 @@ def test_distances_to_each_solid_follow_its_motion():
     rng, turn, shift = np.random.default_rng(5), Rotation.random(random_state=3).as_matrix(), np.array([1.0, 2, -3])
     scene, points = draw_scene(rng), rng.uniform(-1, 1, (30, 3))
     after = distances(scene.moved(turn, shift), points @ turn.T + shift)
-    np.testing.assert_allclose(after, distances(scene, points), atol=1e-13)
+    np.testing.assert_allclose(after, distances(scene, points), rtol=0, atol=1e-13)

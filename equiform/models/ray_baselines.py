@@ -1,4 +1,4 @@
-"""Baselines of the study of rays: they see the pixels of the ray transformer, in coordinates of the world or of the camera.
+"""Baselines of the ray transformer: they see its pixels, in coordinates of the world or of the camera.
 
     ViewMLP           per view [patch, geometry] → 64, mean and minimum over the views → logit
     WorldTransformer  tokens of rays [patch, d, m, C], of the point [p] and of its views [patch, p, d, C, depth]; self-attention
@@ -8,43 +8,41 @@ ViewMLP on the point in the camera's frame is invariant; on p, d and C of the wo
 """
 
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from pydantic import BaseModel, ConfigDict, Field
 
+from equiform.models.ray_inputs import SceneInputs
 from equiform.nn.dense import MLP, Dense
 from equiform.nn.radial import LayerNorm
 
 
-class SceneInputs(NamedTuple):
-    """What every model is given of one scene; all geometry in the coordinates of the world.
+class ViewMLPConfig(BaseModel):
+    """Everything that fixes a `ViewMLP`."""
 
-    Attributes:
-        direction: Of each ray token.
-        centre: Its centre of projection.
-        patch: Colours about its pixel.
-        points: Query points.
-        view_direction: From each camera to each point.
-        view_depth: Distance from the camera.
-        view_place: Where the point appears, as (x / z, y / z) in the camera's frame. Invariant.
-        view_centre: Centre of each camera.
-        view_patch: Colours about the pixel the point projects to.
-        view_mask: Whether it is in the image.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    direction: Float[Array, "rays 3"]
-    centre: Float[Array, "rays 3"]
-    patch: Float[Array, "rays _"]
-    points: Float[Array, "points 3"]
-    view_direction: Float[Array, "points views 3"]
-    view_depth: Float[Array, "points views"]
-    view_place: Float[Array, "points views 2"]
-    view_centre: Float[Array, "views 3"]
-    view_patch: Float[Array, "points views _"]
-    view_mask: Bool[Array, "points views"]
+    name: Literal["view-mlp"] = "view-mlp"
+    view_features: int = Field(ge=1, description="Numbers that a view shows at a point.")
+    geometry: Literal["camera", "world"] = Field("camera", description="Whose coordinates it sees.")
+    distance: float = Field(3.0, gt=0, description="Typical distance of the cameras.")
+
+
+class WorldTransformerConfig(BaseModel):
+    """Everything that fixes a `WorldTransformer`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["world-transformer"] = "world-transformer"
+    features: int = Field(ge=1, description="Numbers on each ray.")
+    view_features: int = Field(ge=1, description="Numbers that a view shows at a point.")
+    width: int = Field(64, ge=4, multiple_of=4, description="Channels; there are 4 heads.")
+    num_layers: int = Field(2, ge=1, description="Of the encoder, and of the decoder.")
+    distance: float = Field(3.0, gt=0, description="Typical distance of the cameras.")
 
 
 class ViewMLP(eqx.Module):
@@ -52,24 +50,24 @@ class ViewMLP(eqx.Module):
 
     view: MLP
     readout: MLP
-    geometry: Literal["camera", "world"] = eqx.field(static=True)
+    config: ViewMLPConfig = eqx.field(static=True)
 
-    def __init__(self, patch: int, geometry: Literal["camera", "world"], *, key: PRNGKeyArray):
+    def __init__(self, config: ViewMLPConfig, *, key: PRNGKeyArray):
         keys = jax.random.split(key)
-        self.geometry = geometry
-        self.view = MLP(patch + (3 if geometry == "camera" else 9), 128, 64, key=keys[0])
+        self.config = config
+        self.view = MLP(config.view_features + (3 if config.geometry == "camera" else 9), 128, 64, key=keys[0])
         self.readout = MLP(128, 128, 1, key=keys[1])
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
-        if self.geometry == "camera":
-            extra = [scene.view_depth[..., None] - 3, scene.view_place]
+        if self.config.geometry == "camera":
+            extra = [scene.view_depth[..., None] - self.config.distance, scene.view_place]
         else:
             shape = scene.view_direction.shape
             extra = [jnp.broadcast_to(scene.points[:, None], shape), scene.view_direction]
-            extra.append(jnp.broadcast_to(scene.view_centre[None], shape) / 3)
+            extra.append(jnp.broadcast_to(scene.view_centre[None], shape) / self.config.distance)
         h = jax.nn.relu(self.view(jnp.concatenate([scene.view_patch, *extra], axis=-1), jax.nn.relu))
         seen = scene.view_mask[..., None]
-        mean = jnp.where(seen, h, 0).sum(1) / jnp.maximum(seen.sum(1), 1)
+        mean = jnp.where(seen, h, 0).sum(1) / jnp.maximum(seen.sum(1), 1).astype(h.dtype)
         least = jnp.where(seen, h, jnp.inf).min(1)
         pooled = jnp.concatenate([mean, jnp.where(jnp.isfinite(least), least, 0)], axis=-1)
         return self.readout(pooled, jax.nn.relu)[:, 0]
@@ -84,24 +82,34 @@ class WorldTransformer(eqx.Module):
     encoder: list["Block"]
     decoder: list["Block"]
     readout: MLP
+    config: WorldTransformerConfig = eqx.field(static=True)
 
-    def __init__(self, ray_patch: int, view_patch: int, *, width: int = 64, layers: int = 2, key: PRNGKeyArray):
+    def __init__(self, config: WorldTransformerConfig, *, key: PRNGKeyArray):
+        width, layers = config.width, config.num_layers
         keys = iter(jax.random.split(key, 4 + 2 * layers))
-        self.embed_rays = Dense(ray_patch + 9, width, key=next(keys))
+        self.config = config
+        self.embed_rays = Dense(config.features + 9, width, key=next(keys))
         self.embed_points = Dense(3, width, key=next(keys))
-        self.embed_views = MLP(view_patch + 10, 2 * width, width, key=next(keys))
+        self.embed_views = MLP(config.view_features + 10, 2 * width, width, key=next(keys))
         self.encoder = [Block(width, key=next(keys)) for _ in range(layers)]
         self.decoder = [Block(width, key=next(keys)) for _ in range(layers)]
         self.readout = MLP(width, width, 1, key=next(keys))
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
         moment = jnp.cross(scene.centre, scene.direction)
-        x = self.embed_rays(jnp.concatenate([scene.patch, scene.direction, moment, scene.centre / 3], axis=-1))
+        x = self.embed_rays(
+            jnp.concatenate([scene.patch, scene.direction, moment, scene.centre / self.config.distance], axis=-1)
+        )
         for block in self.encoder:
             x = block(x, x[None], jnp.ones((1, x.shape[0]), bool))
         shape = scene.view_direction.shape
-        centre = jnp.broadcast_to(scene.view_centre[None], shape) / 3
-        place = [jnp.broadcast_to(scene.points[:, None], shape), scene.view_direction, centre, scene.view_depth[..., None] - 3]
+        centre = jnp.broadcast_to(scene.view_centre[None], shape) / self.config.distance
+        place = [
+            jnp.broadcast_to(scene.points[:, None], shape),
+            scene.view_direction,
+            centre,
+            scene.view_depth[..., None] - self.config.distance,
+        ]
         views = self.embed_views(jnp.concatenate([scene.view_patch, *place], axis=-1))
         p = self.embed_points(scene.points)
         keys = jnp.concatenate([jnp.broadcast_to(x[None], (p.shape[0], *x.shape)), views], axis=1)
@@ -130,7 +138,7 @@ class Block(eqx.Module):
     def __call__(
         self, x: Float[Array, "tokens width"], keys: Float[Array, "rows keys width"], allowed: Bool[Array, "rows keys"]
     ) -> Float[Array, "tokens width"]:
-        rows = self.norms[1](keys)
+        rows = self.norms[1](keys.reshape(-1, keys.shape[-1])).reshape(keys.shape)
         q, k, v = self.query(self.norms[0](x)), self.keys(rows), self.values(rows)
         q, k, v = (t.reshape(*t.shape[:-1], 4, -1) for t in (q, k, v))
         if k.shape[0] == 1:
