@@ -446,7 +446,7 @@ def _fit_and_report(
             continue
         say(f"evaluating the model before fine-tuning on {name}")
         evaluations[f"{name}, before"] = evaluate_with_values(
-            tuning.task, dataset, batch_size=size, dtype=settings.dtype, least=least
+            tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
         )
     judged = next(iter(evaluations.values()))
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
