@@ -23,6 +23,7 @@ EVERYWHERE = ("--debug", "--no-cache")
 
 COMMANDS = ["train", "evaluate", "predict", "md", "relax", "info", "recipe", "table", "data", "analyze", "doctor", "demo"]
 COMMANDS += ["convert", "export-official", "benchmark", "lattice", "lammps", "socket", "engines"]
+COMMANDS += ["uncertainty", "committee", "select"]
 """Commands in the order of the help text."""
 
 

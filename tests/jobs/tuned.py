@@ -12,9 +12,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from equiform.jobs.train import train
 from equiform.recipes.schema import load_recipe
 
-TINY = ["model.name=torchmd-et", "model.num_layers=2", "model.channels=8", "model.num_heads=2", "model.num_basis=4"]
-TINY += ["model.cutoff=3.0", "training.dtype=float64", "training.batch_size=4", "training.log_every=2"]
-
 
 def write(path: Path, name: str, count: int, seed: int, offsets: dict[str, float], forces: float = 1.0) -> Path:
     """Distorted molecules with Morse energies plus an offset for each atom, eV."""
