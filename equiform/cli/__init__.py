@@ -20,6 +20,7 @@ from equiform.cli import (  # noqa: F401 - they add commands
     simulate,
     table,
     train,
+    uncertainty,
 )
 from equiform.cli.app import app, main
 

@@ -22,7 +22,8 @@ EVERYWHERE = ("--debug", "--no-cache")
 """Options of the application that are also accepted after the name of a command."""
 
 COMMANDS = ["train", "evaluate", "predict", "md", "relax", "label", "models", "info", "recipe", "table", "data", "analyze"]
-COMMANDS += ["doctor", "demo", "convert", "export-official", "benchmark", "lattice", "lammps", "socket", "engines"]
+COMMANDS += ["uncertainty", "committee", "select", "doctor", "demo", "convert", "export-official", "benchmark", "lattice"]
+COMMANDS += ["lammps", "socket", "engines"]
 """Commands in the order of the help text."""
 
 

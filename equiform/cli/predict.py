@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from equiform.cli.app import app, examples, print_json, print_table, progress_bar, say, start_jax, warn
+from equiform.cli.judged import print_judged
 from equiform.cli.reading import Settings, Types, how_to_read, read_for, read_with_labels, say_lost
+from equiform.errors import UserError
 
 Model = Annotated[
     Path, typer.Argument(help="A model folder, a run folder (its best model), or a name of `equiform models`.", metavar="MODEL")
@@ -46,6 +48,9 @@ def evaluate(
     stress_key: Annotated[str | None, typer.Option(help="Label of stresses; detected if not given.")] = None,
     types: Types = None,
     split: Split = "test",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw expected against observed errors (calibrated models).", metavar="PNG")
+    ] = None,
 ) -> None:
     """Errors of a model on labelled structures: mean absolute and root mean square, with units.
 
@@ -54,6 +59,7 @@ def evaluate(
     """
     from equiform.jobs.particles import gives_vectors
     from equiform.jobs.train import evaluate_file
+    from equiform.jobs.uncertainty import judge_file
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model
     from equiform.report.html import error_rows
@@ -70,13 +76,20 @@ def evaluate(
         found = evaluate_file(model, data, config, dtype=dtype, batch_size=batch_size, progress=advance)
     for line in found.warnings:
         warn(line)
+    judged = judge_file(model, str(data), config, plot, dtype=dtype)
+    if plot is not None and judged is None:
+        raise UserError(
+            f"{model}: no uncertainty was calibrated, so there is no --plot; do it with: equiform uncertainty {model}"
+        )
     if as_json:
-        print_json(found.errors)
+        print_json(found.errors if judged is None else {**found.errors, "uncertainty": judged.table})
         return
     for line in found.lines:
         say(line)
     rows = [(r.data, r.quantity, r.mae, r.rmse, r.unit) for r in error_rows({data.name: found.errors})]
     print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
+    if judged is not None:
+        print_judged(judged)
 
 
 @app.command(
@@ -116,6 +129,7 @@ def predict(
     """
     from equiform.data.formats.extxyz import check_output, write_predictions, write_scalars
     from equiform.deploy.predictor import load
+    from equiform.deploy.uncertainty import find_uncertainty
     from equiform.jobs.particles import SUFFIXES, gives_vectors
     from equiform.jobs.predictions import as_references, errors_of
     from equiform.jobs.scenes import find_scene_model
@@ -149,13 +163,19 @@ def predict(
         return
     with progress_bar("predicting") as advance:
         predictions = predictor.predict(structures, batch_size=batch_size, names=names, progress=advance)
+    doubts = None
+    if (uncertainty := find_uncertainty(model, predictor)) is not None:
+        with progress_bar("uncertainties") as advance:
+            doubts = uncertainty.of_each(structures, progress=advance)
     references = [as_references(atoms, label, reading.keys) for atoms, label in zip(structures, reading.labels)]
-    lost = write_predictions(output, structures, predictions, references=references)
+    lost = write_predictions(output, structures, predictions, references=references, uncertainties=doubts)
     say_lost(lost, output)
     errors = {data.name: errors_of(structures, reading.labels, predictions)}
     if rows := [(r.data, r.quantity, r.mae, r.rmse, r.unit) for r in error_rows(errors)]:
         print_table("", ("data", "quantity", "MAE", "RMSE", "unit"), rows, right=(2, 3))
         say("the labels are kept as REF_energy (eV), REF_forces (eV/Å) and REF_virial (eV)")
+    if doubts is not None:
+        say("expected errors (one standard deviation): energy_uncertainty (eV) and forces_uncertainty (eV/Å)")
     say(f"wrote {len(structures)} structures to {output} (energy eV, forces eV/Å, stress eV/Å³; {dtype})")
 
 

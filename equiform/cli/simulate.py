@@ -54,6 +54,10 @@ def md(
     no_stop_when_apart: Annotated[
         bool, typer.Option("--no-stop-when-apart", help="Continue when an atom has lost all its neighbours.")
     ] = False,
+    stop_above: Annotated[
+        float | None,
+        typer.Option(help="Stop when the energy's expected error exceeds this, eV/atom (calibrated models)."),
+    ] = None,
     index: Index = 0,
     dtype: Dtype = "float32",
     overwrite: Overwrite = False,
@@ -61,6 +65,7 @@ def md(
 ) -> None:
     """Molecular dynamics on the device; writes a trajectory, a log (.csv), a plot and a restart file."""
     from equiform.deploy.predictor import load
+    from equiform.deploy.uncertainty import find_uncertainty
     from equiform.persist.find import find_model
     from equiform.simulate.md.dynamics import MDConfig, resume_md, run_md
 
@@ -73,6 +78,7 @@ def md(
         "seed": seed,
         "skin": skin,
         "stop_when_apart": False if no_stop_when_apart else None,
+        "stop_above": stop_above,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     if (structure is None) == (resume is None):
@@ -85,6 +91,7 @@ def md(
     config = _checked(MDConfig, settings, steps, time)
     start_jax()
     predictor = load(find_model(model), dtype=dtype)
+    doubt = find_uncertainty(model, predictor)
     with progress_bar("molecular dynamics") as advance:
 
         def progress(now: Any) -> None:
@@ -96,7 +103,9 @@ def md(
         restart = resume or trajectory.with_suffix(".restart.npz")
         try:
             if resume is not None:
-                result = resume_md(predictor, resume, steps=steps, time=time, trajectory=output, progress=progress)
+                result = resume_md(
+                    predictor, resume, steps=steps, time=time, trajectory=output, progress=progress, uncertainty=doubt
+                )
             else:
                 result = run_md(
                     predictor,
@@ -107,6 +116,7 @@ def md(
                     restart=restart,
                     overwrite=overwrite,
                     progress=progress,
+                    uncertainty=doubt,
                 )
         except KeyboardInterrupt as error:
             raise Interrupted(f"resume with: equiform md {model} --resume {restart} --dtype {dtype}") from error

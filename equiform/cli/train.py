@@ -19,6 +19,7 @@ from equiform.errors import UserError
         "equiform train data.xyz data.test=hot.xyz data.energy_key=REF_energy",
         "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
         "equiform train ethanol                # a built-in recipe",
+        "equiform train data.xyz from=runs/base-1 freeze=embedding",
         "equiform train --resume runs/data-1   # resumes exactly where it stopped",
     )
 )

@@ -9,6 +9,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from equiform.deploy.predictor import Dtype, Predictor, load
 from equiform.deploy.structures import has_stress
+from equiform.deploy.uncertainty import Uncertainty, find_uncertainty, require_uncertainty
 
 
 class EquiformCalculator(Calculator):
@@ -23,16 +24,26 @@ class EquiformCalculator(Calculator):
     Args:
         predictor: The model.
         headroom: Edges to leave room for at first, of those that are needed; more where a cell will shrink.
+        uncertainty: Its expected errors: `results` then has `energy_uncertainty`, one standard deviation, eV.
+        forces_uncertainty: Whether `results` has `forces_uncertainty` (eV/Å) too, which costs as much as dozens of predictions.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
 
-    def __init__(self, predictor: Predictor, headroom: float = 1.1, **kwargs: Any):
+    def __init__(
+        self,
+        predictor: Predictor,
+        headroom: float = 1.1,
+        uncertainty: Uncertainty | None = None,
+        forces_uncertainty: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         predictor.require_energy()
         # With its own capacity: another user of the predictor, with other structures, does not make it
         # grow.
         self.predictor = predictor.with_own_capacity(headroom)
+        self.uncertainty, self.forces_uncertainty = uncertainty, forces_uncertainty
 
     @property
     def compilations(self) -> int:
@@ -63,6 +74,12 @@ class EquiformCalculator(Calculator):
             "free_energy": prediction.energy,
             "forces": prediction.forces,
         }
+        if self.uncertainty is not None:
+            if self.forces_uncertainty:
+                expected = self.uncertainty.of(structure)
+                self.results |= {"energy_uncertainty": expected.energy, "forces_uncertainty": expected.forces}
+            else:
+                self.results["energy_uncertainty"] = self.uncertainty.of_energy(structure)
         if "energies" in properties:
             if (readout := self.predictor.potential.model.traits.scalar) is None or readout.axis != "atoms":
                 raise PropertyNotImplementedError("this model has one energy per structure, none per atom")
@@ -71,11 +88,21 @@ class EquiformCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
 
 
-def calculator(model: str | Path | Predictor, dtype: Dtype = "float32") -> EquiformCalculator:
-    """An ASE calculator from a model file or a predictor.
+def calculator(
+    model: str | Path | Predictor, dtype: Dtype = "float32", *, forces_uncertainty: bool = False
+) -> EquiformCalculator:
+    """An ASE calculator from a model file or a predictor; of a calibrated model file with its uncertainty.
 
     Args:
         model: The model's folder, or a predictor (which keeps its dtype).
         dtype: Precision of the computation: "float32" or "float64".
+        forces_uncertainty: See `EquiformCalculator`; needs a calibrated model file.
+
+    Raises:
+        UserError: Uncertainties of forces are requested of a model that has none.
     """
-    return EquiformCalculator(model if isinstance(model, Predictor) else load(model, dtype))
+    if isinstance(model, Predictor):
+        return EquiformCalculator(model)
+    predictor = load(model, dtype)
+    find = require_uncertainty if forces_uncertainty else find_uncertainty
+    return EquiformCalculator(predictor, uncertainty=find(model, predictor), forces_uncertainty=forces_uncertainty)

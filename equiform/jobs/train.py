@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 from equiform.data.config import DataConfig
 from equiform.data.pipeline.batching import MOST_GROUPS, Batching
+from equiform.data.pipeline.dataset import Dataset
+from equiform.data.pipeline.prepared import PreparedData
 from equiform.errors import UserError
+from equiform.jobs import finetune
+from equiform.persist.parameters import num_parameters
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.report.run_report import Outcome
 from equiform.tasks.api import Task
@@ -92,10 +96,17 @@ def train(
     log = TextLog()
     say, warn = _logged(say, log), _logged(warn, log, "warning: ")
     RunFolder.check_free(folder)  # before time is spent on the data
+    base = finetune.base_model(recipe.finetune) if recipe.finetune is not None else None
+    if base is not None:
+        recipe = finetune.settings_of(recipe, base, say)
     provisional = model_config(recipe.model, elements=(1,), preset_if_auto=None)
     data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)
     _tell(data, say, warn)
     free = "batch_size" not in recipe.training.model_fields_set
+    start = None
+    if base is not None:
+        recipe, start = finetune.started(recipe, base, data, say)
+        data = prepare(data_on_disk(recipe.data), provisional.traits.cutoff)  # with these reference energies
     recipe = _with_stress(_with_length(recipe, say), data, say)
     preset = _preset(recipe, data, say)
     recipe = _with_recommended(recipe, preset, data, say)
@@ -106,22 +117,25 @@ def train(
                 check_tags(graph.node_fields.get("tags"), num_tags, f"a {name} structure")
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
-    task, count = _initial_task(recipe, data)
+    data, tuning = _tuning(recipe, data, start)
+    task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
     recipe = _with_batches(recipe, task, data, say, free=free)
     with parallel.own_folder(folder) as place:
         run = RunFolder.create(
             place,
             recipe=recipe.to_yaml(),
             reference_energies=data.reference_energies,
-            metadata={"data": recipe.data.model_dump(mode="json")},
+            metadata={"data": recipe.data.model_dump(mode="json")} | (finetune.about(recipe, start) if start else {}),
         )
         if parallel.is_first():
             log.open(run.path)
+            if start is not None:
+                finetune.save_start(run.path, start)
         say(f"run folder: {run.path}")
         several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
         say(f"device: {several}{jax.devices()[0].device_kind} ({jax.devices()[0].platform})")
         how = _Printing(progress, verbose, log)
-        return _fit_and_report(recipe, data, run, task, count, say, how, resume=False, extra_report=extra_report)
+        return _fit_and_report(recipe, data, run, task, count, say, how, resume=False, extra_report=extra_report, tuning=tuning)
 
 
 def resume(
@@ -149,8 +163,11 @@ def resume(
         config = model_config(recipe.model, elements=(1,), preset_if_auto=None)
         data = prepare(data_on_disk(recipe.data), config.traits.cutoff)
         _tell(data, say, warn)
-        task, count = _initial_task(recipe, data)
-        return _fit_and_report(recipe, data, run, task, count, say, _Printing(progress, verbose, log), resume=True)
+        start = finetune.load_start(run.path, run.metadata) if recipe.finetune is not None else None
+        data, tuning = _tuning(recipe, data, start)
+        task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
+        how = _Printing(progress, verbose, log)
+        return _fit_and_report(recipe, data, run, task, count, say, how, resume=True, tuning=tuning)
 
 
 def evaluate_file(
@@ -346,9 +363,23 @@ def _with_batches(recipe: Recipe, task: Task, data: Any, say: Say, *, free: bool
     return recipe.model_copy(update={"data": section.model_copy(update=update)})
 
 
+class _Tuning(NamedTuple):
+    """What fine-tuning adds to the report: the model before it, and old data."""
+
+    task: Task
+    old: Dataset | None
+
+
+def _tuning(recipe: Recipe, data: PreparedData, start: "finetune.Start | None") -> tuple[PreparedData, _Tuning | None]:
+    """The data, with replayed structures if the run has any."""
+    if start is None:
+        return data, None
+    data, old = finetune.with_old_data(recipe, data, start)
+    return data, _Tuning(start.task, old)
+
+
 def _initial_task(recipe: Recipe, data: Any) -> tuple[Task, int]:
     """The task with a freshly initialised model, and its number of parameters."""
-    from equiform.persist.parameters import num_parameters
     from equiform.training.scale import initial_task
 
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
@@ -369,6 +400,7 @@ def _fit_and_report(
     *,
     resume: bool,
     extra_report: Callable[[Outcome], Mapping[str, Any]] | None = None,
+    tuning: _Tuning | None = None,
 ) -> Outcome | None:
     from equiform.report import run_report
     from equiform.report.equivariance import equivariance_errors
@@ -381,6 +413,7 @@ def _fit_and_report(
     cutoff = "no cutoff" if traits.cutoff is None else f"cutoff {traits.cutoff:g} Å"
     say(f"{type(task.model).__name__} with {count:,} parameters, {cutoff}")
     sets = {"validation": data.validation, **data.tests}
+    sets |= {finetune.OLD_DATA: tuning.old} if tuning else {}
     sets = {name: dataset for name, dataset in sets.items() if dataset is not None and len(dataset)}
     size = settings.evaluation_batch_size or settings.batch_size
     least = shared_capacity(sets.values(), size)
@@ -414,6 +447,11 @@ def _fit_and_report(
                 evaluations[name].errors[quantity]["equivariance_error"] = error
             for quantity, values in evaluations[name].values.items():
                 evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
+    for name, dataset in () if tuning is None else sets.items():
+        say(f"evaluating the model before fine-tuning on {name}")
+        evaluations[f"{name}, before"] = evaluate_with_values(
+            tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
+        )
     judged = next(iter(evaluations.values()))
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
     times = result.times

@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 
 from equiform.errors import UserError
 from equiform.models.api import Model, ModelConfig
+from equiform.models.committee import Committee, CommitteeConfig
 from equiform.models.deep_sets import DeepSets, DeepSetsConfig
 from equiform.models.demetar import DEMETAr, DEMETArConfig
 from equiform.models.egnn import EGNN, EGNNConfig
@@ -33,6 +34,8 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
     "gatr-surface": (SurfaceGATrConfig, SurfaceGATr),
     "token-motion": (TokenMotionConfig, TokenMotion),
 }
+COMPOSED: dict[str, tuple[type[ModelConfig], type[Model]]] = {"committee": (CommitteeConfig, Committee)}
+"""Models made of trained models: in model files, but not for a recipe to choose."""
 
 
 def parse_config(fields: dict[str, Any]) -> ModelConfig:
@@ -43,9 +46,10 @@ def parse_config(fields: dict[str, Any]) -> ModelConfig:
         pydantic.ValidationError: A field is invalid.
     """
     name = fields.get("name", "equiformer")
-    if name not in MODELS:
+    known = MODELS | COMPOSED
+    if name not in known:
         raise UserError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
-    return MODELS[name][0](**fields)
+    return known[name][0](**fields)
 
 
 def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -64,4 +68,4 @@ def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 def build_model(config: ModelConfig, *, key: PRNGKeyArray) -> Model:
     """A freshly initialised model."""
-    return MODELS[config.name][1](config, key=key)  # pyright: ignore[reportCallIssue]
+    return (MODELS | COMPOSED)[config.name][1](config, key=key)  # pyright: ignore[reportCallIssue]

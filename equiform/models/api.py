@@ -6,7 +6,9 @@ selects its checks by them, and fails a model whose traits do not hold.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -117,6 +119,9 @@ class Model(eqx.Module):
     """
 
     config: eqx.AbstractVar[Any]
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    """Attributes that make up `embedding`, `blocks` and `readout`, for freezing. Of `blocks`, `x[:]` is stacked over all,
+    `x[:-1]` over all but the last one, and `x[-1]` belongs to the last one."""
 
     @abstractmethod
     def __call__(self, graph: Graph, *, key: PRNGKeyArray | None = None) -> dict[str, Array]:

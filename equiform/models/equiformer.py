@@ -13,7 +13,9 @@ Differs: `cutoff_kind = "smooth"` (attention and embedding vanish smoothly at th
 symmetric geometries too), zero-length edges carry nothing. The reference presets disable the first two.
 """
 
+from collections.abc import Mapping
 from math import sqrt
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -186,6 +188,13 @@ class Equiformer(AttendingModel):
     energy_out: Linear
     vector_head: GraphAttention | None
     config: EquiformerConfig = eqx.field(static=True)
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embedding": ("species_embedding", "tag_embedding", "field_embedding", "basis", "degree_embedding"),
+            "blocks": ("attention_layers[:]", "feed_forwards[:-1]", "last_feed_forward[-1]"),
+            "readout": ("norm", "energy_hidden", "energy_out", "vector_head"),
+        }
+    )
 
     def __init__(self, config: EquiformerConfig, *, key: PRNGKeyArray):
         keys = jax.random.split(key, 9)

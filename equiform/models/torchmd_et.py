@@ -16,6 +16,8 @@ vanishes by symmetry. Presets named after the paper disable both. Zero-length ed
 neighbours is not capped.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -109,6 +111,13 @@ class TorchMDET(DescribingModel):
     extent: MLP | None
     basis: ExpNormalBasis = eqx.field(static=True)
     config: TorchMDETConfig = eqx.field(static=True)
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embedding": ("embedding", "neighbor_embedding"),
+            "blocks": ("layers[:]",),
+            "readout": ("norm", "blocks", "extent"),
+        }
+    )
 
     def __init__(self, config: TorchMDETConfig, *, key: PRNGKeyArray):
         keys = jax.random.split(key, 6)

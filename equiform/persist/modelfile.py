@@ -110,11 +110,11 @@ def load_model(path: str | Path) -> LoadedModel:
     Raises:
         UserError: It is not a model file, is damaged, or has an unknown version or architecture.
     """
-    from equiform.models import MODELS, parse_config
+    from equiform.models import COMPOSED, MODELS, parse_config
 
     folder, config = _read_config(Path(path))
     name = config["model"].get("name")
-    if name not in MODELS:
+    if name not in {**MODELS, **COMPOSED}:
         raise UserError(
             f"{folder}: it holds a model of the architecture {name!r}; this version of Equiform knows "
             f"{', '.join(sorted(MODELS))}"

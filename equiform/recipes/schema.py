@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from glob import glob
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -24,6 +24,9 @@ from equiform.recipes.benchmark import Benchmark
 from equiform.recipes.errors import explain
 from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
+
+SHORT = {"from": "finetune.model", "freeze": "training.freeze"}
+"""Keys that may be given without their section on the command line."""
 
 
 class ModelChoice(BaseModel):
@@ -67,6 +70,27 @@ def _kind_of_data(section: Any) -> str:
     return "named set" if named else "files"
 
 
+class FineTuning(BaseModel):
+    """Start from a trained model instead of random weights; `from=MODEL` and `freeze=PARTS` are short forms.
+
+    Attributes:
+        model: The model: its folder, a run folder, or its name. Architecture and weights are its own.
+        replay: A file of the old data, labelled at the old level of theory, that is mixed into the training data against
+            forgetting; the model's own reference energies are subtracted from its energies.
+        replay_structures: Most structures of it, evenly spaced.
+        replay_labels: "file", or "model": the energies and forces that the old model predicts.
+        old_test: A file of old data; errors on it are reported before and after.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    replay: str | None = None
+    replay_structures: int = Field(default=100, ge=1)
+    replay_labels: Literal["file", "model"] = "file"
+    old_test: str | None = None
+
+
 class Recipe(BaseModel):
     """The effective configuration of a training run."""
 
@@ -74,6 +98,7 @@ class Recipe(BaseModel):
 
     data: Annotated[Annotated[DataConfig, Tag("files")] | Annotated[SetConfig, Tag("named set")], Discriminator(_kind_of_data)]
     model: ModelChoice = Field(default_factory=ModelChoice)
+    finetune: FineTuning | None = None
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     run: RunConfig = Field(default_factory=RunConfig)
     benchmark: Benchmark | None = None
@@ -123,13 +148,16 @@ def read_source(path: Path | None, overrides: Sequence[str] = (), base: Mapping[
             _set(source, (section, key), value, "command line")
     for text in overrides:
         name, equals, value = text.partition("=")
+        if equals and name in SHORT:
+            name = SHORT[name]
         if name == "model" and equals:  # A single word selects an architecture or a preset.
             name = "model.name" if value in _architectures() else "model.preset"
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)+", name):
             hint = suggest(name, known_paths()) if equals else ""
             raise UserError(f"'{text}' is not section.key=value, such as training.max_minutes=5{hint}")
         try:
-            parsed = yaml_lines.parse_value(value)
+            # `embedding,blocks[:4]` is not YAML's to read: a bracket opens a list there.
+            parsed = value if name == "training.freeze" and not value.startswith("[") else yaml_lines.parse_value(value)
         except UserError as error:
             raise UserError(f"'{text}': {error}") from error
         keys = tuple(name.split("."))
@@ -368,6 +396,12 @@ def _resolve_paths(tree: Mapping[str, Any], folder: Path) -> None:
 
     if isinstance(tree.get("data"), dict):
         _map_paths(tree["data"], resolve)
+    tuning = tree.get("finetune")
+    if isinstance(tuning, dict):
+        for key in ("model", "replay", "old_test"):
+            # A model may also be given by its name.
+            if isinstance(text := tuning.get(key), str) and (key != "model" or Path(text).exists() or (folder / text).exists()):
+                tuning[key] = resolve(text)
 
 
 def _map_paths(data: dict[str, Any], change: Callable[[str], str]) -> None:
@@ -393,6 +427,7 @@ def known_paths() -> list[str]:
     from equiform.models import MODELS
 
     sections = [("data", DataConfig), ("data", SetConfig), ("training", TrainingConfig), ("run", RunConfig)]
+    sections += [("finetune", FineTuning)]
     paths = [f"{section}.{key}" for section, config in (*sections, ("benchmark", Benchmark)) for key in config.model_fields]
     own = [key for config, _ in MODELS.values() for key in config.model_fields]
     return [*paths, *(f"model.{key}" for key in dict.fromkeys(["preset", "name", "width", *own]))]

@@ -1,10 +1,15 @@
 """The training configuration: small frozen types, validated before anything is computed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LossKind = Literal["l1", "l2norm", "huber", "mse"]
+
+
+def _listed(value: object) -> object:
+    """`a,b` as a list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class LossConfig(BaseModel):
@@ -118,6 +123,8 @@ class TrainingConfig(BaseModel):
         epsilon: Added to Adam's denominator.
         clip: Maximum global norm of the gradient; None switches clipping off.
         ema: Decay of the EMA of the weights, which is validated and saved; None switches it off.
+        freeze: Parts of the model that are not trained, such as `embedding`, `blocks[:4]`, `readout`, or the beginning of a
+            parameter's name.
         losses: The terms of the loss.
         normalization: How the model's output becomes the quantity: "anchored" (isolated atoms at their reference energy,
             scaled by the forces), "mean-std" (of the training structures, as most papers standardise), "none", or numbers.
@@ -153,6 +160,7 @@ class TrainingConfig(BaseModel):
     epsilon: float = Field(default=1e-8, gt=0)
     clip: float | None = Field(default=10.0, gt=0)
     ema: float | None = Field(default=0.999, gt=0, lt=1)
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     losses: Losses = Field(default_factory=Losses)
     normalization: Literal["anchored", "mean-std", "none"] | Normalization = "anchored"
     standardized_losses: bool = False

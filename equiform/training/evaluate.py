@@ -103,7 +103,7 @@ def evaluate_with_values(
         if program is None or not set(names) <= set(program.names):
             program = Program(static, names)
         done = 0
-        with _one_pass(dataset, batch_size, dtype, least) as stream:
+        with one_pass(dataset, batch_size, dtype, least) as stream:
             for batch in stream:
                 outputs = jax.device_get(program(params, batch.graph).predictions)
                 outputs = {name: value for name, value in outputs.items() if name in names}
@@ -226,7 +226,7 @@ class Validator:
     def __call__(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
         """The loss with its term weights as of the first step, and the errors by target."""
         parts = []
-        with _one_pass(self._dataset, self._batch_size, self._dtype, self._least) as stream:
+        with one_pass(self._dataset, self._batch_size, self._dtype, self._least) as stream:
             for batch in stream:
                 self._signatures.add(batch.signature)
                 found = self.program(params, batch.graph)
@@ -259,7 +259,7 @@ def shared_capacity(datasets: Iterable[Dataset], batch_size: int) -> Capacity | 
     return Capacity(*(max(size) for size in zip(*found))) if found else None
 
 
-def _one_pass(dataset: Dataset, batch_size: int, dtype: str, least: Capacity | None) -> BatchStream:
+def one_pass(dataset: Dataset, batch_size: int, dtype: str, least: Capacity | None) -> BatchStream:
     return BatchStream(dataset, batch_size=batch_size, edge_budget=EDGE_BUDGET, least=least, shuffle=False, dtype=dtype)
 
 

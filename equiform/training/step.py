@@ -20,6 +20,7 @@ from equiform.tasks.api import Task
 from equiform.training import optimizer, parallel
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
+from equiform.training.frozen import free_mask, only_free
 from equiform.training.loss import Mean, loss_terms, mean
 
 NO_STEP = -1
@@ -72,6 +73,7 @@ class TrainingStep:
         self._unflatten = jax.jit(optimizer.flattened(self._params)[1])
         self._adam = optimizer.adam(config)
         self._decays = optimizer.decay_mask(task, self._params)
+        self.free = free_mask(task, self._params, config.freeze) if config.freeze else None
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
         self._say, self._working = say, working
@@ -173,11 +175,15 @@ class TrainingStep:
             specs = (PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec())
             shared = jax.shard_map(on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
             (loss, means), gradient = shared(state.params, graph, weights)
+        if self.free is not None:
+            gradient = only_free(self.free, gradient, jax.tree.map(jnp.zeros_like, gradient))
         gradient, unflatten = optimizer.flattened(gradient)
         norm = jnp.linalg.norm(gradient)
         direction, moments = self._adam.update(optimizer.clipped(gradient, config.clip), state.optimizer)
         decay = {"decay": config.weight_decay, "mask": self._decays}
         params = optimizer.apply_step(state.params, unflatten(direction), rate, **decay)
+        if self.free is not None:  # Frozen parameters do not decay either.
+            params = only_free(self.free, params, state.params)
         ema = None
         if config.ema is not None:
             ema = optimizer.ema_updated(state.ema, optimizer.flattened(params)[0], state.step, config.ema)

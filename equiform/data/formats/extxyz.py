@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from equiform.deploy.predictor import Prediction
+    from equiform.deploy.uncertainty import Uncertain
 
 OURS = frozenset(
     {
@@ -86,6 +87,7 @@ def write_predictions(
     *,
     keep_labels: bool = True,
     references: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, Any]]] | None = None,
+    uncertainties: "Sequence[Uncertain] | None" = None,
 ) -> list[str]:
     """Write structures with predicted energy (eV), forces (eV/Å) and stress (eV/Å³, where there is a cell).
 
@@ -98,6 +100,7 @@ def write_predictions(
         predictions: One for each.
         keep_labels: Keep reference labels (`REF_energy`), which hold only where the atoms are where they were.
         references: Further columns and entries of each structure, such as the labels that it came with.
+        uncertainties: Standard deviations, written as `energy_uncertainty` (eV) and `forces_uncertainty` (eV/Å).
 
     Returns:
         Names of what the format has no place for.
@@ -110,9 +113,13 @@ def write_predictions(
     for number, (atoms, prediction) in enumerate(zip(structures, predictions, strict=True)):
         columns, entries = references[number] if references is not None else ({}, {})
         labels: dict[str, Any] = {**entries, "energy": float(prediction.energy)}
+        columns = {**columns, "forces": prediction.forces}
+        if uncertainties is not None:
+            labels["energy_uncertainty"] = uncertainties[number].energy
+            columns["forces_uncertainty"] = uncertainties[number].forces
         if prediction.stress is not None:
             labels["stress"] = np.asarray(prediction.stress, float)
-        text, missing = structure_text(atoms, {**columns, "forces": prediction.forces}, labels, keep_labels=keep_labels)
+        text, missing = structure_text(atoms, columns, labels, keep_labels=keep_labels)
         frames.append(text)
         lost.update(dict.fromkeys(missing))
     write_frames(path, frames)

@@ -89,6 +89,7 @@ def prepare_files(config: DataConfig, cutoff: float, *, progress: Callable[[int,
         reference_energies=references.values,
         report=report,
         keys=keys,
+        references_from=references.source,
     )
 
 

@@ -19,6 +19,7 @@ class PreparedData:
         reference_energies: eV by atomic number; empty if none are subtracted.
         report: Facts, and what the user should check.
         keys: Where the labels were found.
+        references_from: Where the reference energies are from, see `ReferenceEnergies.source`; empty where a set has its own.
     """
 
     train: Dataset
@@ -28,3 +29,4 @@ class PreparedData:
     reference_energies: dict[int, float]
     report: DataReport
     keys: LabelKeys
+    references_from: str = ""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from equiform.data.formats.comment import format_entries
 from equiform.data.formats.extxyz import kept_arrays, kept_info
 from equiform.deploy.predictor import Predictor
+from equiform.deploy.uncertainty import Uncertainty
 from equiform.errors import UserError
 from equiform.simulate.md.integrator import System, initial_state
 from equiform.simulate.md.restart import fingerprint, load_restart
@@ -35,6 +36,9 @@ from equiform.simulate.md.verlet_list import EdgeCapacity, VerletList
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_NEEDS_UNCERTAINTY = "needs a model with an uncertainty; calibrate it with: equiform uncertainty RUN"
 
 
 class MDConfig(BaseModel):
@@ -56,6 +60,7 @@ class MDConfig(BaseModel):
         max_temperature: A higher temperature ends the run, K; None is twenty times the initial one, at least
             10,000 K.
         stop_when_apart: End the run when an atom of a molecule has lost all its neighbours.
+        stop_above: End the run after a frame whose energy has a larger expected error, eV/atom; None never does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,6 +78,7 @@ class MDConfig(BaseModel):
     max_force: PositiveFloat = 100.0
     max_temperature: PositiveFloat | None = None
     stop_when_apart: bool = True
+    stop_above: PositiveFloat | None = None
 
 
 def run_md(
@@ -86,6 +92,7 @@ def run_md(
     overwrite: bool = False,
     restart_seconds: float = 10.0,
     progress: Callable[[MDProgress], None] | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> MDResult:
     """Start a run.
 
@@ -99,10 +106,13 @@ def run_md(
         overwrite: Whether existing files may be replaced.
         restart_seconds: Time between two restart files, s.
         progress: Progress callback, called a few times a second.
+        uncertainty: Of the model: the expected error of the energy of each frame goes into the log.
 
     Raises:
         UserError: The structure cannot be simulated, a file cannot be written or exists, or the run exploded.
     """
+    if config.stop_above is not None and uncertainty is None:
+        raise UserError(f"stop_above {_NEEDS_UNCERTAINTY}")
     files = _files(trajectory, log, restart)
     check_outputs(vars(files), overwrite=overwrite)
     substance, positions, velocities, freedom = _prepared(predictor, atoms, config)
@@ -124,9 +134,10 @@ def run_md(
             "reference_energy": predictor.reference_energy(atoms),
             "model": fingerprint(predictor.potential),
             "dtype": predictor.dtype,
+            "uncertain": uncertainty is not None,
         }
         system = _system(substance, cell, config, settings["max_kinetic_energy"], dtype)
-        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds)
+        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds, uncertainty)
         run.begin(state, state.positions, images, files)
         return run.go(progress)
 
@@ -141,6 +152,7 @@ def resume_md(
     log: str | Path | None = None,
     restart_seconds: float = 10.0,
     progress: Callable[[MDProgress], None] | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> MDResult:
     """Resume a run from its restart file, exactly as if it had not been interrupted.
 
@@ -155,6 +167,7 @@ def resume_md(
         log: The new path of the run's log, if it was moved.
         restart_seconds: Time between two restart files, s.
         progress: Progress callback, called a few times a second.
+        uncertainty: Of the model: the expected error of the energy of each frame goes into the log.
 
     Raises:
         UserError: The restart file is missing, damaged or from another model, the trajectory or log was
@@ -168,6 +181,10 @@ def resume_md(
         if settings["model"] != fingerprint(predictor.potential):
             raise UserError(f"{restart} was made with another model; give the model that the run was started with")
         config = MDConfig(**settings["config"])
+        if not settings.get("uncertain", False):
+            uncertainty = None  # The log has no column for it.
+        elif uncertainty is None:
+            raise UserError(f"{restart}: its run {_NEEDS_UNCERTAINTY}")
         if time is not None:
             steps = round(1000 * time / config.timestep)
         if steps is not None:
@@ -182,7 +199,7 @@ def resume_md(
         capacity = EdgeCapacity(*settings["capacity"])
         pairs = VerletList(cell, substance.pbc, predictor.cutoff, config.skin, dtype, capacity)
         system = _system(substance, cell, config, settings["max_kinetic_energy"], dtype)
-        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds)
+        run = Run(predictor, config, substance, system, pairs, settings, restart_seconds, uncertainty)
         run.begin(saved.state, saved.reference, saved.images, files, saved.last, continued=True)
         return run.go(progress)
 

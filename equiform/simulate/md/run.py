@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import ase.units
 import jax.numpy as jnp
 import numpy as np
+from ase import Atoms
 from jaxtyping import Int
 
 from equiform.deploy.predictor import Predictor
+from equiform.deploy.uncertainty import Uncertainty
 from equiform.errors import UserError
 from equiform.neighbors import neighbor_list
 from equiform.simulate.md import integrator
@@ -38,9 +40,6 @@ from equiform.simulate.md.trajectory import (
     TrajWriter,
 )
 from equiform.simulate.md.verlet_list import VerletList, moved_home
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 MAX_CHUNK_STEPS = 4096
 MAX_CHUNK_FRAMES = 256
@@ -77,7 +76,7 @@ class MDResult:
             to the total energy of all steps, NVE only.
     """
 
-    atoms: "Atoms"
+    atoms: Atoms
     summary: dict[str, Any]
 
 
@@ -93,10 +92,12 @@ class Run:
         pairs: VerletList,
         settings: dict[str, Any],
         restart_seconds: float,
+        uncertainty: Uncertainty | None = None,
     ):
         self.predictor, self.config, self.substance = predictor, config, substance
         self.system, self.pairs, self.settings = system, pairs, settings
-        self.restart_seconds = restart_seconds
+        self.restart_seconds, self.uncertainty = restart_seconds, uncertainty
+        self.stopped_above: int | None = None
         self.compilations, self.wall_seconds = 0, 0.0
         self._timed_steps, self._timed_seconds = 0, 0.0
 
@@ -129,7 +130,7 @@ class Run:
         try:
             self._open()
             self._safe = self._restart()
-            while int(self.state.step) <= self.config.steps:
+            while int(self.state.step) <= self.config.steps and self.stopped_above is None:
                 self._chunk(self._chunk_stop(first))
                 self._safe = self._restart()
                 now = time.perf_counter()
@@ -157,7 +158,7 @@ class Run:
             writer = TRAJECTORY_WRITERS[trajectory.suffix]
             self._frames = writer(trajectory, self.substance, self._lengths["trajectory"])
         if log is not None:
-            self._log = LogWriter(log, self._lengths["log"])
+            self._log = LogWriter(log, self._lengths["log"], uncertain=self.uncertainty is not None)
 
     @property
     def rate(self) -> float:
@@ -186,6 +187,8 @@ class Run:
             "neighbor_list_rebuilds": self.rebuilds,
             "compilations": self.compilations,
         }
+        if self.uncertainty is not None:
+            numbers["stopped_above_at_step"] = self.stopped_above
         files = {name: None if path is None else str(path) for name, path in vars(self.files).items()}
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in numbers.items()} | files
 
@@ -267,17 +270,20 @@ class Run:
         times = steps * config.timestep
         self.statistics.add(times / 1000, potential + kinetic, temperature)
 
+        frames = np.flatnonzero(steps % config.frame_interval == 0)
+        doubts = self._doubts(frames, records.positions, steps)
+
         def row(i: Any) -> LogRow:
             total = potential[i] + kinetic[i]
             values = (times[i], potential[i], kinetic[i], total, temperature[i], force[i])
-            return LogRow(int(steps[i]), *map(float, values))
+            return LogRow(int(steps[i]), *map(float, values), energy_uncertainty_eV=doubts.get(int(i)))
 
         if self._log is not None:
             self._log.write_rows([row(i) for i in np.flatnonzero(steps % config.log_interval == 0)])
         wrapped = self.images @ self.pairs.cell
         if self._frames is not None:
             columns = [np.asarray(x) for x in (records.positions, records.velocities, records.forces)]
-            for slot, i in enumerate(np.flatnonzero(steps % config.frame_interval == 0)):
+            for slot, i in enumerate(frames):
                 positions, velocities, forces = (column[slot].astype(np.float64) for column in columns)
                 self._frames.write_frame(Frame(row(i), positions + wrapped, velocities, forces))
         self.last = Frame(
@@ -286,6 +292,21 @@ class Run:
             np.asarray(state.last.velocities, np.float64),
             np.asarray(state.last.forces, np.float64),
         )
+
+    def _doubts(self, frames: Any, positions: Any, steps: Any) -> dict[int, float]:
+        """Expected error of the energy of each frame, eV, by its index in the chunk; also whether the run must stop."""
+        if self.uncertainty is None:
+            return {}
+        numbers, limit = self.substance.numbers, self.config.stop_above
+        found = {}
+        for slot, i in enumerate(frames):
+            atoms = Atoms(numbers, np.asarray(positions[slot], np.float64), cell=self.substance.cell, pbc=self.substance.pbc)
+            if self.substance.tags is not None:
+                atoms.set_tags(self.substance.tags)
+            found[int(i)] = self.uncertainty.of_energy(atoms)
+            if limit is not None and found[int(i)] > limit * len(numbers) and self.stopped_above is None:
+                self.stopped_above = int(steps[i])
+        return found
 
     def _restart(self) -> Restart:
         """The current restart content, file lengths included."""

@@ -29,7 +29,7 @@ ADVICE = "free some space or choose another place; what was written so far is ke
 
 @dataclass(frozen=True)
 class LogRow:
-    """One line of the log; the names carry the units."""
+    """One line of the log; the names carry the units. Without an uncertainty of the model its column is left out."""
 
     step: int
     time_fs: float
@@ -38,6 +38,7 @@ class LogRow:
     total_energy_eV: float
     temperature_K: float
     max_force_eV_per_A: float
+    energy_uncertainty_eV: float | None = None
 
 
 @dataclass(frozen=True)
@@ -221,20 +222,27 @@ def _keep_frames(path: Path, count: int) -> None:
 
 
 class LogWriter(_TextFile):
-    """One line per row: CSV, or JSON lines if the name ends in .jsonl or .json."""
+    """One line per row: CSV, or JSON lines if the name ends in .jsonl or .json.
 
-    def __init__(self, path: Path, at: int | None = None):
+    Args:
+        path: The file.
+        at: Length to continue from; None starts a new file.
+        uncertain: Whether the model's uncertainty has a column.
+    """
+
+    def __init__(self, path: Path, at: int | None = None, *, uncertain: bool = False):
         super().__init__(path, at)
         self._json = path.suffix in (".jsonl", ".json")
+        self._names = [field.name for field in fields(LogRow) if uncertain or field.name != "energy_uncertainty_eV"]
         if at is None and not self._json:
-            self.write(",".join(field.name for field in fields(LogRow)) + "\n")
+            self.write(",".join(self._names) + "\n")
 
     def write_rows(self, rows: Sequence[LogRow]) -> None:
         if self._json:
-            self.write("".join(json.dumps(vars(row)) + "\n" for row in rows))
+            self.write("".join(json.dumps({name: vars(row)[name] for name in self._names}) + "\n" for row in rows))
             return
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([vars(row).values() for row in rows])
+        csv.writer(text, lineterminator="\n").writerows([[vars(row)[name] for name in self._names] for row in rows])
         self.write(text.getvalue())
 
 

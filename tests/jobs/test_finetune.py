@@ -1,0 +1,204 @@
+"""Fine-tuning: the old model is kept where it should be, and its energies are moved to the new level of theory."""
+
+import json
+import shutil
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from equiform.deploy.predictor import load
+from equiform.errors import UserError
+from equiform.jobs.train import resume
+from equiform.models import build_model, parse_config
+from equiform.persist.modelfile import load_model, save_model
+from equiform.persist.parameters import named, split, with_dtype
+from equiform.persist.transfer import with_elements
+from equiform.recipes.schema import load_recipe
+from equiform.tasks.energy import Potential
+from equiform.training.frozen import free_mask, num_free
+from tests.jobs.tuned import run, write
+
+OLD = {"H": -13.0, "O": -2000.0, "N": -1500.0}
+NEW = {"H": -14.0, "O": -2003.0, "N": -1502.0}
+STEPS = ["training.max_steps=4", "training.checkpoint_every=2", "data.validation=0.25"]
+EQUIFORMER = {"name": "equiformer", "elements": (1, 8), "num_layers": 3, "irreps": "4x0e+2x1e", "irreps_sh": "1x0e+1x1e"}
+EQUIFORMER |= {"irreps_head": "2x0e+2x1e", "irreps_mlp": "4x0e+2x1e", "irreps_feature": "4x0e", "num_heads": 1}
+EQUIFORMER |= {"num_basis": 4, "radial_widths": (4,)}
+TORCHMD = {"name": "torchmd-et", "elements": (8, 1), "num_layers": 2, "channels": 8, "num_heads": 2, "num_basis": 4}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """An untrained model: what matters is that its energies are known."""
+    folder = tmp_path_factory.mktemp("base")
+    model = build_model(parse_config(TORCHMD | {"cutoff": 3.0}), key=jax.random.key(0))
+    task = Potential(with_dtype(model, "float64"), scale=0.5, elements=(1, 8), cohesion=(-0.1, -0.2), anchored=True)
+    return save_model(folder / "model", task, {1: OLD["H"], 8: OLD["O"]}, {})
+
+
+def data_of(base: Path, path: Path, count: int, seed: int, offsets: dict[str, float]) -> Path:
+    """Water with the energies of the model, at the level of theory of these reference energies; no forces, to compile less."""
+    frames = ase.io.read(write(path, "H2O", count, seed, OLD), ":")
+    predictions = load(base, dtype="float64").predict(frames)
+    for atoms, prediction in zip(frames, predictions):
+        shift = sum(offsets[symbol] - OLD[symbol] for symbol in atoms.get_chemical_symbols())
+        atoms.calc = SinglePointCalculator(atoms, energy=prediction.energy + shift)
+    ase.io.write(path, frames, format="extxyz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(base, tmp_path_factory):
+    """Water at another level of theory: other reference energies, the same interactions."""
+    folder = tmp_path_factory.mktemp("tuned")
+    data, old = data_of(base, folder / "new.xyz", 12, 1, NEW), data_of(base, folder / "old.xyz", 3, 2, OLD)
+    settings = [f"from={base}", "freeze=embedding,blocks[:1]", "training.dtype=float64", "training.batch_size=4"]
+    settings += [f"finetune.old_test={old}", f"finetune.replay={old}", *STEPS]
+    return *run(folder / "run", data, *settings), folder / "run"
+
+
+def tasks(**fields):
+    config = parse_config(fields)
+    return Potential(build_model(config, key=jax.random.key(0)))
+
+
+def mask_of(task, *frozen):
+    return named(free_mask(task, split(task)[0], frozen))
+
+
+def test_blocks_are_frozen_row_by_row():
+    masks = mask_of(tasks(**EQUIFORMER), "embedding", "blocks[:2]")
+    assert not masks["model.species_embedding.bias"].any()
+    rows = next(mask for name, mask in masks.items() if name.startswith("model.attention_layers"))
+    assert rows.ravel().tolist() == [False, False, True]
+    rows = next(mask for name, mask in masks.items() if name.startswith("model.feed_forwards"))
+    assert rows.ravel().tolist() == [False, False]  # of all blocks but the last one
+    assert all(mask.all() for name, mask in masks.items() if name.startswith(("model.last_feed_forward", "model.energy")))
+
+
+def test_the_last_block_has_its_own_feed_forward_network():
+    task = tasks(**EQUIFORMER)
+    masks = mask_of(task, "blocks[-1]")
+    assert not any(mask.any() for name, mask in masks.items() if name.startswith("model.last_feed_forward"))
+    assert all(mask.all() for name, mask in masks.items() if name.startswith("model.feed_forwards"))
+    params = split(task)[0]
+    assert num_free(free_mask(task, params, ["readout"]), params) == sum(
+        leaf.size for name, leaf in named(params).items() if name.split(".")[1] not in ("norm", "energy_hidden", "energy_out")
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("head", "no part 'head'"),
+        ("blocks[9]", "no block 9"),
+        ("em bedding", "not a part"),
+        ("readout[0]", "cannot be divided"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(part, said):
+    with pytest.raises(UserError, match=said):
+        mask_of(tasks(**TORCHMD), part)
+
+
+def test_nothing_left_to_train_is_an_error():
+    with pytest.raises(UserError, match="nothing is left to train"):
+        mask_of(tasks(**TORCHMD), "embedding", "blocks", "readout")
+
+
+@pytest.mark.parametrize("fields", [TORCHMD, EQUIFORMER], ids=["torchmd-et", "equiformer"])
+def test_old_elements_keep_their_weights(fields):
+    model = build_model(parse_config(fields), key=jax.random.key(0))
+    wide = with_elements(model, (1, 6, 8), seed=3)
+    assert wide.config.elements == (*fields["elements"], 6)
+    old, new = (named(eqx.filter(m, eqx.is_inexact_array)) for m in (model, wide))
+    assert old.keys() == new.keys()
+    grown = [name for name in old if old[name].shape != new[name].shape]
+    assert grown
+    for name in old:
+        assert np.array_equal(old[name], new[name][tuple(slice(size) for size in old[name].shape)]), name
+    for name in grown:
+        assert np.abs(np.asarray(new[name])[-1]).max() > 0
+
+
+def test_reference_energies_move_to_the_new_level_of_theory(tuned):
+    outcome, lines, folder = tuned
+    found = load_model(folder / "best").reference_energies
+    # One composition: the change of its sum is known, and the smallest such change is twice as large for H as for O.
+    change = 2 * (NEW["H"] - OLD["H"]) + NEW["O"] - OLD["O"]
+    assert found[1] - OLD["H"] == pytest.approx(2 * change / 5, abs=1e-6)
+    assert found[8] - OLD["O"] == pytest.approx(change / 5, abs=1e-6)
+    assert any("refitted" in line and "(was" in line for line in lines)
+    # Before any training no error is left, on the new data or on the old.
+    for name in ("validation, before", "old data, before"):
+        assert outcome.errors[name]["energy_per_atom"]["mae"] < 1e-6
+    assert set(outcome.errors) == {"validation", "old data", "validation, before", "old data, before"}
+
+
+def test_frozen_parts_do_not_move_and_others_do(tuned):
+    _, _, folder = tuned
+    start, end = (named(load_model(folder / name).task.model) for name in ("start", "last"))
+    for name in start:
+        if name.startswith(("embedding", "neighbor_embedding")):
+            assert np.array_equal(start[name], end[name]), name
+    weight = "layers.query.weight"
+    assert np.array_equal(start[weight][0], end[weight][0])
+    assert not np.array_equal(start[weight][1], end[weight][1])
+
+
+def test_a_tenth_of_the_learning_rate_is_the_default(tuned):
+    _, lines, folder = tuned
+    assert any("training.learning_rate=5e-05" in line for line in lines)
+    assert load_recipe(folder / "recipe.yaml")[0].training.learning_rate == pytest.approx(5e-5)
+
+
+def test_an_interrupted_run_resumes_exactly(tuned, base, tmp_path):
+    _, _, folder = tuned
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    last = sorted((copy / "checkpoints").iterdir())[-1]
+    shutil.rmtree(last) if last.is_dir() else last.unlink()
+    for name in ("best", "last"):
+        shutil.rmtree(copy / name)
+    resume(copy, [], say=str, warn=str, progress=False)
+    ends = [named(load_model(place / "last").task.model) for place in (folder, copy)]
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+    errors = [json.loads((place / "errors.json").read_text()) for place in (folder, copy)]
+    assert errors[0] == errors[1]
+
+
+def test_a_new_element_needs_a_reference_energy(base, tmp_path):
+    data = write(tmp_path / "ammonia.xyz", "NH3", 6, 3, NEW)
+    with pytest.raises(UserError, match=r"N: new to the model, and the compositions of .* do not determine"):
+        run(tmp_path / "run", data, f"from={base}", *STEPS)
+
+
+@pytest.mark.slow
+def test_a_new_element_with_its_reference_energy_is_learnt(base, tmp_path):
+    data = write(tmp_path / "ammonia.xyz", "NH3", 8, 3, NEW)
+    settings = [f"from={base}", "training.dtype=float64", "data.reference_energies={H: -14.0, N: -1502.0}", *STEPS]
+    outcome, lines = run(tmp_path / "run", data, *settings)
+    assert load_model(outcome.model).task.known_elements == (1, 7, 8)
+    assert any(line.startswith("new elements: N") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["from=nowhere"], "no such model"),
+        (["model=tiny"], "the model is that of from="),
+        (["data.reference_energies=none"], "needs reference energies"),
+        (["finetune.replay=gone.xyz"], "finetune.replay="),
+        (["freeze=nothing"], "no part 'nothing'"),
+    ],
+    ids=["no model", "another model", "no references", "no replay data", "no part"],
+)
+def test_bad_input_is_one_clear_line(base, tmp_path, settings, said):
+    data = data_of(base, tmp_path / "new.xyz", 6, 1, NEW)
+    with pytest.raises(UserError, match=said) as error:
+        run(tmp_path / "run", data, f"from={base}", "training.dtype=float64", *STEPS, *settings)
+    assert "\n" not in str(error.value)
