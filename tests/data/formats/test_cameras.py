@@ -187,7 +187,7 @@ def test_one_view_and_no_rotation_and_missing_files_are_explained(tmp_path):
 
 
 def test_broken_parameter_files_are_explained(tmp_path):
-    with pytest.raises(UserError, match=r"must hold one transforms.json or \*_par.txt; there is none"):
+    with pytest.raises(UserError, match=r"must hold one transforms.json, \*_par.txt or \*.npz; there is none"):
         read_views(tmp_path)
     file = tmp_path / "a_par.txt"
     file.write_text("2\nr_0.png 1 2 3\nr_1.png 1 2 3\n")
@@ -213,3 +213,27 @@ def test_mirrors_and_images_of_other_sizes_are_refused():
     flat = Cameras(identity.copy(), np.zeros((2, 3)), np.zeros((2, 3, 3)), 6, 8)
     with pytest.raises(UserError, match="no usable focal lengths"):
         check_cameras(flat)
+
+
+def test_arrays_are_read_like_the_files_they_come_from(tmp_path):
+    rng = np.random.default_rng(0)
+    rotation = Rotation.random(2, random_state=0).as_matrix()
+    rgb, k, t = rng.integers(0, 256, (2, 4, 6, 3), np.uint8), np.stack([np.diag([9.0, 8, 1])] * 2), rng.normal(size=(2, 3))
+    np.savez(tmp_path / "views.npz", rgb=rgb, K=k, R=rotation, t=t)
+    found = read_views(tmp_path)
+    np.testing.assert_allclose(found.images, rgb / 255, rtol=0, atol=1e-12)
+    point = rng.normal(size=3)
+    for view in range(2):
+        seen = np.asarray(found.cameras.rotation)[view].T @ (point - np.asarray(found.cameras.centre)[view])
+        np.testing.assert_allclose(seen, rotation[view] @ point + t[view], rtol=0, atol=1e-12)
+    for name, wrong, message in (
+        ("R", 2 * rotation, "is no rotation"),
+        ("t", t[:1], "received uint8"),
+        ("rgb", rgb / 255, "rgb must be bytes"),
+    ):
+        np.savez(tmp_path / "views.npz", **({"rgb": rgb, "K": k, "R": rotation, "t": t} | {name: wrong}))
+        with pytest.raises(UserError, match=message):
+            read_views(tmp_path)
+    np.savez(tmp_path / "views.npz", rgb=rgb[:1], K=k[:1], R=rotation[:1], t=t[:1])
+    with pytest.raises(UserError, match="at least two views; received 1"):
+        read_views(tmp_path)
