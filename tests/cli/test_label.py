@@ -26,3 +26,12 @@ def test_a_molecule_is_relaxed_from_its_smiles(trained):
 def test_names_of_models_that_are_not_there_list_those_that_are():
     assert "no model 'organic'" in Result("models", "organic").error()
     assert "no such model or run folder" in Result("relax", "organic-gfn3", "SMILES:O", "-o", "other.extxyz").error()
+
+
+def test_a_missing_package_is_one_line_with_what_to_install(monkeypatch):
+    import sys
+
+    for name in ("rdkit", "tblite.ase"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "pip install 'equiform[polymers]'" in Result("label", "SMILES:O", "-o", "water.extxyz").error()
+    assert "pip install 'equiform[polymers]'" in Result("data", "make", "polymers", "-o", "set").error()

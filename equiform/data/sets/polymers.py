@@ -209,12 +209,12 @@ def chain(unit: str, units: int) -> Any:
         UserError: RDKit is missing, or the unit has not two open ends.
     """
     chem = rdkit()
-    single: Any = chem.MolFromSmiles(unit)
-    ends = [atom.GetIdx() for atom in single.GetAtoms() if atom.GetAtomicNum() == 0] if single is not None else []
-    if len(ends) != 2 or units < 1:
+    single = chem.MolFromSmiles(unit)
+    if single is None or units < 1 or unit.count("*") != 2:
         raise UserError(
             f"{unit!r} × {units} is no oligomer: a repeat unit has two open ends (*), and there is at least one of it"
         )
+    ends = [atom.GetIdx() for atom in single.GetAtoms() if atom.GetAtomicNum() == 0]
     whole = single
     for _ in range(units - 1):
         whole = chem.CombineMols(whole, single)
