@@ -8,7 +8,8 @@ velocity as a translation. All particles of a graph attend to one another. The o
 
 | `algebra` | exact symmetry |
 |---|---|
-| "improved-projective", "projective" | SE(3): points change sign under mirrors, masses and translations do not |
+| "improved-projective" | SE(3): points change sign under mirrors, masses and translations do not |
+| "projective" | E(3): without the join, what that sign could reach never reaches a position |
 | "euclidean", "conformal" | E(3) |
 
 Source: the n-body experiment of Brehmer et al., NeurIPS 2023 (arXiv:2305.18415), authors' code, release 1.4.3; de Haan et al.,
@@ -81,11 +82,11 @@ class MotionGATrConfig(ParticleConfig):
     @property
     def traits(self) -> Traits:
         """The model's traits."""
-        return self.particle_traits(SE3 if "projective" in self.algebra else E3)
+        return self.particle_traits(SE3 if self.algebra == "improved-projective" else E3)
 
 
 class MotionGATr(Model):
-    """The model; call it on a graph. Equivariant under SE(3); in the Euclidean and conformal algebras under E(3)."""
+    """The model; call it on a graph. Equivariant under E(3); in the improved projective algebra under SE(3)."""
 
     network: GATr
     config: MotionGATrConfig = eqx.field(static=True)
