@@ -125,6 +125,7 @@ def test_old_elements_keep_their_weights(fields):
         assert np.abs(np.asarray(new[name])[-1]).max() > 0
 
 
+@pytest.mark.slow  # It trains.
 def test_reference_energies_move_to_the_new_level_of_theory(tuned):
     outcome, lines, folder = tuned
     found = load_model(folder / "best").reference_energies
@@ -139,6 +140,7 @@ def test_reference_energies_move_to_the_new_level_of_theory(tuned):
     assert set(outcome.errors) == {"validation", "old data", "validation, before", "old data, before"}
 
 
+@pytest.mark.slow  # It trains.
 def test_frozen_parts_do_not_move_and_others_do(tuned):
     _, _, folder = tuned
     start, end = (named(load_model(folder / name).task.model) for name in ("start", "last"))
@@ -150,12 +152,14 @@ def test_frozen_parts_do_not_move_and_others_do(tuned):
     assert not np.array_equal(start[weight][1], end[weight][1])
 
 
+@pytest.mark.slow  # It trains.
 def test_a_tenth_of_the_learning_rate_is_the_default(tuned):
     _, lines, folder = tuned
     assert any("training.learning_rate=5e-05" in line for line in lines)
     assert load_recipe(folder / "recipe.yaml")[0].training.learning_rate == pytest.approx(5e-5)
 
 
+@pytest.mark.slow  # It trains.
 def test_an_interrupted_run_resumes_exactly(tuned, base, tmp_path):
     _, _, folder = tuned
     copy = tmp_path / "copy"

