@@ -31,7 +31,7 @@ def test_every_file_is_in_the_table_and_the_recipe_is_valid():
     load_recipe(FOLDER / "fine_points.yaml")
     notebook = json.loads((FOLDER / "first_steps.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
-        assert cell["cell_type"] != "code" or (compile(cell["source"], "notebook", "exec") and not cell["outputs"])
+        assert cell["cell_type"] != "code" or (compile("".join(cell["source"]), "notebook", "exec") and not cell["outputs"])
 
 
 @pytest.mark.slow  # Every script compiles.
@@ -47,7 +47,7 @@ def test_training_from_python_gives_a_model_that_the_ase_script_and_the_notebook
     assert "force MAE" in run("train_from_python.py", *settings, folder=tmp_path)
     assert "energies of the atoms" in run("ase_script.py", "runs/example", folder=tmp_path)
     cells = json.loads((FOLDER / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]
-    code = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     small = code.replace('"training.max_minutes=3"', ", ".join(map(repr, settings)))
     (tmp_path / "notebook.py").write_text(small, encoding="utf-8")
     assert "eV" in run(str(tmp_path / "notebook.py"), folder=tmp_path)
