@@ -60,7 +60,7 @@ _SE3 = {"elements": (1, 6, 8), "channels": 8, "division": 2, "num_heads": 2, "nu
 _GATR = {"elements": (1, 6, 8), "channels": 4, "scalars": 8, "num_blocks": 2, "num_heads": 2}
 
 _SE3_BODIES = {"l_max": 1, "channels": 4, "division": 2, "num_heads": 2, "num_layers": 1, "radial_width": 6}
-_GATR_BODIES = {"channels": 2, "scalars": 8, "num_blocks": 1, "num_heads": 2}
+_GATR_BODIES = {"channels": 2, "scalars": 8, "num_blocks": 2, "num_heads": 2}
 _TOKENS = {"channels": 16, "num_blocks": 1, "num_heads": 2}
 _DEMETAR_BODIES = {"channels": 16, "num_heads": 4}
 
