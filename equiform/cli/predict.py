@@ -180,6 +180,8 @@ def predict(
 
 
 def _predict_scene(model: Path, scene: Path, output: Path, overwrite: bool) -> None:
+    import numpy as np
+
     from equiform.data.formats.cameras import read_views
     from equiform.errors import UserError
     from equiform.jobs.scenes import predict_mesh, predict_views, write_ply
@@ -200,7 +202,7 @@ def _predict_scene(model: Path, scene: Path, output: Path, overwrite: bool) -> N
         if isinstance(task, Occupancy):
             mesh = predict_mesh(task, views, rays=int(metadata["rays"]), progress=advance)
             write_ply(output, mesh)
-            camera = views.cameras.centre[0]
+            camera = np.asarray(views.cameras.centre[0])
             picture = draw_surface(output.with_suffix(".png"), mesh.vertices, mesh.faces, views.images, camera)
             say(f"wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} triangles to {output}, a picture to {picture}")
             return

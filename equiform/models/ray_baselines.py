@@ -28,8 +28,8 @@ class ViewMLPConfig(BaseModel):
 
     name: Literal["view-mlp"] = "view-mlp"
     view_features: int = Field(ge=1, description="Numbers that a view shows at a point.")
-    geometry: Literal["camera", "world"] = Field("camera", description="Whose coordinates it sees.")
-    distance: float = Field(3.0, gt=0, description="Typical distance of the cameras.")
+    geometry: Literal["camera", "world"] = Field(default="camera", description="Whose coordinates it sees.")
+    distance: float = Field(default=3.0, gt=0, description="Typical distance of the cameras.")
 
 
 class WorldTransformerConfig(BaseModel):
@@ -40,9 +40,9 @@ class WorldTransformerConfig(BaseModel):
     name: Literal["world-transformer"] = "world-transformer"
     features: int = Field(ge=1, description="Numbers on each ray.")
     view_features: int = Field(ge=1, description="Numbers that a view shows at a point.")
-    width: int = Field(64, ge=4, multiple_of=4, description="Channels; there are 4 heads.")
-    num_layers: int = Field(2, ge=1, description="Of the encoder, and of the decoder.")
-    distance: float = Field(3.0, gt=0, description="Typical distance of the cameras.")
+    width: int = Field(default=64, ge=4, multiple_of=4, description="Channels; there are 4 heads.")
+    num_layers: int = Field(default=2, ge=1, description="Of the encoder, and of the decoder.")
+    distance: float = Field(default=3.0, gt=0, description="Typical distance of the cameras.")
 
 
 class ViewMLP(eqx.Module):

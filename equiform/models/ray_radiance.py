@@ -10,7 +10,7 @@ Source: Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871) for the head. Di
 ResUNet; the density's last bias starts at 0.3, because a ReLU that is zero at all samples of all rays has no gradient.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ class RayRadianceConfig(BaseModel):
 
     name: Literal["ray-radiance"] = "ray-radiance"
     head: RayRenderingConfig = RayRenderingConfig()
-    hidden: int = Field(16, ge=1, description="Channels between the two convolutions.")
+    hidden: int = Field(default=16, ge=1, description="Channels between the two convolutions.")
 
 
 class TargetRays(NamedTuple):
@@ -79,11 +79,13 @@ class RayRadiance(eqx.Module):
     def __call__(self, target: TargetRays) -> Rendered:
         """Colour and depth of the target rays."""
         first, second = self.convolutions
-        features = second(jax.nn.elu(first(jnp.asarray(target.images) - 0.5)))
-        arrays = (target.rotation, target.source_centre, target.intrinsics)
-        cameras = Cameras(*map(jnp.asarray, arrays), *target.images.shape[1:3])
-        given = map(jnp.asarray, (target.samples, target.depths, target.centre, target.axis))
-        return self.head(*given, cameras, jnp.asarray(target.images), features)
+        target = jax.tree.map(jnp.asarray, target)
+        images: Any = target.images
+        features = second(jax.nn.elu(first(images - 0.5)))
+        height, width = images.shape[1:3]
+        cameras = Cameras(target.rotation, target.source_centre, target.intrinsics, height, width)
+        given: Any = (target.samples, target.depths, target.centre, target.axis)
+        return self.head(*given, cameras, images, features)
 
 
 class Convolution(eqx.Module):

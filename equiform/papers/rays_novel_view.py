@@ -46,19 +46,19 @@ class NovelViewStudy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scene: str | None = Field(None, description="Photographs of one scene; none: procedural scenes.")
-    held_out: tuple[int, ...] = Field((3, 11), description="Photographs that are not trained on.")
-    scenes: int = Field(1000, ge=1, description="Procedural training scenes.")
-    tests: int = Field(100, ge=2, description="Procedural test scenes.")
-    steps: int = Field(50000, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    scene: str | None = Field(default=None, description="Photographs of one scene; none: procedural scenes.")
+    held_out: tuple[int, ...] = Field(default=(3, 11), description="Photographs that are not trained on.")
+    scenes: int = Field(default=1000, ge=1, description="Procedural training scenes.")
+    tests: int = Field(default=100, ge=2, description="Procedural test scenes.")
+    steps: int = Field(default=50000, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
     seed: int = 0
-    rays: int = Field(512, ge=1, description="Target rays of a step.")
-    sources: int = Field(8, ge=2, description="Source views of a target; all there are, if fewer.")
-    samples: int = Field(48, ge=2, description="Samples of a ray.")
-    near: float = Field(0.7, gt=0, description="Nearest sample, in units of the mean distance of the cameras.")
-    far: float = Field(1.3, gt=0, description="Farthest sample.")
-    hidden: int = Field(16, description="Channels between the two convolutions.")
+    rays: int = Field(default=512, ge=1, description="Target rays of a step.")
+    sources: int = Field(default=8, ge=2, description="Source views of a target; all there are, if fewer.")
+    samples: int = Field(default=48, ge=2, description="Samples of a ray.")
+    near: float = Field(default=0.7, gt=0, description="Nearest sample, in units of the mean distance of the cameras.")
+    far: float = Field(default=1.3, gt=0, description="Farthest sample.")
+    hidden: int = Field(default=16, description="Channels between the two convolutions.")
     features: int = 32
     frequencies: int = 12
     tensor_channels: int = 16
@@ -133,9 +133,9 @@ def batches(sets: Sequence[ViewSet], study: NovelViewStudy, background: float) -
 
     def batch(step: int) -> LabelledRays:
         rng = np.random.default_rng([study.seed, step])
-        found = sets[rng.integers(len(sets))]
+        found = sets[int(rng.integers(len(sets)))]
         known = found.known + (found.held_out if procedural else [])
-        target = known[rng.integers(len(known))]
+        target = known[int(rng.integers(len(known)))]
         image = found.views.images[target].reshape(-1, 3)
         on = np.flatnonzero(np.abs(image - background).max(axis=1) > CONTRAST)
         chosen = rng.choice(len(image), study.rays)

@@ -54,22 +54,22 @@ class OccupancyStudy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scenes: int = Field(2000, ge=1, description="Training scenes.")
-    tests: int = Field(200, ge=2, description="Test scenes.")
-    steps: int = Field(20000, ge=1, description="Of Adam, for every model.")
-    learning_rate: float = Field(2e-3, gt=0)
+    scenes: int = Field(default=2000, ge=1, description="Training scenes.")
+    tests: int = Field(default=200, ge=2, description="Test scenes.")
+    steps: int = Field(default=20000, ge=1, description="Of Adam, for every model.")
+    learning_rate: float = Field(default=2e-3, gt=0)
     seed: int = 0
     models: tuple[str, ...] = (HULL, RAYS, *BASELINES)
     quantity: Quantity = "occupancy"
-    rays: int = Field(256, ge=2, description="Ray tokens of a scene.")
-    batch: int = Field(8, ge=1, description="Scenes of a step.")
-    points: int = Field(64, ge=1, description="Query points of a scene in a step.")
+    rays: int = Field(default=256, ge=2, description="Ray tokens of a scene.")
+    batch: int = Field(default=8, ge=1, description="Scenes of a step.")
+    points: int = Field(default=64, ge=1, description="Query points of a scene in a step.")
     degrees: tuple[int, ...] = (0, 1, 2)
     channels: int = 32
     num_ray_layers: int = 2
     num_point_layers: int = 2
-    width: int = Field(64, description="Of the transformer in world coordinates.")
-    num_layers: int = Field(2, description="Of its encoder, and of its decoder.")
+    width: int = Field(default=64, description="Of the transformer in world coordinates.")
+    num_layers: int = Field(default=2, description="Of its encoder, and of its decoder.")
 
     def scaled(self) -> "OccupancyStudy":
         """A small form, for two cores."""

@@ -67,7 +67,8 @@ class Occupancy(eqx.Module):
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
         """The model's number at each point of one scene: a logit, or a signed distance divided by `clip`."""
-        model = self.model
+        model: Any = self.model
+        scene = jax.tree.map(jnp.asarray, scene)
         if not isinstance(model, RayTransformer):
             return model(scene)
         depth, place = scene.view_depth - self.distance, scene.view_place

@@ -42,11 +42,11 @@ class SceneTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(3000, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    clip: float = Field(1.0, gt=0)
+    steps: int = Field(default=3000, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     seed: int = 0
-    save_every: int = Field(100, ge=1)
+    save_every: int = Field(default=100, ge=1)
 
 
 class Trained(NamedTuple):
@@ -119,7 +119,7 @@ def _trained(task: Any, batch: Callable[[int], Any], config: SceneTraining, file
     return Trained(eqx.combine(params, static), seconds, losses)
 
 
-def _rate(step: Array, config: SceneTraining) -> Array:
+def _rate(step: Any, config: SceneTraining) -> Array:
     """From the first learning rate to a hundredth of it, as half a cosine."""
     done = jnp.minimum(step.astype(jnp.float32) / config.steps, 1)
     return config.learning_rate * (0.01 + 0.495 * (1 + jnp.cos(jnp.pi * done)))

@@ -33,9 +33,9 @@ class ScenesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     protocol: Protocol = "I"
-    views: int = Field(4, ge=2)
-    pixels: int = Field(24, ge=4)
-    num_points: int = Field(400, ge=2)
+    views: int = Field(default=4, ge=2)
+    pixels: int = Field(default=24, ge=4)
+    num_points: int = Field(default=400, ge=2)
 
 
 def make_scenes(
