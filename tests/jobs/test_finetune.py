@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import ase.io
 import equinox as eqx
 import jax
 import numpy as np
