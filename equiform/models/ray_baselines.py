@@ -59,6 +59,7 @@ class ViewMLP(eqx.Module):
         self.readout = MLP(128, 128, 1, key=keys[1])
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
+        scene = jax.tree.map(jnp.asarray, scene)
         if self.config.geometry == "camera":
             extra = [scene.view_depth[..., None] - self.config.distance, scene.view_place]
         else:
@@ -96,6 +97,7 @@ class WorldTransformer(eqx.Module):
         self.readout = MLP(width, width, 1, key=next(keys))
 
     def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
+        scene = jax.tree.map(jnp.asarray, scene)
         moment = jnp.cross(scene.centre, scene.direction)
         x = self.embed_rays(
             jnp.concatenate([scene.patch, scene.direction, moment, scene.centre / self.config.distance], axis=-1)

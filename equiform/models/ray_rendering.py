@@ -41,13 +41,13 @@ class RayRenderingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["ray-rendering"] = "ray-rendering"
-    features: int = Field(32, ge=1, description="Channels of the feature maps of the source images.")
-    num_samples: int = Field(64, ge=2, description="Samples along each target ray.")
-    frequencies: int = Field(12, ge=1, description="Types k = 1 … of the features along the ray.")
-    tensor_channels: int = Field(16, ge=1)
-    channels: int = Field(16, ge=4, multiple_of=4, description="Channels of a sample; four heads.")
-    view_channels: int = Field(32, ge=1)
-    softening: float = Field(0.0, ge=0, description="Added to the norms of directions; 1e-6 is the published code.")
+    features: int = Field(default=32, ge=1, description="Channels of the feature maps of the source images.")
+    num_samples: int = Field(default=64, ge=2, description="Samples along each target ray.")
+    frequencies: int = Field(default=12, ge=1, description="Types k = 1 … of the features along the ray.")
+    tensor_channels: int = Field(default=16, ge=1)
+    channels: int = Field(default=16, ge=4, multiple_of=4, description="Channels of a sample; four heads.")
+    view_channels: int = Field(default=32, ge=1)
+    softening: float = Field(default=0.0, ge=0, description="Added to the norms of directions; 1e-6 is the published code.")
 
 
 class SampledViews(eqx.Module):

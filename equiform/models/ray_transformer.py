@@ -53,20 +53,22 @@ class RayTransformerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["ray-transformer"] = "ray-transformer"
-    features: int = Field(3, ge=1, description="Features of each ray, such as the colour of its pixel.")
-    view_features: int = Field(0, ge=0, description="Features of the rays through each point; 0: there are none.")
-    degrees: tuple[int, ...] = Field((0, 1, 2), description="Types k of the fields on rays; 0 is among them.")
-    channels: int = Field(32, ge=1, description="Channels of each type, and of the points.")
-    num_heads: int = Field(4, ge=1)
-    num_ray_layers: int = Field(2, ge=0)
-    num_point_layers: int = Field(2, ge=1)
-    radial_hidden: int = Field(8, ge=1, description="Hidden channels of each function of the invariants of a pair.")
-    readout_hidden: int = Field(64, ge=1)
+    features: int = Field(default=3, ge=1, description="Features of each ray, such as the colour of its pixel.")
+    view_features: int = Field(default=0, ge=0, description="Features of the rays through each point; 0: there are none.")
+    degrees: tuple[int, ...] = Field(default=(0, 1, 2), description="Types k of the fields on rays; 0 is among them.")
+    channels: int = Field(default=32, ge=1, description="Channels of each type, and of the points.")
+    num_heads: int = Field(default=4, ge=1)
+    num_ray_layers: int = Field(default=2, ge=0)
+    num_point_layers: int = Field(default=2, ge=1)
+    radial_hidden: int = Field(default=8, ge=1, description="Hidden channels of each function of the invariants of a pair.")
+    readout_hidden: int = Field(default=64, ge=1)
     neighbor_distance: float | None = Field(
         None, gt=0, description="Lines that pass each other nearer than this are neighbours, in units of `length`; None: all."
     )
-    posed: bool = Field(False, description="Use centres of projection: no longer the pure space of rays, and better informed.")
-    length: float = Field(1.0, gt=0, description="Unit of length of the scene; all geometry is divided by it.")
+    posed: bool = Field(
+        default=False, description="Use centres of projection: no longer the pure space of rays, and better informed."
+    )
+    length: float = Field(default=1.0, gt=0, description="Unit of length of the scene; all geometry is divided by it.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "RayTransformerConfig":

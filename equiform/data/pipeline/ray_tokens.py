@@ -108,7 +108,8 @@ def scene_inputs(
     depth = np.linalg.norm(between, axis=-1)
     patch = _windows(views.fine, view, row, column, RAY_WINDOW, 1)
     arrays = direction, centre[view], patch, points, between / depth[..., None], depth, seen.place, centre, seen.patch
-    return SceneInputs(*(np.asarray(array, dtype) for array in arrays), seen.mask)
+    given = [np.asarray(array, dtype) for array in arrays]
+    return SceneInputs(*given, view_mask=seen.mask)
 
 
 def drawn_pixels(

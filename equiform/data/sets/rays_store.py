@@ -143,7 +143,8 @@ def _shard(folder: Path, split: str, first: int) -> Path:
 
 def _write(file: Path, scenes: list[RayScene]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.stack([getattr(s, name) for s in scenes]) for name in RayScene._fields})
+    arrays: dict[str, Any] = {name: np.stack([getattr(s, name) for s in scenes]) for name in RayScene._fields}
+    np.savez_compressed(buffer, **arrays)
     with explained(f"cannot write {file}", "free some space or choose another folder"):
         write_atomically(file, buffer.getvalue())
 
