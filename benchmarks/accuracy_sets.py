@@ -9,8 +9,8 @@ from ase import Atoms
 
 from equiform.data.config import DataConfig
 from equiform.data.formats.reading import read_labelled
+from equiform.data.formats.shipped import SHIPPED, shipped_data
 from equiform.errors import UserError
-from equiform.recipes.schema import SHIPPED, shipped_data
 
 TRAIN, VALIDATION, TEST = 200, 50, 250
 

@@ -447,11 +447,12 @@ def _fit_and_report(
                 evaluations[name].errors[quantity]["equivariance_error"] = error
             for quantity, values in evaluations[name].values.items():
                 evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
-    for name, dataset in () if tuning is None else sets.items():
-        say(f"evaluating the model before fine-tuning on {name}")
-        evaluations[f"{name}, before"] = evaluate_with_values(
-            tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
-        )
+    if tuning is not None:
+        for name, dataset in sets.items():
+            say(f"evaluating the model before fine-tuning on {name}")
+            evaluations[f"{name}, before"] = evaluate_with_values(
+                tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
+            )
     judged = next(iter(evaluations.values()))
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
     times = result.times

@@ -174,7 +174,7 @@ def test_nve_over_a_picosecond_keeps_the_energy(cluster, predictor):
 
 
 def bound(a: float) -> ase.Atoms:
-    """A crystal with a minimum near a = 1.28 Å under the toy potential with a cutoff of 1.6 Å; with a wider one it collapses."""
+    """A crystal with a minimum near 1.28 Å under the toy potential, cutoff 1.6 Å; with a wider one it collapses."""
     return bulk("C", "fcc", a=a, cubic=True) * (2, 2, 2)
 
 

@@ -42,7 +42,7 @@ def test_the_demo_reports_errors_dynamics_and_missed_targets(small):
         assert text in ended.stdout, text
     assert (folder / "nve.png").is_file() and (folder / "nve.extxyz").is_file()
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 3 and "NOT MET" in page and "energy drift" in page
+    assert page.count("data:image/png;base64") == 4 and "NOT MET" in page and "energy drift" in page
 
 
 def test_targets_are_judged_by_their_limits(monkeypatch):

@@ -93,7 +93,8 @@ def test_every_model_says_what_its_width_is():
         assert set(config.width_fields) <= set(config.model_fields), name
         assert bool(config.width_fields) == (name != "linear")
         # Fields that hold sizes are all declared.
-        sizes = {field for field in config.model_fields if "channels" in field or field.startswith(("irreps", "radial_widths"))}
+        starts = ("irreps", "radial_widths", "scalars")
+        sizes = {field for field in config.model_fields if "channels" in field or field.startswith(starts)}
         assert sizes - {"irreps_sh"} == set(config.width_fields), name
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from equiform.data.formats.shipped import shipped_data
 from equiform.errors import UserError
 from equiform.recipes.schema import (
     ModelChoice,
@@ -14,7 +15,6 @@ from equiform.recipes.schema import (
     json_schema,
     load_recipe,
     model_config,
-    shipped_data,
 )
 from equiform.recipes.yaml_lines import dump, load_with_lines, parse_value
 
