@@ -120,7 +120,7 @@ def by_jax_md(predictor: Predictor, atoms: ase.Atoms, steps: int) -> Outcome:
     import jax.numpy as jnp
     from jax_md import simulate, space
 
-    from equiform.deploy.jax_md import neighbor_list
+    from equiform.deploy.jaxmd import neighbor_list
 
     with jax.enable_x64(True):
         lattice = jnp.asarray(atoms.cell.array.T)

@@ -41,7 +41,7 @@ ENGINES = (
     Engine("OpenMM-ML", "openmmml", ("openmm", "openmmml"), "openmm", 'MLPotential("equiform", modelPath=MODEL)'),
     Engine("i-PI", "ipi", ("ipi",), "ipi", "equiform socket MODEL start.xyz --unix NAME"),
     Engine("ASE SocketIO", "ase", ("ase",), "", "equiform socket MODEL start.xyz --unix NAME"),
-    Engine("jax-md", "jax-md", ("jax_md",), "jaxmd", "equiform.deploy.jax_md.neighbor_list(MODEL, numbers, box)"),
+    Engine("jax-md", "jax-md", ("jax_md",), "jaxmd", "equiform.deploy.jaxmd.neighbor_list(MODEL, numbers, box)"),
     Engine("phonopy", "phonopy", ("phonopy",), "phonopy", "equiform.calculator(MODEL, 'float64'), see docs/how-to/phonons.md"),
 )
 """In the order in which they are listed."""

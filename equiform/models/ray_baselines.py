@@ -113,7 +113,7 @@ class WorldTransformer(eqx.Module):
             scene.view_depth[..., None] - self.config.distance,
         ]
         views = self.embed_views(jnp.concatenate([scene.view_patch, *place], axis=-1))
-        p = self.embed_points(scene.points)
+        p = self.embed_points(jnp.asarray(scene.points))
         keys = jnp.concatenate([jnp.broadcast_to(x[None], (p.shape[0], *x.shape)), views], axis=1)
         allowed = jnp.concatenate([jnp.ones((p.shape[0], x.shape[0]), bool), scene.view_mask], axis=1)
         for block in self.decoder:

@@ -84,8 +84,8 @@ class RayRadiance(eqx.Module):
         features = second(jax.nn.elu(first(images - 0.5)))
         height, width = images.shape[1:3]
         cameras = Cameras(target.rotation, target.source_centre, target.intrinsics, height, width)
-        given: Any = (target.samples, target.depths, target.centre, target.axis)
-        return self.head(*given, cameras, images, features)
+        samples, depths, centre, axis = (jnp.asarray(array) for array in target[:4])
+        return self.head(samples, depths, centre, axis, cameras, images, features)
 
 
 class Convolution(eqx.Module):

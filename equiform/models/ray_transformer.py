@@ -63,7 +63,9 @@ class RayTransformerConfig(BaseModel):
     radial_hidden: int = Field(default=8, ge=1, description="Hidden channels of each function of the invariants of a pair.")
     readout_hidden: int = Field(default=64, ge=1)
     neighbor_distance: float | None = Field(
-        None, gt=0, description="Lines that pass each other nearer than this are neighbours, in units of `length`; None: all."
+        default=None,
+        gt=0,
+        description="Lines that pass nearer than this are neighbours, in units of `length`; None: all.",
     )
     posed: bool = Field(
         default=False, description="Use centres of projection: no longer the pure space of rays, and better informed."

@@ -66,7 +66,7 @@ def load_uncertainty(model: Path) -> Spread | None:
     if kind == "committee":
         return MemberSpread(**factors)
     with jax.enable_x64(True):  # Otherwise float64 numbers would be truncated.
-        return LastLayer(jnp.asarray(arrays["whitening"]), **factors)
+        return LastLayer(whitening=jnp.asarray(arrays["whitening"]), **factors)
 
 
 def _weights_of(model: Path) -> str:

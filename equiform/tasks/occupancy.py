@@ -65,10 +65,10 @@ class Occupancy(eqx.Module):
         """What is predicted."""
         return FIELDS[self.quantity]
 
-    def __call__(self, scene: SceneInputs) -> Float[Array, " points"]:
+    def __call__(self, given: SceneInputs) -> Float[Array, " points"]:
         """The model's number at each point of one scene: a logit, or a signed distance divided by `clip`."""
         model: Any = self.model
-        scene = jax.tree.map(jnp.asarray, scene)
+        scene: Any = jax.tree.map(jnp.asarray, given)
         if not isinstance(model, RayTransformer):
             return model(scene)
         depth, place = scene.view_depth - self.distance, scene.view_place

@@ -64,7 +64,7 @@ class LastLayer(Spread):
 
     def with_factors(self, energy: float, forces: float) -> "LastLayer":
         """The same with other factors."""
-        return LastLayer(self.whitening, energy, forces)
+        return LastLayer(whitening=self.whitening, energy_factor=energy, forces_factor=forces)
 
     def variances(self, task: Potential, graph: Graph) -> tuple[Float[Array, "graphs"], Float[Array, "atoms 3"]]:
         """One reverse pass per feature."""

@@ -73,7 +73,7 @@ def fitted(task: Potential, train: Dataset, validation: Dataset, *, dtype: str, 
         raise UserError("the validation data have neither energies nor forces, so there is nothing to calibrate on")
     spread: Spread = MemberSpread()
     if not isinstance(task.model, Committee):
-        spread = LastLayer(_whitening(task, train, validation, values, dtype, batch_size))
+        spread = LastLayer(whitening=_whitening(task, train, validation, values, dtype, batch_size))
     raw = _estimated(task, spread, validation, values, dtype, batch_size)
     factors = {name: _factor(raw[name]) if name in raw else 1.0 for name in ("energy", "forces")}
     scaled = {name: one._replace(sigma=factors[name] * one.sigma) for name, one in raw.items()}
@@ -150,7 +150,7 @@ def rank_correlation(found: Estimates) -> float:
     ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (found.sigma, np.abs(found.error))]
     if len(found.sigma) < 2 or np.ptp(found.sigma) == 0:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _whitening(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from equiform.deploy.jax_md import neighbor_list
+from equiform.deploy.jaxmd import neighbor_list
 from equiform.errors import UserError
 from tests.deploy.test_openmm import box
 
