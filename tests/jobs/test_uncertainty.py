@@ -127,6 +127,7 @@ def test_calibrated_factors_make_the_mean_scaled_error_one(calibrated):
     assert content.energy_factor > 0 and content.forces_factor > 0
 
 
+@pytest.mark.slow
 def test_far_from_the_data_the_model_is_less_certain(doubt):
     uncertainty, frames = doubt
     stretched = frames[0].copy()
@@ -135,6 +136,7 @@ def test_far_from_the_data_the_model_is_less_certain(doubt):
     assert uncertainty.of_energy(stretched) > usual
 
 
+@pytest.mark.slow
 def test_the_calculator_gives_uncertainties(calibrated, doubt):
     model, _, _ = calibrated
     uncertainty, frames = doubt
@@ -189,6 +191,7 @@ def members(tmp_path_factory):
     return make_committee(paths, folder / "committee"), paths
 
 
+@pytest.mark.slow
 def test_a_committee_predicts_the_mean(members, doubt):
     folder, paths = members
     atoms = doubt[1][0]
@@ -221,6 +224,7 @@ def test_a_committee_of_different_models_is_one_clear_line(members, tmp_path, ch
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_too_few_labels_are_an_error(calibrated, tmp_path):
     data = write(tmp_path / "few.xyz", "H2O", 5, 0, OFFSETS)
     with pytest.raises(UserError, match="too few to calibrate"):
