@@ -94,7 +94,7 @@ def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine
 
 def _ours(run: Run, files: Split, folder: Path, _: dict[str, Path], machine: Machine) -> list[str]:
     data = [f"data.validation={files.validation}", f"data.test={files.test}", f"run.folder={folder / 'run'}"]
-    length = [f"training.max_minutes={run.minutes[0]:g}", f"training.seed={run.seed}"]
+    length = [f"training.max_minutes_in_all={run.minutes[0]:g}", f"training.seed={run.seed}"]
     start = [sys.executable, "-m", "benchmarks.accuracy_ours", machine.clock, "train", str(files.train)]
     return [*start, *data, *length, *OURS[run.code]]
 
@@ -160,7 +160,9 @@ def plot(found: dict[tuple[str, str, float], list[dict[str, float]]], path: Path
                 axis.plot(
                     [p[0] for p in points], [np.mean(p[1]) for p in points], "o-", color=f"C{number}", label=code, markersize=4
                 )
-        axis.set(xscale="log", yscale="log", title=name, xlabel=f"minutes ({clock} time)")
+        axis.set(yscale="log", title=name, xlabel=f"minutes ({clock} time)", xlim=(0, None))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
     axes[0][0].set_ylabel("MAE of force components, meV/Å")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
