@@ -75,6 +75,7 @@ def test_row_is_operations_over_time():
     assert rows.markdown([row]).count("\n") == 2
 
 
+@pytest.mark.slow
 def test_a_measured_model_becomes_a_row_a_file_and_figures(tmp_path):
     fields = scaling.config_fields(4, 1) | {"num_layers": 1, "num_heads": 1, "radial_widths": (4,), "num_basis": 4}
     potential = cases.new_potential("tiny", (1, 6, 7, 8), **fields)

@@ -115,6 +115,7 @@ def test_atoms_hear_their_own_edges(mask, expected):
     assert changed_by_one_edge(built(mask=mask, edge_layers=0, joint_layers=0)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demetar-nbody", "demetar-qm9"])
 def test_a_graph_is_the_same_alone_in_company_and_padded(name):
     make = particles if name == "demetar-nbody" else molecule

@@ -190,6 +190,7 @@ def test_attention_sums_to_one_and_chunks_change_nothing():
         np.testing.assert_allclose(found[name], value, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_pooled_readouts_give_each_atom_an_equal_share():
     rng = np.random.default_rng(0)
     graph = make_graph(rng.normal(size=(4, 3)), [6, 1, 8, 1], *fully_connected_edges(4))

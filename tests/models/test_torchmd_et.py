@@ -108,6 +108,7 @@ def test_outputs_and_gradients_are_those_of_the_package(kind, mark):
     np.testing.assert_allclose(gradient, PACKAGE[f"out.{mark}.{kind}.gradient"], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_edges_in_chunks_change_nothing(monkeypatch):
     """Energies, and the parameter gradient of a loss on energies and forces, as the training step takes it."""
     at = graph(copies=3)

@@ -33,6 +33,7 @@ def test_a_relaxed_cell_has_no_stress(predictor):
     assert result.summary["volume_A3"] != pytest.approx(small.get_volume(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_cell_that_flew_apart_is_not_relaxed(predictor):
     # Without forces or stress at its end, but above its start: six times the volume, no atom with a neighbour. The energy has a
     # negative curvature where it starts, with which BFGS goes uphill.

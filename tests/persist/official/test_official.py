@@ -25,6 +25,7 @@ def _small_state(**changes):
     return config, official_state(Equiformer(config, key=jax.random.key(1)))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_in_and_out_unchanged(tmp_path):
     _, state = _small_state()
     np.savez(tmp_path / "official.npz", **state)

@@ -97,6 +97,7 @@ def test_an_effective_model_taken_for_exact_is_noticed(dimer):
     assert abs(found.value - expected) < 4 * found.error
 
 
+@pytest.mark.slow
 def test_both_local_methods_make_the_same_chain(six):
     keys = jax.random.split(jax.random.key(1), 3)
 
