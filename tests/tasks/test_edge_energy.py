@@ -63,7 +63,8 @@ def test_forces_and_stress_by_edges_are_those_by_positions(config) -> None:
     for name in ("forces", "stress"):
         largest = float(jnp.abs(expected[name]).max())
         assert largest > 1e-4
-        np.testing.assert_allclose(by_edges[name], expected[name], rtol=0, atol=1e-12 * largest)
+        # The order of sums differs: 1e-12 with LLVM's optimisations, a few times as much without.
+        np.testing.assert_allclose(by_edges[name], expected[name], rtol=0, atol=1e-11 * largest)
 
 
 def test_the_training_derivative_by_edges_is_that_by_positions() -> None:
@@ -142,7 +143,8 @@ def test_ghosts_summed_to_their_owners_give_the_periodic_energy_and_forces(confi
     periodic = to_device(make_graph(positions, species, senders, receivers, shifts=shifts, cell=cell), np.float64)
     expected = eqx.filter_jit(lambda graph: whole(graph, stress=True))(periodic)
 
-    graph, owners = cluster(positions, cell, 2 * cutoff, cutoff, species)
+    # Equiformer's degree embedding reaches one cutoff further than its two layers.
+    graph, owners = cluster(positions, cell, 3 * cutoff, cutoff, species)
     owned = jnp.arange(len(owners)) < 2
     assert len(owners) > 20
 
