@@ -3,7 +3,7 @@
     python -m benchmarks.time_to_accuracy --data ../shared/data --peer mace=PEER/bin/python --minutes 2 5 10
 
 Every code is started as its users start it, on one thread, and is charged for everything it does: start, reading, compilation,
-validation. Equiform trains anew for each number of minutes, as its learning rate decays over the run; a peer trains once for
+validation. Equiform trains again for each number of minutes, as its learning rate decays over the run; a peer trains once for
 the longest, and the model that it holds for best on the validation frames at each time is evaluated. The test frames are seen
 by none. `--clock processor` counts processor time of one thread, which other work on the machine does not change; `wall` counts
 wall time with the threads that `--threads` gives. Runs are kept: a repeated command only makes the missing ones.

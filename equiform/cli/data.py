@@ -48,7 +48,7 @@ def make(
 ) -> None:
     """Make a data set: simulated particles, rendered scenes (the same numbers every time), or labelled polymers.
 
-    Scenes and polymers are made some at a time; a stopped command resumes.
+    Scenes and polymers are made in parts; a stopped command resumes.
     """
     sampling = {"method": method, "conformers": conformers, "frames": frames, "seed": seed}
     sampling = {key: value for key, value in sampling.items() if value is not None}

@@ -57,8 +57,8 @@ def evaluate(
     A model of simulated particles is compared with standing still and with one
     multiple of the velocity, vector by vector (mean squared errors).
     """
+    from equiform.jobs.evaluate import evaluate_file
     from equiform.jobs.particles import gives_vectors
-    from equiform.jobs.train import evaluate_file
     from equiform.jobs.uncertainty import judge_file
     from equiform.persist.find import find_model
     from equiform.persist.modelfile import load_model

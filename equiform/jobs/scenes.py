@@ -140,7 +140,7 @@ def values_at(
     *,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, " points"]:
-    """What the task predicts at points, some at a time."""
+    """What the task predicts at points, in chunks of points."""
     run = eqx.filter_jit(lambda task, scene: task.predict(scene))
     found = []
     for first in range(0, len(points), CHUNK):

@@ -39,7 +39,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def about_shipped(folder: Path) -> Shipped:
-    """What there is to say about a model of the package.
+    """The description of a model of the package.
 
     Args:
         folder: One of `shipped_models`.

@@ -99,4 +99,4 @@ def _read() -> dict[str, dict[str, float]]:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): {key: float(value) for key, value in entry.items()} for name, entry in known.items()}
     except (OSError, ValueError, AttributeError, TypeError):
-        return {}  # damaged: it is written anew
+        return {}  # damaged: it is written again
