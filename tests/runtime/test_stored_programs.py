@@ -49,8 +49,9 @@ def test_a_later_start_does_not_trace_the_step_again_and_computes_the_same():
 
 
 def test_nothing_is_stored_where_the_cache_is_off():
-    assert CONFIG.jax_compilation_cache_dir is None
-    assert start()[0] == 2
+    with fresh_cache():
+        CONFIG.update("jax_compilation_cache_dir", None)
+        assert start()[0] == 2
 
 
 def test_what_differs_is_described_differently():
