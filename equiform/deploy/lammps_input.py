@@ -67,6 +67,8 @@ def run_input(
                 path.write_text(text, encoding="utf-8")
                 _run(lmp, path)
                 if part == "head":
+                    if comm is not None:
+                        comm.barrier()  # the first rank says what is wrong, and may still be loading the model
                     attach(lmp, predictor, types=types, fix=name, stop=stop)
         lmp.close()
 

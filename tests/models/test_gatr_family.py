@@ -107,14 +107,15 @@ def test_networks_are_equivariant_and_scalars_invariant(letter):
 @pytest.mark.slow
 @pytest.mark.parametrize("letter", ["P", "iP", "C"])
 def test_only_the_plain_projective_network_cannot_see_a_point_move(letter):
-    model = model_of(letter, in_channels=1, in_scalars=0)
+    # Weights larger than the initial ones, so that products matter.
+    model = jax.tree.map(lambda leaf: 2 * leaf, model_of(letter, in_channels=1, in_scalars=0))
     point = (conformal if letter == "C" else projective).point
     positions = np.random.default_rng(0).normal(size=(5, 3))
     run = eqx.filter_jit(lambda p: model(point(p)[:, None, :])[1])
     before = run(jnp.asarray(positions))
     positions[2] += 0.5
     change = float(jnp.abs(run(jnp.asarray(positions)) - before).max())
-    assert change == 0 if letter == "P" else change > 1e-8
+    assert change == 0 if letter == "P" else change > 1e-7
 
 
 @pytest.mark.slow
@@ -130,8 +131,8 @@ def test_points_in_and_out_are_equivariant_under_motions_and_not_under_mirrors()
     model = jax.tree.map(lambda leaf: 2 * leaf, model)
     before = np.asarray(run(model, jnp.asarray(positions)))
     motor, mirror = random_motion("P", odd=False), random_motion("P", odd=True)
-    np.testing.assert_allclose(run(model, motor.point(positions)), motor.point(before), rtol=0, atol=1e-9)
-    assert np.abs(run(model, mirror.point(positions)) - mirror.point(before)).max() > 1e-6
+    np.testing.assert_allclose(run(model, motor.point(positions)), motor.point(before), rtol=0, atol=1e-12)
+    assert np.abs(run(model, mirror.point(positions)) - mirror.point(before)).max() > 1e-10  # rounding is 1e-15
 
 
 def test_wrong_inputs_are_refused_in_one_line():
