@@ -94,6 +94,6 @@ def test_two_processes_train_as_one_does_and_a_dead_one_ends_the_other(tmp_path:
     started[1].kill()
     errors = started[0].communicate(timeout=200)[1]
     assert started[0].returncode != 0
-    assert "another process of the run has ended" in errors, errors[-2000:]
+    assert "another process of the run has exited" in errors, errors[-2000:]
     started[1].communicate()
     assert_same(one, finished(processes(broken, 2, "--resume")))
