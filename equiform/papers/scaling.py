@@ -120,7 +120,7 @@ def batches(tokens: BodyTokens, run: Run, first: int, batch: int) -> BodyTokens:
     places = np.arange(first * batch, (first + _AT_ONCE) * batch)
     epochs = range(first * batch // count, ((first + _AT_ONCE) * batch - 1) // count + 1)
     orders = {epoch: np.random.default_rng([run.seed, epoch]).permutation(count) for epoch in epochs}
-    rows = np.array([orders[place // count][place % count] for place in places])
+    rows = np.array([orders[place // count][place % count] for place in places.tolist()])
     chosen = BodyTokens(*(array[rows] for array in tokens))
     if run.model == "transformer-augmented":
         chosen = rotated(chosen, np.random.default_rng([run.seed, 1, first]))
