@@ -59,8 +59,8 @@ class ScalingStudy(BaseModel):
     tests: int = Field(default=300, ge=2, description="Test trajectories.")
     steps: int = Field(default=20_000, ge=32, multiple_of=_AT_ONCE)
     batch: int = Field(default=32, ge=1, description="Frames of a step.")
-    gatr_rate: float = Field(default=3e-3, gt=0, description="Learning rate.")
-    transformer_rate: float = Field(default=1e-3, gt=0, description="Learning rate.")
+    gatr_rate: float = Field(default=1e-2, gt=0, description="Learning rate.")
+    transformer_rate: float = Field(default=3e-3, gt=0, description="Learning rate.")
     seeds: tuple[int, ...] = (0, 1, 2)
     bodies: int = Field(default=4, ge=1)
     gravity: float = Field(default=9.81, ge=0)
@@ -68,7 +68,7 @@ class ScalingStudy(BaseModel):
     def scaled(self) -> "ScalingStudy":
         """A small form, for two cores."""
         small: dict[str, Any] = {"gatr_sizes": self.gatr_sizes[:3], "transformer_sizes": self.transformer_sizes[:4]}
-        small |= {"trajectories": 2000, "fewer": (50, 300), "tests": 100, "steps": 1600, "batch": 16, "seeds": (0,)}
+        small |= {"trajectories": 2000, "fewer": (50, 300), "tests": 100, "steps": 1600, "batch": 16, "seeds": (0, 1)}
         return self.model_copy(update=small)
 
     @property

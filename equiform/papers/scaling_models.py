@@ -1,8 +1,8 @@
 """Models of the scaling study: GATr and a transformer on the same tokens, and what a training step of each costs.
 
-The transformer is given all coordinates as numbers. GATr is given each token as three multivectors,
+The transformer is given all coordinates as numbers. GATr is given each token as five multivectors,
 
-    x_i = [point(p_i) + translation(v_i), plane through p_i with normal n_i, point(c_i)],
+    x_i = [point(p_i) + translation(v_i), plane through p_i with normal n_i, the same with normal v_i, floor, point(c_i)],
 
 and its output is read as the normal of a plane, which no translation changes. It is equivariant under SE(3), floor included,
 since the floor is a token.
@@ -27,7 +27,7 @@ from equiform.persist.parameters import num_parameters
 Kind = Literal["gatr", "transformer", "transformer-augmented"]
 Size = tuple[int, int]
 """Width and number of blocks; the width is that of the transformer, or the scalar channels of GATr."""
-SCALARS_PER_MULTIVECTOR = 4
+SCALARS_PER_MULTIVECTOR = 2
 _HEAD = 16
 
 
@@ -40,17 +40,19 @@ class BodyGATr(eqx.Module):
         width, blocks = size
         channels = max(width // SCALARS_PER_MULTIVECTOR, 1)
         sizes = {"channels": channels, "scalars": width, "num_blocks": blocks, "num_heads": min(4, channels)}
-        config = {"in_channels": 3, "in_scalars": NUM_SCALARS, "out_scalars": 1}
+        config = {"in_channels": 5, "in_scalars": NUM_SCALARS, "out_scalars": 1}
         self.network = GATr(GATrConfig.model_validate(sizes | config), key=key)
 
     def __call__(
-        self, vectors: Float[Array, "frames tokens 4 3"], scalars: Float[Array, "frames tokens 4"]
+        self, vectors: Float[Array, "frames tokens 5 3"], scalars: Float[Array, "frames tokens 6"]
     ) -> Float[Array, "frames tokens 3"]:
         """A vector for each token."""
-        place, normal, centre, velocity = (vectors[:, :, i] for i in range(NUM_VECTORS))
+        place, normal, centre, velocity, up = (vectors[:, :, i] for i in range(NUM_VECTORS))
         parts = (
             projective.point(place) + projective.translation(velocity),
             projective.plane_through(normal, place),
+            projective.plane_through(velocity, place),
+            projective.plane_through(up, jnp.broadcast_to(place[:, -1:], place.shape)),
             projective.point(centre),
         )
         x, _ = self.network(jnp.stack(parts, axis=-2), scalars)
@@ -74,7 +76,7 @@ class BodyTransformer(eqx.Module):
         self.network = TokenTransformer(TokenTransformerConfig.model_validate(sizes | config), key=key)
 
     def __call__(
-        self, vectors: Float[Array, "frames tokens 4 3"], scalars: Float[Array, "frames tokens 4"]
+        self, vectors: Float[Array, "frames tokens 5 3"], scalars: Float[Array, "frames tokens 6"]
     ) -> Float[Array, "frames tokens 3"]:
         """A vector for each token."""
         flat = vectors.reshape(*vectors.shape[:2], 3 * NUM_VECTORS)

@@ -24,14 +24,23 @@ from equiform.papers.scaling_plot import draw_scaling
 from equiform.papers.scaling_report import analyse, as_dict, as_markdown, gathered
 from equiform.runtime.files import to_json
 
-TINY = ["steps=40", "trajectories=6", "fewer=[3]", "tests=2", "batch=2", "gatr_sizes=[[4,1]]", "transformer_sizes=[[16,1]]"]
+TINY = [
+    "seeds=[0]",
+    "steps=40",
+    "trajectories=6",
+    "fewer=[3]",
+    "tests=2",
+    "batch=2",
+    "gatr_sizes=[[4,1]]",
+    "transformer_sizes=[[16,1]]",
+]
 
 
 @pytest.mark.parametrize("kind", ["gatr", "transformer"])
 def test_gatr_turns_and_moves_with_the_scene_and_the_transformer_does_not(kind):
     rng = np.random.default_rng(0)
     model = body_model(kind, (8, 1), 0)
-    vectors, given = rng.normal(size=(2, 5, 4, 3)), jax.numpy.asarray(rng.normal(size=(2, 5, 4)))
+    vectors, given = rng.normal(size=(2, 5, 5, 3)), jax.numpy.asarray(rng.normal(size=(2, 5, 6)))
     vectors[:, :, 1] /= np.linalg.norm(vectors[:, :, 1], axis=-1, keepdims=True)
     turn, shift = random_rotations(1, rng)[0], rng.normal(size=3)
     moved = vectors @ turn.T
@@ -161,8 +170,8 @@ def test_results_are_read_as_they_were_written(tmp_path):
 
 def test_more_seeds_are_more_runs_and_small_models_come_first():
     study = ScalingStudy().scaled()
-    assert len(runs(study)) == 3 + 4 + 4 + 3 * 2
-    assert len(set(runs(study.model_copy(update={"seeds": (0, 1)})))) == 2 * 17
+    assert len(runs(study)) == 2 * (3 + 4 + 4 + 3 * 2)
+    assert len(set(runs(study.model_copy(update={"seeds": (0, 1, 2)})))) == 3 * 17
     assert runs(study)[0].size[0] < runs(study)[-1].size[0]
 
 

@@ -24,20 +24,22 @@ SHARD = 250
 FIRST_SEED = {"train": 0, "test": 1_000_000_000}
 """Seed of the first trajectory of a split; the next trajectories have the next seeds."""
 CORNERS = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3, indexing="ij"), axis=-1).reshape(8, 3)
-NUM_VECTORS, NUM_SCALARS = 4, 4
+NUM_VECTORS, NUM_SCALARS = 5, 6
 
 
 class BodyTokens(NamedTuple):
     """Frames as tokens, the floor last.
 
     Attributes:
-        vectors: Position, outward normal (of a corner: away from the centre), centre of the body, and velocity of each token.
-        scalars: Whether the token is of a box, of a sphere, of the floor; logarithm of the mass.
+        vectors: Position, outward normal (of a corner: away from the centre), centre of the body, velocity, and normal of the
+            floor, of each token.
+        scalars: Whether the token is of a box, of a sphere, of the floor; logarithm of the mass; height above the floor and
+            velocity away from it.
         targets: Targets before division by σ; not of the floor.
     """
 
-    vectors: Float[np.ndarray, "frames tokens 4 3"]
-    scalars: Float[np.ndarray, "frames tokens 4"]
+    vectors: Float[np.ndarray, "frames tokens 5 3"]
+    scalars: Float[np.ndarray, "frames tokens 6"]
     targets: Float[np.ndarray, "frames moving 3"]
 
 
@@ -77,12 +79,14 @@ def body_tokens(thrown: Thrown, interval: float) -> BodyTokens:
     velocities = thrown.velocities[:, :, :, None] + np.cross(thrown.spins[:, :, :, None], arms)
     normals = arms / np.linalg.norm(arms, axis=-1, keepdims=True)
     targets = points[:, 1:] - points[:, :-1] - interval * velocities[:, :-1]
-    vectors = np.stack([points, normals, centres, velocities], axis=-2)[:, :-1]
+    up = np.broadcast_to(np.array([0.0, 0, 1]), points.shape)
+    vectors = np.stack([points, normals, centres, velocities, up], axis=-2)[:, :-1]
     vectors = vectors.reshape(-1, vectors.shape[2] * 8, NUM_VECTORS, 3)
     kinds = np.stack([thrown.boxes, ~thrown.boxes, np.zeros_like(thrown.boxes), np.log(thrown.masses) / 3], axis=-1)
-    kinds = np.broadcast_to(kinds[:, None, :, None], (*targets.shape[:-1], NUM_SCALARS)).reshape(*vectors.shape[:2], -1)
+    kinds = np.broadcast_to(kinds[:, None, :, None], (*targets.shape[:-1], 4)).reshape(*vectors.shape[:2], -1)
+    kinds = np.concatenate([kinds, vectors[:, :, [0, 3], 2]], axis=-1)
     floor = np.zeros((len(vectors), 1, NUM_VECTORS, 3))
-    floor[:, :, 1, 2] = 1
-    ground = np.broadcast_to(np.array([0.0, 0, 1, 0]), (len(vectors), 1, NUM_SCALARS))
+    floor[:, :, [1, 4], 2] = 1
+    ground = np.broadcast_to(np.array([0.0, 0, 1, 0, 0, 0]), (len(vectors), 1, NUM_SCALARS))
     arrays = np.concatenate([vectors, floor], 1), np.concatenate([kinds, ground], 1), targets.reshape(len(vectors), -1, 3)
     return BodyTokens(*(array.astype(np.float32) for array in arrays))

@@ -74,9 +74,10 @@ def test_points_are_corners_and_turn_with_their_body(free):
         local = np.einsum("fji,fcj->fci", free.rotations[:-1, body], points[:, body] - centres[:, body])
         scale = 1 if free.boxes[body] else 3**-0.5
         np.testing.assert_allclose(local, np.tile(scale * CORNERS * free.half_sizes[body], (6, 1, 1)), atol=1e-6, rtol=0)
-    assert tokens.targets.shape == (6, 24, 3) and tokens.scalars.shape == (6, 25, 4)
-    np.testing.assert_array_equal(tokens.scalars[:, -1], np.tile([0, 0, 1, 0], (6, 1)))
+    assert tokens.targets.shape == (6, 24, 3) and tokens.scalars.shape == (6, 25, 6)
+    np.testing.assert_array_equal(tokens.scalars[:, -1], np.tile([0, 0, 1, 0, 0, 0], (6, 1)))
     np.testing.assert_array_equal(tokens.vectors[:, -1, 1], np.tile([0, 0, 1], (6, 1)))
+    np.testing.assert_array_equal(tokens.scalars[:, :-1, 4:], tokens.vectors[:, :-1, [0, 3], 2])
 
 
 def test_a_folder_of_trajectories_resumes(tmp_path, monkeypatch):
