@@ -133,3 +133,32 @@ def trajectory(
     animate(output, particles.samples, predicted["displacement"], chosen, title=f"{model}: {particles.about.partition(';')[0]}")
     say(f"mean squared error over {len(errors)} simulations of {particles.about}: {errors.mean():.4g}")
     say(f"written: {output}, simulations {', '.join(map(str, chosen))}")
+
+
+@analyze.command(
+    epilog=examples(
+        "equiform analyze scaling runs/scaling-bodies", "equiform analyze scaling runs/small runs/large -o scaling.png"
+    )
+)
+def scaling(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of recipe run scaling-bodies; finished or not.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path("scaling.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Scaling laws of equivariant and other models, with intervals, and the conclusions that they support."""
+    from equiform.data.formats.extxyz import check_place
+    from equiform.errors import UserError
+    from equiform.papers.scaling_plot import draw_scaling
+    from equiform.papers.scaling_report import analyse, as_dict, as_markdown, gathered
+
+    if output.suffix != ".png":
+        raise UserError(f"{output}: the plot is written as PNG; name the file *.png")
+    check_place(output, overwrite=overwrite)
+    found = analyse(gathered(folders))
+    draw_scaling(output, found)
+    if as_json:
+        print_json(as_dict(found))
+        return
+    say(as_markdown(found))
+    say(f"written: {output}")

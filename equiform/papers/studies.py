@@ -23,6 +23,7 @@ Progress = Callable[[int, int, str], Any]
 STUDIES = {
     "slmc-double-exchange": "Self-learning Monte Carlo on the double-exchange model: error, acceptance and cost by model.",
     "rays-occupancy": "Occupancy from four small views: the ray transformer against baselines, upright and moved.",
+    "scaling-bodies": "Does equivariance matter at scale? GATr and transformers on colliding bodies, by size, data and steps.",
     "rays-novel-view": "Held-out views rendered from the others: procedural scenes, or photographs with scene=PATH.",
 }
 """Names and contents, for lists that import nothing else."""
@@ -84,6 +85,11 @@ def find_study(name: str) -> StudyRecipe:
         from equiform.papers.rays_novel_view import NovelViewStudy, run_study
 
         return StudyRecipe(NovelViewStudy, (), run_study, rays, ("not measured", "2 minutes of one idle core for photographs"))
+    if name == "scaling-bodies":
+        from equiform.papers.scaling import GROWING, ScalingStudy, run_study
+
+        source = "Brehmer, Behrends, de Haan and Cohen, TMLR 2025 (arXiv:2410.23179); scenes and sizes are ours"
+        return StudyRecipe(ScalingStudy, GROWING, run_study, source, ("not measured; for a GPU", "an hour of one core"))
     raise UserError(f"there is no study {name!r}{suggest(name, STUDIES)}; available: {', '.join(STUDIES)}")
 
 

@@ -16,11 +16,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import load, save
 
 from equiform.errors import UserError
-from equiform.persist.parameters import filled, named, split, with_dtype
-from equiform.runtime.files import explained, write_atomically
+from equiform.persist.parameters import split, with_dtype
+from equiform.training.state_file import restored_state, save_state
 
 
 class SceneTask(Protocol):
@@ -92,7 +91,7 @@ def _trained(task: Any, batch: Callable[[int], Any], config: SceneTraining, file
     state = optimizer.init(params)
     first, seconds, losses = 0, 0.0, []
     if file.exists():
-        (params, state), first, seconds = _restored(file, (params, state))
+        (params, state), first, seconds = restored_state(file, (params, state))
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any, Array]:
@@ -111,7 +110,7 @@ def _trained(task: Any, batch: Callable[[int], Any], config: SceneTraining, file
         if not np.isfinite(recent[-1]):
             raise UserError(f"the loss is not finite after step {number + 1}; try a lower learning rate")
         if (number + 1) % config.save_every == 0 or number + 1 == config.steps:
-            _saved(file, (params, state), number + 1, seconds)
+            save_state(file, (params, state), number + 1, seconds)
             losses.append(float(np.mean(recent)))
             recent = []
             if progress is not None:
@@ -123,17 +122,3 @@ def _rate(step: Any, config: SceneTraining) -> Array:
     """From the first learning rate to a hundredth of it, as half a cosine."""
     done = jnp.minimum(step.astype(jnp.float32) / config.steps, 1)
     return config.learning_rate * (0.01 + 0.495 * (1 + jnp.cos(jnp.pi * done)))
-
-
-def _saved(file: Path, tree: Any, step: int, seconds: float) -> None:
-    arrays = {name: np.asarray(value) for name, value in named(tree).items()}
-    arrays |= {"step": np.asarray(step), "seconds": np.asarray(seconds)}
-    with explained(f"cannot write {file}", "free some space or choose another folder"):
-        write_atomically(file, save(arrays))
-
-
-def _restored(file: Path, like: Any) -> tuple[Any, int, float]:
-    with explained(f"cannot read {file}", "check its permissions"):
-        arrays = load(file.read_bytes())
-    step, seconds = int(arrays.pop("step")), float(arrays.pop("seconds"))
-    return jax.tree.map(jnp.asarray, filled(like, arrays, str(file))), step, seconds

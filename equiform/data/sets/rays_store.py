@@ -1,6 +1,5 @@
 """A folder of procedural scenes: made a shard at a time, so that a stopped command resumes, and read back."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from equiform.algebra.cameras import Cameras
 from equiform.data.formats.write_cameras import write_transforms
 from equiform.data.sets.rays_scenes import SPLITS, Protocol, RayScene, make_sample
+from equiform.data.store.shards import make_shards, read_shards
 from equiform.errors import UserError
 from equiform.runtime.files import explained, to_json, write_atomically
 
@@ -62,23 +62,18 @@ def make_scenes(
     with explained(f"cannot write {folder}", "free some space or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(about, to_json(config.model_dump(mode="json")))
-    for first in range(0, count, SHARD):
-        numbers = range(first, min(first + SHARD, count))
-        if _length(_shard(folder, split, first)) < len(numbers):
-            made = [
-                make_sample(
-                    split,
-                    number,
-                    protocol=config.protocol,
-                    views=config.views,
-                    pixels=config.pixels,
-                    num_points=config.num_points,
-                )
-                for number in numbers
-            ]
-            _write(_shard(folder, split, first), made)
-        if progress is not None:
-            progress(numbers[-1] + 1, count)
+
+    def make(number: int) -> RayScene:
+        return make_sample(
+            split,
+            number,
+            protocol=config.protocol,
+            views=config.views,
+            pixels=config.pixels,
+            num_points=config.num_points,
+        )
+
+    make_shards(folder, split, count, make, size=SHARD, progress=progress)
 
 
 def read_scenes(folder: Path, split: str, count: int | None = None) -> list[RayScene]:
@@ -92,20 +87,14 @@ def read_scenes(folder: Path, split: str, count: int | None = None) -> list[RayS
     Raises:
         UserError: There are not so many.
     """
-    found: list[RayScene] = []
-    while count is None or len(found) < count:
-        file = _shard(folder, split, len(found))
-        if not file.is_file():
-            break
-        found += _read(file)
-        if len(found) % SHARD:
-            break
+    stored = read_shards(RayScene, folder, split, count, size=SHARD)
+    found = [RayScene(*values) for values in zip(*stored)]
     if not found or (count is not None and len(found) < count):
         wanted = "no scenes" if count is None else f"{len(found)} of {count} scenes"
         raise UserError(
             f"{folder} has {wanted} of the split {split!r}; make them with: equiform data make rays-scenes {folder}"
         )
-    return found[:count]
+    return found
 
 
 def write_pictures(folder: Path, scene: RayScene) -> None:
@@ -135,28 +124,3 @@ def read_config(folder: Path) -> ScenesConfig:
         return ScenesConfig.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
         raise UserError(f"{folder / ABOUT} is damaged; delete the folder and make the scenes again") from error
-
-
-def _shard(folder: Path, split: str, first: int) -> Path:
-    return folder / f"{split}-{first:05d}.npz"
-
-
-def _write(file: Path, scenes: list[RayScene]) -> None:
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.stack([getattr(s, name) for s in scenes]) for name in RayScene._fields}
-    np.savez_compressed(buffer, **arrays)
-    with explained(f"cannot write {file}", "free some space or choose another folder"):
-        write_atomically(file, buffer.getvalue())
-
-
-def _read(file: Path) -> list[RayScene]:
-    try:
-        with np.load(file) as stored:
-            arrays = [stored[name] for name in RayScene._fields]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged; delete it and make the scenes again") from error
-    return [RayScene(*values) for values in zip(*arrays)]
-
-
-def _length(file: Path) -> int:
-    return len(_read(file)) if file.is_file() else 0
