@@ -14,6 +14,7 @@ from equiform.models.equiformer import Equiformer, EquiformerConfig
 from equiform.models.equiformer_gate import SIGMOID_FACTOR, SILU_FACTOR, SMOOTH_LEAKY_RELU_FACTOR
 from equiform.models.presets import preset
 from equiform.persist.official.convert import model_from_state
+from equiform.persist.official.inference import infer_fields
 from equiform.persist.official.names import official_shapes, official_state, with_official_state
 
 SCALARS, VECTORS = 6, 4
@@ -61,27 +62,46 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     }
 
 
-def random_state(config: EquiformerConfig) -> dict[str, np.ndarray]:
+def head_of(model: Equiformer) -> dict[str, tuple[int, ...]]:
+    shapes = official_shapes(model)
+    return {name.removeprefix("head."): shape for name, shape in shapes.items() if name.startswith("head.")}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, np.ndarray]:
     """No zeros and no ones, so that no bias and no norm can be forgotten."""
-    model = eqx.filter_eval_shape(lambda: Equiformer(config, key=jax.random.key(0)))
+    model = eqx.filter_eval_shape(lambda: Equiformer(small(), key=jax.random.key(0)))
     rng = np.random.default_rng(0)
     return {name: 0.4 * rng.standard_normal(shape) for name, shape in official_shapes(model).items()}
 
 
-def test_the_head_has_the_published_names_and_shapes():
-    shapes = official_shapes(eqx.filter_eval_shape(lambda: Equiformer(small(), key=jax.random.key(0))))
-    head = {name.removeprefix("head."): shape for name, shape in shapes.items() if name.startswith("head.")}
-    assert head == published_shapes()
+@pytest.fixture(scope="module")
+def model(state: dict[str, np.ndarray]) -> Equiformer:
+    return with_official_state(Equiformer(small(), key=jax.random.key(0)), state, np.float64)
 
 
-def test_a_state_is_recognised_and_written_back_unchanged():
-    state = random_state(small())
-    model, report = model_from_state(state)
-    fields = ("irreps", "irreps_head", "irreps_mlp", "irreps_feature", "energy_readout", "elements", "basis", "num_basis")
-    assert {name: getattr(report.config, name) for name in fields} == {name: getattr(small(), name) for name in fields}
+def test_the_head_has_the_published_names_and_shapes(model):
+    assert head_of(model) == published_shapes()
+
+
+def test_a_state_is_recognised(state):
+    fields, _ = infer_fields(state)
+    names = ("irreps", "irreps_head", "irreps_mlp", "irreps_feature", "energy_readout", "elements", "basis", "num_basis")
+    assert {name: fields[name] for name in names} == {name: getattr(small(), name) for name in names}
+
+
+def test_a_state_is_written_back_unchanged(model, state):
     back = official_state(model)
     assert list(back) == list(state)
-    assert all(np.array_equal(back[name], array.astype(np.float32)) for name, array in state.items())
+    assert all(np.array_equal(back[name], array) for name, array in state.items())
+
+
+@pytest.mark.slow  # It counts the parameters of every preset.
+def test_the_published_size_is_recognised():
+    config = preset("md17-l3-attention")
+    shapes = official_shapes(eqx.filter_eval_shape(lambda: Equiformer(config, key=jax.random.key(0))))
+    _, report = model_from_state({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    assert (report.matched, report.config) == ("md17-l3-attention", config)
 
 
 def test_dot_product_attention_is_not_combined_with_it():
@@ -89,12 +109,10 @@ def test_dot_product_attention_is_not_combined_with_it():
         preset("qm9-l2-dot", energy_readout="attention")
 
 
-def test_energies_are_those_of_plain_numpy():
+def test_energies_are_those_of_plain_numpy(model, state):
     positions = 1.2 * np.random.default_rng(5).normal(size=(5, 3))
     positions[4] += 9.0  # an atom without neighbours
     graph = to_device(make_graph(positions, [1, 6, 8, 1, 6], *fully_connected_edges(5)), np.float64)
-    state = random_state(small())
-    model = with_official_state(Equiformer(small(), key=jax.random.key(0)), state, np.float64)
 
     def loss(model: Equiformer) -> tuple[jax.Array, tuple]:
         stages = model.stages(graph)
