@@ -81,6 +81,10 @@ def test_recipes_are_valid(page, text, tmp_path):
     load_recipe(path)
 
 
+def test_no_page_is_empty():
+    assert [page.name for page in PAGES if len(page.read_text(encoding="utf-8").split()) < 50] == []
+
+
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -57,7 +57,8 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
     hidden = Irreps.parse(config.irreps_mlp)
     every = {irrep for _, irrep in node}
     # Per-degree norms do not couple degrees, so the energy's scalars do not depend on the others of the last layer.
-    required = {SCALAR} if config.norm == "per_degree" and not config.vector_readouts else {irrep for _, irrep in feature}
+    scalars_only = config.norm == "per_degree" and not config.vector_readouts and config.energy_readout == "mlp"
+    required = {SCALAR} if scalars_only else {irrep for _, irrep in feature}
     alive = required if config.norm == "per_degree" else every
     operations = Operations()
     operations.add(*_degree_embedding(config, node))
@@ -70,8 +71,13 @@ def equiformer_operations(config: EquiformerConfig) -> Operations:
         count = linear_operations(node, gate_input(inner)) + linear_operations(inner, out)
         count += linear_operations(node, out) if last and feature != node else 0
         operations.add({}, {"feed-forward": count})
-    size = feature.count(SCALAR)
-    operations.add({}, {"readout": size * size + size})
+    if config.energy_readout == "attention":
+        scalar = Irreps((Chunk(1, SCALAR),))
+        edge, atom = attention_operations(config.attention_config(feature, scalar, config.irreps_energy_message), {SCALAR})
+        operations.add({"readout": sum(edge.values())}, {"readout": sum(atom.values())})
+    else:
+        size = feature.count(SCALAR)
+        operations.add({}, {"readout": size * size + size})
     if config.vector_readouts:
         vector = Irreps((Chunk(len(config.vector_readouts), config.vector_irrep),))
         edge, atom = attention_operations(config.attention_config(feature, vector), {chunk.irrep for chunk in vector})

@@ -84,9 +84,10 @@ def evaluate_file(
         progress=(lambda done: progress(done, len(dataset))) if progress else None,
     )
     errors = found.errors
-    epochs = (loaded.metadata.get("training") or {}).get("epochs")
-    if caution := verdict.in_one_line(verdict.cautions(epochs, errors, verdict.rules_of(found.values))):
-        warnings.append(caution)
+    training = loaded.metadata.get("training") or {}
+    doubts = verdict.cautions(training.get("epochs"), errors, verdict.rules_of(found.values))
+    say = verdict.in_one_line if verdict.cautions_of(training) else verdict.on_other_data
+    warnings += filter(None, [say(doubts)])
     lines = [f"{len(structures)} structures of {data}", *reading.keys.notes]
     said = list(reading.keys.warnings)
     for advice in FOR_TRAINING.values():

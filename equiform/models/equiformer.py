@@ -8,6 +8,9 @@ channels by a gated feed-forward network; scalars of the last block give an ener
     x_i += Attention(Norm(x))_i,   x_i += FFN(Norm(x_i))         (6 times)
     e_i  = Linear(SiLU(Linear(Norm(x_i)))) / √(average atoms)
 
+With `energy_readout = "attention"` the last line is e_i = Attention(Norm(x))_i / √(average atoms), an attention layer with one
+scalar as output: a model of the published MD17 code reads its energy so.
+
 Source: Liao & Smidt, ICLR 2023 (arXiv:2206.11990); reference code atomicarchitects/equiformer, commit 64cb786.
 Differs: `cutoff_kind = "smooth"` (attention and embedding vanish smoothly at the cutoff), `norm = "joint"` (invariant at
 symmetric geometries too), zero-length edges carry nothing. The reference presets disable the first two.
@@ -84,6 +87,9 @@ class EquiformerConfig(ModelConfig):
     num_tags: int = Field(0, ge=0, description="Number of atom tags (OC20: 3); 0: none.")
     node_scalars: tuple[str, ...] = Field((), description="Scalar node fields that enter the embedding.")
     node_vectors: tuple[str, ...] = Field((), description="Vector node fields that enter the embedding; need l = 1 features.")
+    energy_readout: Literal["mlp", "attention"] = Field(
+        "mlp", description="Energy per atom: from its own features, or from one more attention layer over its neighbours."
+    )
     vector_readouts: tuple[str, ...] = Field((), description="Names of additional vectors per atom; need l = 1 features.")
     edge_chunk: int | None = Field(None, ge=0, description="Edges per chunk; None: chosen for the device; 0: not chunked.")
     product: ProductForm = Field("aligned", description="Tensor products in the edge frame, or by definition.")
@@ -102,6 +108,8 @@ class EquiformerConfig(ModelConfig):
     def _consistent(self) -> "EquiformerConfig":
         if self.attention == "dot" and self.message == "nonlinear":
             raise ValueError('attention "dot" requires message "linear"')
+        if self.attention == "dot" and self.energy_readout == "attention":
+            raise ValueError('energy_readout "attention" requires attention "mlp"; no published model has another')
         if self.node_vectors and not Irreps.parse(self.irreps).count(self.vector_irrep):
             raise ValueError(f"node_vectors needs {self.vector_irrep} in irreps, which is {self.irreps}")
         return self
@@ -134,13 +142,18 @@ class EquiformerConfig(ModelConfig):
         """The irrep of a polar vector."""
         return Irrep(1, -1 if self.true_parity else 1)
 
-    def attention_config(self, irreps_in: Irreps, irreps_out: Irreps) -> AttentionConfig:
-        """The configuration of an attention layer between given features."""
+    @property
+    def irreps_energy_message(self) -> Irreps:
+        """Features of the message of the energy's attention layer: by default those that enter it."""
+        return Irreps.parse(self.irreps_message or self.irreps_feature)
+
+    def attention_config(self, irreps_in: Irreps, irreps_out: Irreps, irreps_message: Irreps | None = None) -> AttentionConfig:
+        """The configuration of an attention layer between given features; the message has those of the blocks by default."""
         head = Irreps.parse(self.irreps_head)
         kind = "dot" if self.attention == "dot" else self.message
         return AttentionConfig(
             irreps_in=irreps_in,
-            irreps_message=Irreps.parse(self.irreps_message or self.irreps),
+            irreps_message=irreps_message or Irreps.parse(self.irreps_message or self.irreps),
             irreps_head=head,
             irreps_out=irreps_out,
             irreps_sh=Irreps.parse(self.irreps_sh),
@@ -184,15 +197,16 @@ class Equiformer(AttendingModel):
     feed_forwards: "FeedForward | None"
     last_feed_forward: "FeedForward"
     norm: EquivariantNorm
-    energy_hidden: Linear
-    energy_out: Linear
+    energy_hidden: Linear | None
+    energy_out: Linear | None
+    energy_attention: GraphAttention | None
     vector_head: GraphAttention | None
     config: EquiformerConfig = eqx.field(static=True)
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embedding": ("species_embedding", "tag_embedding", "field_embedding", "basis", "degree_embedding"),
             "blocks": ("attention_layers[:]", "feed_forwards[:-1]", "last_feed_forward[-1]"),
-            "readout": ("norm", "energy_hidden", "energy_out", "vector_head"),
+            "readout": ("norm", "energy_hidden", "energy_out", "energy_attention", "vector_head"),
         }
     )
 
@@ -220,9 +234,14 @@ class Equiformer(AttendingModel):
         self.feed_forwards = init.stack(mixed) if mixed else None
         self.last_feed_forward = FeedForward(config, feature, key=keys[5])
         self.norm = EquivariantNorm(feature, config.norm)
-        scalars = _scalars(feature.count(SCALAR))
-        self.energy_hidden = Linear(feature, scalars, key=keys[6])
-        self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
+        self.energy_hidden = self.energy_out = self.energy_attention = None
+        if config.energy_readout == "attention":
+            readout = config.attention_config(feature, _scalars(1), config.irreps_energy_message)
+            self.energy_attention = GraphAttention(readout, key=keys[6])
+        else:
+            scalars = _scalars(feature.count(SCALAR))
+            self.energy_hidden = Linear(feature, scalars, key=keys[6])
+            self.energy_out = Linear(scalars, _scalars(1), key=keys[7])
         self.vector_head = None
         if config.vector_readouts:
             vector = Irreps((Chunk(len(config.vector_readouts), config.vector_irrep),))
@@ -257,6 +276,8 @@ class Equiformer(AttendingModel):
         edges = make_edges(graph, config.cutoff, kind, zero_length=False, chunk=chunk)
         message = Irreps.parse(config.irreps_message or config.irreps)
         l_max_frame = max(message.l_max, Irreps.parse(config.irreps_head).l_max)
+        if config.energy_readout == "attention":
+            l_max_frame = max(l_max_frame, config.irreps_energy_message.l_max)
         directions = Directions(edges.vectors, Irreps.parse(config.irreps_sh).l_max, l_max_frame=l_max_frame)
         return edges, EdgeFrames(directions, self.basis(edges.distance))
 
@@ -326,13 +347,18 @@ class Equiformer(AttendingModel):
             after = [jax.tree.map(lambda leaf, i=i: leaf[i], collected[0]) for i in range(num_layers - 1)]
             attention = [weights[: graph.senders.shape[0]] for weights in collected[1]]
         feature = self.norm(x)
-        hidden = self.energy_hidden(feature).map(scaled_silu)
-        energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
-        outputs = {"energy": energy}
+        outputs = {"energy": self._energy(feature, edges, frames, keys) / sqrt(self.config.average_atoms)}
         if self.vector_head is not None:
             vectors, _ = self.vector_head(feature, edges, frames, key=None if keys is None else keys[-1])
             outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
+
+    def _energy(self, feature: Features, edges: Edges, frames: EdgeFrames, keys: Array | None) -> Float[Array, " atoms"]:
+        if self.energy_attention is not None:
+            key = None if keys is None else jax.random.fold_in(keys[-1], 1)
+            return self.energy_attention(feature, edges, frames, key=key)[0].scalars[:, 0]
+        assert self.energy_hidden is not None and self.energy_out is not None
+        return self.energy_out(self.energy_hidden(feature).map(scaled_silu)).scalars[:, 0]
 
 
 class DegreeEmbedding(eqx.Module):

@@ -52,6 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qm9-e3-nonlinear": _QM9 | _E3,
     "md17-l2": _MD17,
     "md17-l3": _MD17 | _L3,
+    "md17-l3-attention": _MD17 | _L3 | {"irreps_feature": _L3["irreps"], "energy_readout": "attention"},
     "oc20-nonlinear": _OC20,
     "oc20-linear": _OC20 | {"message": "linear"},
     "oc20-dot": _OC20 | {"message": "linear", "attention": "dot"},

@@ -29,6 +29,8 @@ BOND = 1.25
 
 NUM_BINS = 40
 _TOGETHER = 16  # structures per batch
+MOST_WRITTEN = 10
+"""Elements up to which the maps show their numbers."""
 KINDS = ("all", "bonded", "non-bonded")
 
 
@@ -226,22 +228,31 @@ def _figure(columns: int, rows: int, size: tuple[float, float], title: str) -> t
 
 
 def _plot_elements(statistics: AttentionStatistics, path: Path, title: str) -> None:
-    names, side = _symbols(statistics), 0.5 * len(statistics.elements) + 2.2
-    maps = [(f"relative, {kind}", _mean(statistics.relative(kind))) for kind in KINDS]
-    maps.append(("fraction of the receiver's attention", _mean(statistics.share())))
+    names, side = _symbols(statistics), 0.5 * len(statistics.elements) + 2.4
+    maps = [(f"{kind} pairs", "1: uniform attention", _mean(statistics.relative(kind))) for kind in KINDS]
+    maps.append(("fraction of the receiver's attention", "each row sums to 1", _mean(statistics.share())))
     figure, places = _figure(len(maps), 1, (side, side), title)
-    for axes, (name, values) in zip(places, maps):
-        picture = axes.imshow(values, cmap="viridis", vmin=0)
+    for axes, (name, meaning, values) in zip(places, maps):
+        picture = axes.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0)
+        axes.set_facecolor("0.9")  # no such pair
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("sender")
-        axes.set_ylabel("receiver")
-        axes.set_title(name, fontsize="medium")
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value) and len(names) <= 8:
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white", fontsize="small")
+        axes.set_xlabel("sender: attended to")
+        axes.set_ylabel("receiver: attends")
+        axes.set_title(f"{name}\n({meaning})", fontsize="medium")
+        if len(names) <= MOST_WRITTEN:
+            _write_values(axes, picture, values)
         figure.colorbar(picture, ax=axes, shrink=0.8)
     figure.savefig(path, dpi=120)
+
+
+def _write_values(axes: Any, picture: Any, values: np.ndarray) -> None:
+    """The numbers of a map: black on its light colours, white on its dark ones; a dash where there is no such pair."""
+    for (row, column), value in np.ndenumerate(values):
+        red, green, blue, _ = picture.cmap(picture.norm(value)) if np.isfinite(value) else (1.0, 1.0, 1.0, 1.0)
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+        text = f"{value:.2f}" if np.isfinite(value) else "–"
+        axes.text(column, row, text, ha="center", va="center", color="black" if light else "white", fontsize="small")
 
 
 def _plot_distance(statistics: AttentionStatistics, path: Path, title: str) -> None:

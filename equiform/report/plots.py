@@ -100,61 +100,49 @@ def lines(path: Path, panels: Sequence[Panel], *, title: str = "") -> Path:
 
 
 def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
-    """Predicted against reference values with the diagonal, below them the errors, and every data set's mean absolute error.
+    """Predicted against reference values with the diagonal; below, the errors, and beside them their distribution by data set.
 
     The largest data set is drawn first, so that it hides none; the more points, the more transparent they are, so that darkness
-    shows their density.
+    shows their density. The distributions have the same area, and show sets that points of others cover.
 
     Returns:
         The path of the PNG file.
     """
     figure = _figure(len(panels), title, height=6.0)
-    rows = figure.add_gridspec(2, max(len(panels), 1), height_ratios=(3, 1))
+    rows = figure.add_gridspec(2, 2 * max(len(panels), 1), height_ratios=(3, 1), width_ratios=(6, 1) * max(len(panels), 1))
     for index, panel in enumerate(panels):
-        axes, below = figure.add_subplot(rows[0, index]), figure.add_subplot(rows[1, index])
-        low, high = np.inf, -np.inf
-        names = list(panel.reference)
-        for name in sorted(names, key=lambda name: -np.size(panel.reference[name])):
-            reference, predicted = _finite(panel.reference[name], panel.predicted[name])
-            if not len(reference):
-                continue
-            error = np.abs(predicted - reference).mean() * panel.error_scale
-            low = min(low, reference.min(), predicted.min())
-            high = max(high, reference.max(), predicted.max())
-            if len(reference) > MAX_POINTS:
-                chosen = np.random.default_rng(0).choice(len(reference), MAX_POINTS, replace=False)
-                reference, predicted = reference[chosen], predicted[chosen]
-            number = names.index(name)
-            size = min(9.0, max(2.0, 9 * (500 / len(reference)) ** 0.5))
-            alpha = min(0.7, max(0.08, 600 / len(reference)))
-            axes.scatter(
-                reference,
-                predicted,
-                s=size,
-                alpha=alpha,
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
-                linewidths=0,
-                label=f"{name}: MAE {error:.3g} {panel.error_unit or panel.unit}",
-                rasterized=True,
-            )
-            residual = panel.error_scale * (predicted - reference)
-            below.plot(
-                reference,
-                residual,
-                linestyle="none",
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=size**0.5,
-                markeredgewidth=0,
-                alpha=alpha,
-                color=COLOURS[number % len(COLOURS)],
-                rasterized=True,
-            )
-        _label(axes, panel.quantity, "", f"predicted ({panel.unit})")
+        axes = figure.add_subplot(rows[0, 2 * index : 2 * index + 2])
+        below = figure.add_subplot(rows[1, 2 * index])
+        beside = figure.add_subplot(rows[1, 2 * index + 1], sharey=below)
+        _label(axes, panel.quantity, f"reference ({panel.unit})", f"predicted ({panel.unit})")
         _label(below, "", f"reference ({panel.unit})", f"error ({panel.error_unit or panel.unit})")
-        if low > high:
+        _label(beside, "", "density", "")
+        beside.tick_params(labelleft=False, labelbottom=False, length=0)
+        sets = {name: _finite(panel.reference[name], panel.predicted[name]) for name in panel.reference}
+        sets = {name: pair for name, pair in sets.items() if len(pair[0])}
+        if not sets:
             axes.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axes.transAxes)
             continue
+        errors = {name: panel.error_scale * (predicted - reference) for name, (reference, predicted) in sets.items()}
+        bins = _error_bins(list(errors.values()))
+        names = list(panel.reference)
+        for name in sorted(sets, key=lambda name: -len(sets[name][0])):
+            number = names.index(name)
+            style = _Style(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+            mae = f"{np.abs(errors[name]).mean():.3g} {panel.error_unit or panel.unit}"
+            _points(axes, *_sample(*sets[name]), style, label=f"{name}: MAE {mae}")
+            _points(below, *_sample(sets[name][0], errors[name]), style)
+            beside.hist(
+                np.clip(errors[name], bins[0], bins[-1]),
+                bins=bins,
+                density=True,
+                orientation="horizontal",
+                histtype="step",
+                color=style.colour,
+                linewidth=1.2,
+            )
+        low = min(min(pair[0].min(), pair[1].min()) for pair in sets.values())
+        high = max(max(pair[0].max(), pair[1].max()) for pair in sets.values())
         margin = 0.04 * (high - low) or 1.0
         ends = (low - margin, high + margin)
         axes.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
@@ -164,12 +152,38 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
         axes.set_ylim(ends)
         # Above the panel, where it covers nothing.
         legend = axes.legend(
-            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), borderpad=0, handletextpad=0.2
+            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), borderpad=0, handletextpad=0.2, markerscale=2
         )
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
     return _save(figure, path)
+
+
+@dataclass(frozen=True)
+class _Style:
+    colour: str
+    marker: str
+
+
+def _points(axes: "Axes", x: np.ndarray, y: np.ndarray, style: _Style, label: str | None = None) -> None:
+    """Points, smaller and more transparent the more there are."""
+    size, alpha = min(9.0, max(2.0, 9 * (500 / len(x)) ** 0.5)), min(0.7, max(0.08, 600 / len(x)))
+    axes.scatter(x, y, s=size, alpha=alpha, color=style.colour, marker=style.marker, linewidths=0, label=label, rasterized=True)
+
+
+def _sample(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(x) <= MAX_POINTS:
+        return x, y
+    chosen = np.random.default_rng(0).choice(len(x), MAX_POINTS, replace=False)
+    return x[chosen], y[chosen]
+
+
+def _error_bins(errors: Sequence[np.ndarray]) -> list[float]:
+    """Bins of the distributions, fine where most errors are; the few larger ones are counted in the first and the last."""
+    together = np.abs(np.concatenate(errors))
+    usual = 3 * float(np.quantile(together, 0.9)) or 1.0
+    return np.linspace(-usual, usual, 61).tolist()
 
 
 def structure(path: Path, atoms: Any) -> Path:

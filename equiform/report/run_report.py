@@ -14,6 +14,10 @@ from equiform.report.html import Figure, Report, error_rows, write_report
 from equiform.training.metrics import in_millis, read_metrics
 from equiform.training.verdict import in_one_line
 
+_PARITY_CAPTION = (
+    "Predicted against reference values; the dashed line is perfect agreement. Below, the errors, and beside them their "
+    "distribution in each data set."
+)
 _PATHS_CAPTION = (
     "Simulated particles, the best-predicted simulation first, the worst last: the true path from input (dot) to target "
     "(circle), and the predicted target (cross); blue and orange are the signs of the charge."
@@ -96,7 +100,7 @@ def write(
     figures = [
         *([] if picture is None else [picture]),
         Figure(files["learning curve"], "Loss and errors on the validation data while training."),
-        Figure(files["parity"], "Predicted against reference values; the dashed line is perfect agreement."),
+        Figure(files["parity"], _PARITY_CAPTION),
         *([] if paths_plot is None else [Figure(paths_plot, _PATHS_CAPTION)]),
         *more.get("figures", ()),
     ]

@@ -12,10 +12,10 @@ def edge_energy(potential: Potential, graph: Graph, *, owned: Bool[Array, " atom
 
     A program with domain decomposition, or with explicit periodic images, has ghosts in addition to the atoms it owns: copies
     of atoms that are owned elsewhere. Edges into ghosts must be given too, within the receptive field of the model
-    (`num_layers` cutoffs around the owned atoms, one more for Equiformer with its degree embedding). Then the sum over owned
-    atoms is the energy; its derivative with respect to
-    the vectors gives forces on atoms and ghosts (`equiform.edges.forces_from_edges`); those on ghosts must be added to
-    their owners'. The shift per structure is left out, and so are reference energies, as everywhere in a potential.
+    (`num_layers` cutoffs around the owned atoms, one more for Equiformer with its degree embedding, and another one if an
+    attention layer reads its energy). Then the sum over owned atoms is the energy; its derivative with respect to the vectors
+    gives forces on atoms and ghosts (`equiform.edges.forces_from_edges`); those on ghosts must be added to their owners'. The
+    shift per structure is left out, and so are reference energies, as everywhere in a potential.
 
     Args:
         potential: Its model reads only edges, and its energies are sums over atoms.

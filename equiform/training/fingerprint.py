@@ -30,16 +30,21 @@ def fingerprint(
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise if something differs; a training setting that the run's version did not have yet counts as its default.
+    """Raise if something differs; a setting of training or model that the run's version did not have yet counts as its default.
 
     Raises:
         UserError: Names everything that differs, with both values.
     """
+    from equiform.models import MODELS, parse_config, upgraded
+
     defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
 
     def complete(tree: dict[str, Any]) -> dict[str, Any]:
         data = {"batching": NO_LIMITS._asdict(), **tree["data"]}
-        return _flat({**tree, "training": {**defaults, **tree["training"]}, "data": data})
+        model = tree["model"]
+        if model.get("name") in MODELS:
+            model = parse_config(upgraded(model)).model_dump(mode="json")
+        return _flat({**tree, "training": {**defaults, **tree["training"]}, "model": model, "data": data})
 
     old, new = complete(before), complete(now)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -79,6 +79,14 @@ def in_one_line(found: Sequence[str]) -> str:
     return f"this model is not trained: {'; '.join(found)}" if found else ""
 
 
+def on_other_data(found: Sequence[str]) -> str:
+    """The cautions of a model without any from its training, on data that may be of another kind; empty without any."""
+    if not found:
+        return ""
+    said = "; ".join(found)
+    return f"on these data the model is no better than no model: {said}; are the labels of the kind it was trained on?"
+
+
 def _rule(name: str, reference: np.ndarray) -> dict[str, Any]:
     zero, centred = float(np.abs(reference).mean()), float(np.abs(reference - reference.mean()).mean())
     if name in ZERO:

@@ -138,6 +138,7 @@ THOROUGH = {
     "equiformer, linear messages": EquiformerConfig(**_LINEAR),
     "equiformer, dot-product attention": EquiformerConfig(**_LINEAR, attention="dot"),
     "equiformer, as published": EquiformerConfig(**_REFERENCE),
+    "equiformer, attention as the readout": EquiformerConfig(**_SMALL, energy_readout="attention"),
 }
 ALWAYS = (
     "symmetries_are_as_declared",

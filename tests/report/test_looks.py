@@ -6,6 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from equiform.report import plots
+from equiform.report.attention import AttentionStatistics, write_analysis
 
 
 def test_the_smallest_data_set_is_drawn_last(tmp_path, monkeypatch: pytest.MonkeyPatch):
@@ -14,7 +15,38 @@ def test_the_smallest_data_set_is_drawn_last(tmp_path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Axes, "scatter", lambda self, x, y, **options: drawn.append(len(x)) or original(self, x, y, **options))
     values = {"a": np.arange(5.0), "b": np.arange(50.0), "c": np.arange(20.0)}
     plots.parity(tmp_path / "a.png", [plots.Parity("q", "eV", values, values)])
-    assert drawn == [50, 20, 5]
+    assert drawn == [50, 50, 20, 20, 5, 5]  # each in the plot and in the errors below it
+
+
+def test_every_data_set_has_a_distribution_of_its_errors(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    original = Axes.hist
+    monkeypatch.setattr(
+        Axes, "hist", lambda self, x, **options: drawn.append((len(x), options["color"])) or original(self, x, **options)
+    )
+    reference = {"many": np.zeros(1000), "few": np.zeros(3), "none": np.zeros(0)}
+    predicted = {"many": np.full(1000, 0.1), "few": np.full(3, 5.0), "none": np.zeros(0)}
+    plots.parity(tmp_path / "a.png", [plots.Parity("q", "eV", reference, predicted)])
+    assert drawn == [(1000, plots.COLOURS[0]), (3, plots.COLOURS[1])]
+
+
+def test_numbers_of_an_attention_map_contrast_with_their_colour(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    written = {}
+    original = Axes.text
+
+    def write(self, x, y, text, **options):
+        written[text] = options
+        return original(self, x, y, text, **options)
+
+    monkeypatch.setattr(Axes, "text", write)
+    pairs, distances = np.array([[[1.0, 9.0], [0.0, 1.0]]] * 3), np.ones((3, 1, 40))
+    counts = np.array([[[1.0, 1.0], [0.0, 1.0]]] * 3)
+    statistics = AttentionStatistics(
+        (1, 6), pairs[:, None], pairs[:, None], counts, np.ones(2), distances, distances[:, 0], np.linspace(0, 5, 41), 1
+    )
+    write_analysis(statistics, tmp_path, "title")
+    assert (written["9.00"]["color"], written["1.00"]["color"]) == ("black", "white")
+    assert "–" in written
 
 
 def test_a_legend_is_above_its_panel(tmp_path, monkeypatch: pytest.MonkeyPatch):

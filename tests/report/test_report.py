@@ -64,7 +64,8 @@ def test_large_parity_plots_are_thinned_but_their_error_is_of_all_points(tmp_pat
     original = Axes.scatter
 
     def scatter(self, x, y, **options):
-        drawn.append((len(x), options["label"]))
+        if options["label"]:
+            drawn.append((len(x), options["label"]))
         return original(self, x, y, **options)
 
     monkeypatch.setattr(Axes, "scatter", scatter)

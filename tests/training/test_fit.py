@@ -14,6 +14,7 @@ import pytest
 
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
+from equiform.models.egnn import EGNNConfig
 from equiform.persist.modelfile import load_model
 from equiform.persist.parameters import named, split
 from equiform.runtime import files
@@ -278,6 +279,14 @@ def test_a_setting_that_a_run_did_not_have_yet_stands_at_its_default() -> None:
     now["training"]["random_rotations"] = True
     with pytest.raises(UserError, match=r"training\.random_rotations was False and is True"):
         check_resumable(before, now)
+
+
+def test_a_field_that_a_models_version_did_not_have_yet_stands_at_its_default() -> None:
+    fields = EGNNConfig(elements=(1, 6)).model_dump(mode="json")
+    now = {"training": {}, "model": fields, "data": {}}
+    check_resumable({**now, "model": {name: value for name, value in fields.items() if name != "gate"}}, now)
+    with pytest.raises(UserError, match=r"model\.gate was True and is False"):
+        check_resumable({**now, "model": fields | {"gate": True}}, {**now, "model": fields | {"gate": False}})
 
 
 def test_a_time_budget_fixes_the_number_of_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

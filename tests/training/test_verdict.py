@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from equiform.training.evaluate import Values
-from equiform.training.verdict import cautions, cautions_of, in_one_line, rules_of, rules_on
+from equiform.training.verdict import cautions, cautions_of, in_one_line, on_other_data, rules_of, rules_on
 from tests.training.toys import learner, molecules
 
 
@@ -51,3 +51,9 @@ def test_too_little_training_and_useless_forces_are_said(epochs: float | None, m
 
 def test_a_model_file_of_an_earlier_version_is_not_judged() -> None:
     assert cautions_of({"step": 3, "validation": {"forces": {"mae": 9.0}}}) == []
+
+
+def test_a_trained_model_that_fails_on_other_data_is_not_called_untrained() -> None:
+    found = cautions(30.0, {"forces": {"mae": 1.2}}, {"forces": {"mae": 1.0, "rule": "zero forces"}})
+    assert on_other_data(found).startswith("on these data the model is no better than no model: its forces error")
+    assert on_other_data([]) == ""

@@ -7,6 +7,7 @@ from the data set that its element table belongs to.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,14 @@ def _torch(path: Path) -> Any:
 def _matching_preset(state: dict[str, np.ndarray]) -> tuple[str | None, EquiformerConfig | None]:
     shapes = {name: array.shape for name, array in state.items()}
     for name in PRESETS:
-        if name not in OWN:
-            config = preset(name)
-            if _shapes(config) == shapes:
-                return name, config
+        if name not in OWN and _shapes_of_preset(name) == shapes:
+            return name, preset(name)
     return None, None
+
+
+@cache
+def _shapes_of_preset(name: str) -> dict[str, tuple[int, ...]]:
+    return _shapes(preset(name))
 
 
 def _require_fit(config: EquiformerConfig, state: dict[str, np.ndarray]) -> None:

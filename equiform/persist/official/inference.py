@@ -7,6 +7,7 @@ scale of the weights differs from block to block (initially 1/√fan-in), so the
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _infer(state: dict[str, np.ndarray], sizes: dict[str, int], notes: list[str]
         "irreps_sh": str(irreps_sh),
         "irreps_head": str(head),
         "irreps_mlp": str(_hidden(state, sizes, node, notes)),
-        "irreps_feature": str(_feature(sizes, node)),
+        "irreps_feature": str(_feature(state, sizes, node, num_layers - 1, notes)),
         "num_heads": num_heads,
         "message": "linear" if dot or linear else "nonlinear",
         "attention": "dot" if dot else "mlp",
@@ -89,6 +90,8 @@ def _infer(state: dict[str, np.ndarray], sizes: dict[str, int], notes: list[str]
     }
     if alpha_channels != head.count(SCALAR):
         fields["alpha_channels"] = alpha_channels
+    if "head.alpha_dot" in state:
+        fields["energy_readout"] = "attention"
     if oc20:
         fields |= {"average_degree": 23.395238876342773, "average_atoms": 77.81317}
     if any(name.startswith("auxiliary_head.") for name in state):
@@ -120,6 +123,12 @@ def _multiplicities(count: int, total: int, squares: int) -> Iterator[tuple[int,
     if count == 1:
         if total > 0 and total * total == squares:
             yield (total,)
+        return
+    if count == 2:  # the two roots of x² − total x + (total² − squares) / 2
+        root = isqrt(max(2 * squares - total * total, 0))
+        for first in dict.fromkeys(((total + root) // 2, (total - root) // 2)):
+            if 0 < first < total and first**2 + (total - first) ** 2 == squares:
+                yield (first, total - first)
         return
     # Cauchy–Schwarz: the sum of squares is at least total² / count.
     if total < 0 or squares < 0 or total * total > count * squares:
@@ -241,14 +250,38 @@ def _all(state: dict[str, np.ndarray], ending: str) -> list[np.ndarray]:
     return [array for name, array in state.items() if name.endswith(ending) and name.startswith("blocks.")]
 
 
-def _feature(sizes: dict[str, int], node: Irreps) -> Irreps:
-    """Features after the last block: its scalars, and vectors if there are any."""
+def _feature(state: dict[str, np.ndarray], sizes: dict[str, int], node: Irreps, last: int, notes: list[str]) -> Irreps:
+    """Features after the last block: those of the node, or its scalars, with vectors or more if a readout needs them."""
     scalars, channels = sizes["norm.affine_bias"], sizes["norm.affine_weight"]
+    shortcut = sizes.get(f"blocks.{last}.ffn_shortcut.tp.weight")
+    if shortcut is None:
+        return node
+    if "head.alpha_dot" in state:
+        return _attended_feature(state, sizes["head.merge_dst.tp.weight"], (scalars, channels, shortcut), node, notes)
     chunks = [Chunk(scalars, SCALAR)]
     if channels > scalars:
         vector = next(irrep for _, irrep in node if irrep.l == 1)
         chunks.append(Chunk(channels - scalars, vector))
     return Irreps(tuple(chunks))
+
+
+def _attended_feature(
+    state: dict[str, np.ndarray], squares: int, found: tuple[int, int, int], node: Irreps, notes: list[str]
+) -> Irreps:
+    """Features that the energy's attention layer reads, whose message has the same irreps."""
+    scalars, channels, shortcut = found
+    candidates = [Irreps((Chunk(scalars, SCALAR),))] if channels == scalars else []
+    for count in range(1, len(node.chunks)):
+        for muls in _multiplicities(count, channels - scalars, squares - scalars**2):
+            kinds = [chunk.irrep for chunk in node][: count + 1]
+            candidates.append(Irreps(tuple(Chunk(mul, irrep) for mul, irrep in zip((scalars, *muls), kinds))))
+    candidates = [irreps for irreps in candidates if sum(mul * irreps.count(irrep) for mul, irrep in node) == shortcut]
+    merges = [state["head.merge_src.tp.weight"], state["head.merge_dst.tp.weight"]]
+
+    def cuts(irreps: Irreps) -> list[Cut]:
+        return [(merges, [mul * mul for mul, _ in irreps], [mul for mul, _ in irreps])]
+
+    return _most_likely(candidates, cuts, "features that enter the readout (sizes of head.merge_dst)", notes)
 
 
 def _combinations(weights: list[int], total: int) -> Iterator[tuple[int, ...]]:

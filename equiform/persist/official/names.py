@@ -94,8 +94,11 @@ def walk(model: Equiformer, exchange: Exchange) -> Equiformer:
         parts["feed_forwards"] = _stacked(mixed[:-1])
     parts["last_feed_forward"] = mixed[-1]
     parts["norm"] = _norm(model.norm, "norm", exchange)
-    parts["energy_hidden"] = _linear(model.energy_hidden, "head.0", exchange)
-    parts["energy_out"] = _linear(model.energy_out, "head.2", exchange)
+    if model.energy_attention is not None:
+        parts["energy_attention"] = _attention(model.energy_attention, "head", exchange)
+    if model.energy_hidden is not None and model.energy_out is not None:
+        parts["energy_hidden"] = _linear(model.energy_hidden, "head.0", exchange)
+        parts["energy_out"] = _linear(model.energy_out, "head.2", exchange)
     if model.vector_head is not None:
         parts["vector_head"] = _attention(model.vector_head, "auxiliary_head", exchange)
     return _replace(model, **parts)
