@@ -28,7 +28,7 @@ START = "start"
 """Folder of the initial model in the run folder: a run resumes and compares without the model that it began from."""
 OLD_DATA = "old data"
 _SLOWER = 10
-"""The learning rate is this much smaller than for training from nothing."""
+"""The learning rate is this much smaller than for training from nothing, except that of adapters."""
 
 
 class Start(NamedTuple):
@@ -74,13 +74,14 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
         raise UserError(f"model.{given[0]} cannot be changed: the model is that of from={_tuning(recipe).model}; leave it out")
     if recipe.training.normalization != TrainingConfig().normalization:
         raise UserError("training.normalization cannot be changed in fine-tuning: the scale is that of the model; leave it out")
-    config = base.task.model.config
-    rate = _recommended_rate(config) / _SLOWER
+    config, adapters = base.task.model.config, recipe.training.adapters is not None
+    rate = _recommended_rate(config) / (1 if adapters else _SLOWER)
     defaults = {"batch_size": BATCH_SIZE, "learning_rate": rate, "ema": EMA}
     update = {name: value for name, value in defaults.items() if name not in recipe.training.model_fields_set}
     if update:
         text = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
-        say(f"settings: {text}, for fine-tuning (learning rate: a tenth of that for training from nothing)")
+        part = "that" if adapters else "a tenth of that"
+        say(f"settings: {text}, for fine-tuning (learning rate: {part} for training from nothing)")
     return recipe.model_copy(
         update={
             "model": ModelChoice(**config.model_dump(mode="json")),
@@ -129,7 +130,8 @@ def started(recipe: Recipe, base: LoadedModel, data: PreparedData, say: Any) -> 
 def about(recipe: Recipe, start: Start) -> dict[str, Any]:
     """The origin of a fine-tuned model, for its file."""
     old = {str(z): energy for z, energy in start.old_references.items()}
-    return {"finetune": {"from": _tuning(recipe).model, "old_reference_energies": old}}
+    adapters = {} if recipe.training.adapters is None else {"adapters": recipe.training.adapters}
+    return {"finetune": {"from": _tuning(recipe).model, "old_reference_energies": old, **adapters}}
 
 
 def save_start(run: Path, start: Start) -> None:

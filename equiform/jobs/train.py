@@ -9,6 +9,7 @@ from equiform.data.config import DataConfig
 from equiform.data.pipeline.batching import MOST_GROUPS, Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.prepared import PreparedData
+from equiform.errors import UserError
 from equiform.jobs import finetune
 from equiform.persist.parameters import num_parameters
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
@@ -84,6 +85,11 @@ def train(
         say = warn = _silent
     log = TextLog()
     say, warn = _logged(say, log), _logged(warn, log, "warning: ")
+    if recipe.training.adapters is not None and recipe.finetune is None:
+        raise UserError(
+            f"training.adapters={recipe.training.adapters}: adapters change a trained model, and none is given; "
+            "give from=MODEL, or leave the setting out"
+        )
     RunFolder.check_free(folder)  # before time is spent on the data
     base = finetune.base_model(recipe.finetune) if recipe.finetune is not None else None
     if base is not None:

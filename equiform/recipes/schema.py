@@ -25,7 +25,7 @@ from equiform.recipes.errors import explain
 from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
 
-SHORT = {"from": "finetune.model", "freeze": "training.freeze"}
+SHORT = {"from": "finetune.model", "freeze": "training.freeze", "adapters": "training.adapters"}
 """Keys that may be given without their section on the command line."""
 
 
@@ -71,7 +71,8 @@ def _kind_of_data(section: Any) -> str:
 
 
 class FineTuning(BaseModel):
-    """Start from a trained model instead of random weights; `from=MODEL` and `freeze=PARTS` are short forms.
+    """Start from a trained model instead of random weights; `from=MODEL`, `freeze=PARTS` and `adapters=RANK`
+    are short forms.
 
     Attributes:
         model: The model: its folder, a run folder, or its name. Architecture and weights are its own.

@@ -83,6 +83,8 @@ class Session:
         self.terms = terms_with_labels(loss_terms_of(config, task), config, train, reporter)
         self.expected = budget.estimate(task, config, self.terms)
         self.step = TrainingStep(task, config, self.terms, reporter.say, self._compiling)
+        if self.step.adaptation is not None:
+            reporter.say(self.step.adaptation.in_words())
         self.state = self.step.initial_state()
         self.validator = None
         if validation is not None:
@@ -313,7 +315,7 @@ class Session:
         self.expected.remember(seconds_per_edge=step / max(edges, 1.0))
         validation = 0.0
         if self.validator is not None:
-            params = parallel.single(self.step.mesh, self.state.params)
+            params = self.step.weights_to_keep(self.state)
             self._validated(params)  # compiles
             start = time.perf_counter()
             self.validator(params)

@@ -18,6 +18,7 @@ from equiform.runtime.compilation import compiler_options, without_garbage_colle
 from equiform.runtime.stored_programs import load_or_compile
 from equiform.tasks.api import Task
 from equiform.training import optimizer, parallel
+from equiform.training.adapters import Adaptation
 from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
 from equiform.training.frozen import free_mask, only_free
@@ -30,12 +31,13 @@ class TrainState(eqx.Module):
     """The state that a step updates.
 
     Attributes:
-        params: The weights.
+        params: The weights that are trained: the parameters, or the adapters and what is trained with them.
         ema: Their EMA as one vector; None if it is switched off.
         optimizer: Adam's first and second moments, likewise.
         step: Number of completed steps.
         sums: Sums since the last entry of the metrics log: loss, terms, gradient norm; and under `bad_step` the
             first step whose loss or gradient was not finite.
+        frozen: The old model's parameters under the adapters; None without adapters.
     """
 
     params: Any
@@ -43,6 +45,7 @@ class TrainState(eqx.Module):
     optimizer: Any
     step: Array
     sums: dict[str, Array]
+    frozen: Any = None
 
 
 class TrainingStep:
@@ -68,12 +71,20 @@ class TrainingStep:
     ):
         self.config, self.terms = config, dict(terms)
         self.dtype = np.dtype(config.dtype)
-        self._params, self.static = split(with_dtype(task, self.dtype))
-        # As one program: done slice by slice it is a hundred small ones, which take seconds to compile.
-        self._unflatten = jax.jit(optimizer.flattened(self._params)[1])
+        params, self.static = split(with_dtype(task, self.dtype))
+        self._params, self._frozen = params, None
         self._adam = optimizer.adam(config)
-        self._decays = optimizer.decay_mask(task, self._params)
-        self.free = free_mask(task, self._params, config.freeze) if config.freeze else None
+        self._decays = optimizer.decay_mask(task, params)
+        self.free = free_mask(task, params, config.freeze) if config.freeze else None
+        self.adaptation = None
+        if config.adapters is not None:
+            adaptation = self.adaptation = Adaptation(task, params, config.adapters)
+            self._params, self._frozen = adaptation.initial(params, config.seed), adaptation.frozen(params)
+            self._decays = adaptation.spread(self._decays, self._params)
+            self.free = adaptation.spread(self.free, self._params) if self.free is not None else None
+        # As programs: done slice by slice it is a hundred small ones, which take seconds to compile.
+        self._unflatten = jax.jit(optimizer.flattened(self._params)[1])
+        self._merge = jax.jit(self._merged)
         self.mesh = parallel.mesh_of(config.devices, config.batch_size)
         self._compiled: dict[Any, Any] = {}
         self._say, self._working = say, working
@@ -93,14 +104,19 @@ class TrainingStep:
             optimizer=self._adam.init(vector),
             step=jnp.zeros((), jnp.int32),
             sums=self.zero_sums(),
+            frozen=jax.tree.map(jnp.copy, self._frozen),
         )
         return parallel.replicated(self.mesh, state)
 
     def weights_to_keep(self, state: TrainState) -> Any:
-        """The EMA of the weights, or the weights if it is off, as a tree on the first device."""
-        if state.ema is None:
-            return parallel.single(self.mesh, state.params)
-        return self._unflatten(parallel.single(self.mesh, state.ema))
+        """The parameters of the model, with the EMA of the weights if it is on, as a tree on the first device."""
+        trained, frozen = parallel.single(self.mesh, (state.params, state.frozen))
+        if state.ema is not None:
+            trained = self._unflatten(parallel.single(self.mesh, state.ema))
+        return trained if self.adaptation is None else self._merge(trained, frozen)
+
+    def _merged(self, trained: Any, frozen: Any) -> Any:
+        return trained if self.adaptation is None else self.adaptation.merged(trained, frozen)
 
     def zero_sums(self) -> dict[str, Array]:
         """Sums over zero steps."""
@@ -148,11 +164,13 @@ class TrainingStep:
         config, rate, weights = self.config, numbers[0], numbers[1:]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
-        def part(params: Any, graph: Any, key: Array, weights: Array) -> tuple[tuple[Array, dict[str, Array]], Any]:
+        def part(
+            params: Any, frozen: Any, graph: Any, key: Array, weights: Array
+        ) -> tuple[tuple[Array, dict[str, Array]], Any]:
             """Loss, means and gradient of one device's shard of the batch, or of all of it."""
 
             def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
-                task = eqx.combine(params, self.static)
+                task = eqx.combine(self._merged(params, frozen), self.static)
                 outputs = task.for_training(graph, self.terms, key=key)
                 terms = loss_terms(outputs, graph, self.terms)
                 means = {name: mean(Mean(term.total, everywhere(jnp.asarray(term.count)))) for name, term in terms.items()}
@@ -165,16 +183,16 @@ class TrainingStep:
             return jax.tree.map(everywhere, jax.value_and_grad(loss_of, has_aux=True)(params))
 
         if self.mesh.size == 1:
-            (loss, means), gradient = part(state.params, graph, key, weights)
+            (loss, means), gradient = part(state.params, state.frozen, graph, key, weights)
         else:
 
-            def on_device(params: Any, stacked: Any, weights: Array) -> Any:
+            def on_device(params: Any, frozen: Any, stacked: Any, weights: Array) -> Any:
                 own = jax.random.fold_in(key, jax.lax.axis_index(parallel.AXIS))
-                return part(params, jax.tree.map(lambda leaf: leaf[0], stacked), own, weights)
+                return part(params, frozen, jax.tree.map(lambda leaf: leaf[0], stacked), own, weights)
 
-            specs = (PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec())
+            specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec())
             shared = jax.shard_map(on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
-            (loss, means), gradient = shared(state.params, graph, weights)
+            (loss, means), gradient = shared(state.params, state.frozen, graph, weights)
         if self.free is not None:
             gradient = only_free(self.free, gradient, jax.tree.map(jnp.zeros_like, gradient))
         gradient, unflatten = optimizer.flattened(gradient)
@@ -197,7 +215,7 @@ class TrainingStep:
         sums = {name: state.sums[name] + value for name, value in new.items()}
         first_bad = (state.sums["bad_step"] == NO_STEP) & ~good
         sums["bad_step"] = jnp.where(first_bad, state.step, state.sums["bad_step"])
-        return TrainState(*changed, step=state.step + 1, sums=sums), loss
+        return TrainState(*changed, step=state.step + 1, sums=sums, frozen=state.frozen), loss
 
 
 def explain_failure(step: int, sums: Mapping[str, float], indices: np.ndarray | None, kept: str) -> UserError:

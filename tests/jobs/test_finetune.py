@@ -62,6 +62,26 @@ def tuned(base, tmp_path_factory):
     return *run(folder / "run", data, *settings), folder / "run"
 
 
+@pytest.fixture(scope="module")
+def adapted(base, tmp_path_factory):
+    """The same water, learnt with adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    data = data_of(base, folder / "new.xyz", 12, 1, NEW)
+    settings = [f"from={base}", "adapters=1", "training.dtype=float64", "training.batch_size=4", *STEPS]
+    return *run(folder / "run", data, *settings), folder / "run"
+
+
+def interrupted(folder: Path, copy: Path) -> Path:
+    """A copy of a finished run, as it was at its last checkpoint but one."""
+    shutil.copytree(folder, copy)
+    newest = max(path.stem for path in (copy / "checkpoints").iterdir())
+    for path in (copy / "checkpoints").glob(f"{newest}.*"):
+        path.unlink()
+    for name in ("best", "last"):
+        shutil.rmtree(copy / name)
+    return copy
+
+
 def tasks(**fields):
     config = parse_config(fields)
     return Potential(build_model(config, key=jax.random.key(0)))
@@ -163,17 +183,63 @@ def test_a_tenth_of_the_learning_rate_is_the_default(tuned):
 @pytest.mark.slow  # It trains.
 def test_an_interrupted_run_resumes_exactly(tuned, base, tmp_path):
     _, _, folder = tuned
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    last = sorted((copy / "checkpoints").iterdir())[-1]
-    shutil.rmtree(last) if last.is_dir() else last.unlink()
-    for name in ("best", "last"):
-        shutil.rmtree(copy / name)
+    copy = interrupted(folder, tmp_path / "copy")
     resume(copy, [], say=str, warn=str, progress=False)
     ends = [named(load_model(place / "last").task.model) for place in (folder, copy)]
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
     errors = [json.loads((place / "errors.json").read_text()) for place in (folder, copy)]
     assert errors[0] == errors[1]
+
+
+@pytest.mark.slow  # It trains.
+def test_adapters_start_from_the_old_model_and_change_each_map_by_their_rank(adapted):
+    outcome, lines, folder = adapted
+    assert any("training.learning_rate=0.0005" in line for line in lines)  # not a tenth of it
+    assert outcome.errors["validation, before"]["energy_per_atom"]["mae"] < 1e-6
+    start, end = (load_model(folder / name).task.model for name in ("start", "last"))
+    assert start.config == end.config  # an ordinary model
+    start, end = named(split(start)[0]), named(split(end)[0])
+    for name in ("query", "keys", "values", "out", "vectors"):
+        change = np.asarray(end[f"layers.{name}.weight"]) - np.asarray(start[f"layers.{name}.weight"])
+        assert np.linalg.matrix_rank(change, tol=1e-12).tolist() == [1, 1], name
+    frozen = [name for name in start if name.startswith("layers.") and not name.endswith(".weight")]
+    assert frozen
+    assert all(np.array_equal(start[name], end[name]) for name in [*frozen, "layers.norm.weight"])
+
+
+@pytest.mark.slow  # It trains.
+def test_a_model_with_merged_adapters_is_equivariant(adapted):
+    from scipy.spatial.transform import Rotation
+
+    predictor = load(adapted[2] / "last", dtype="float64")
+    atoms = ase.io.read(adapted[2].parent / "new.xyz")
+    rotation = Rotation.random(random_state=0).as_matrix()
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ rotation.T
+    one, two = predictor.predict([atoms, turned])
+    assert one.interaction_energy == pytest.approx(two.interaction_energy, abs=1e-10)
+    assert np.allclose(one.forces @ rotation.T, two.forces, rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow  # It trains.
+def test_interrupted_adapters_resume_exactly_and_on_their_own_model_only(adapted, tmp_path):
+    _, _, folder = adapted
+    copy = interrupted(folder, tmp_path / "copy")
+    other = interrupted(folder, tmp_path / "other")
+    resume(copy, [], say=str, warn=str, progress=False)
+    ends = [named(load_model(place / "last").task.model) for place in (folder, copy)]
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+    begin = load_model(other / "start")
+    moved = jax.tree.map(lambda leaf: 1.5 * leaf if isinstance(leaf, jax.Array) else leaf, begin.task)
+    save_model(other / "start", moved, begin.reference_energies, begin.metadata, overwrite=True)
+    with pytest.raises(UserError, match="its adapters are of another model") as error:
+        resume(other, [], say=str, warn=str, progress=False)
+    assert "\n" not in str(error.value)
+
+
+def test_adapters_need_a_model_to_adapt(tmp_path):
+    with pytest.raises(UserError, match=r"training.adapters=4: .*give from=MODEL"):
+        run(tmp_path / "run", tmp_path / "none.xyz", "adapters=4")
 
 
 def test_a_new_element_needs_a_reference_energy(base, tmp_path):
