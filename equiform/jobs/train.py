@@ -10,7 +10,7 @@ from equiform.data.pipeline.batching import MOST_GROUPS, Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.prepared import PreparedData
 from equiform.errors import UserError
-from equiform.jobs import finetune
+from equiform.jobs import finetune, members
 from equiform.persist.parameters import num_parameters
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.report.run_report import Outcome
@@ -90,6 +90,7 @@ def train(
             f"training.adapters={recipe.training.adapters}: adapters change a trained model, and none is given; "
             "give from=MODEL, or leave the setting out"
         )
+    members.check(recipe)
     RunFolder.check_free(folder)  # before time is spent on the data
     base = finetune.base_model(recipe.finetune) if recipe.finetune is not None else None
     if base is not None:
@@ -232,7 +233,8 @@ def _preset(recipe: Recipe, data: Any, say: Say) -> str | None:
     limits = (recipe.training.max_minutes, recipe.training.max_minutes_in_all)
     minutes = min((limit for limit in limits if limit), default=DEFAULT_MINUTES)
     # Twice the width takes about four times as long.
-    name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
+    share = minutes / (choice.width or 1) ** 2 / recipe.training.members
+    name = auto_preset(edges, atoms, share, recipe.training.epochs)
     say(
         f"model: preset {name!r}, chosen for {atoms:,} atoms in the training data and {minutes:g} minutes on "
         "this machine (change with model.preset=…)"
@@ -300,10 +302,13 @@ def _tuning(recipe: Recipe, data: PreparedData, start: "finetune.Start | None") 
 
 def _initial_task(recipe: Recipe, data: Any) -> tuple[Task, int]:
     """The task with a freshly initialised model, and its number of parameters."""
+    from equiform.models.committee import committee
     from equiform.training.scale import initial_task
 
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
-    model = new_model(config, recipe.training.seed)
+    first, number = recipe.training.seed, recipe.training.members
+    models = [new_model(config, seed) for seed in range(first, first + number)]
+    model = models[0] if number == 1 else committee(models)
     # The elements of the preset for which energies can be predicted.
     elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
     return initial_task(model, recipe.training, data.train, elements), num_parameters(model)
@@ -374,6 +379,8 @@ def _fit_and_report(
                 tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
             )
     judged = next(iter(evaluations.values()))
+    first, dataset = next(iter((sets or {"training": data.train}).items()))
+    evaluations |= members.evaluated(result.task, first, dataset, settings, size, least, say)
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
     times = result.times
     facts = {

@@ -190,7 +190,7 @@ class Session:
         sums = self._finite_sums()
         steps = self.at.step - self.at.logged_step
         timing = self.meter.read()
-        means = {name: sums[name] / steps for name in ("loss", *self.terms, "gradient_norm")}
+        means = {name: sums[name] / steps for name in self.step.summed}
         self.log.write(
             {"kind": "train", "step": self.at.step, "epoch": self._epochs, **means}
             | {"learning_rate": self._rate, "timing": timing}
