@@ -114,7 +114,7 @@ def train(
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
     data, tuning = _tuning(recipe, data, start)
-    task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
+    task, count = _initial_task(recipe, data, start)
     recipe = _with_batches(recipe, task, data, say, free=free)
     with parallel.own_folder(folder) as place:
         run = RunFolder.create(
@@ -161,7 +161,7 @@ def resume(
         _tell(data, say, warn)
         start = finetune.load_start(run.path, run.metadata) if recipe.finetune is not None else None
         data, tuning = _tuning(recipe, data, start)
-        task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
+        task, count = _initial_task(recipe, data, start)
         how = _Printing(progress, verbose, log)
         return _fit_and_report(recipe, data, run, task, count, say, how, resume=True, tuning=tuning)
 
@@ -300,11 +300,14 @@ def _tuning(recipe: Recipe, data: PreparedData, start: "finetune.Start | None") 
     return data, _Tuning(start.task, old)
 
 
-def _initial_task(recipe: Recipe, data: Any) -> tuple[Task, int]:
-    """The task with a freshly initialised model, and its number of parameters."""
+def _initial_task(recipe: Recipe, data: Any, start: "finetune.Start | None") -> tuple[Task, int]:
+    """The task with the model to start from, or a freshly initialised one, and its number of parameters."""
     from equiform.models.committee import committee
     from equiform.training.scale import initial_task
 
+    if start is not None:
+        task = finetune.initial_task(recipe, start)
+        return task, num_parameters(task)
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
     first, number = recipe.training.seed, recipe.training.members
     models = [new_model(config, seed) for seed in range(first, first + number)]
@@ -373,6 +376,11 @@ def _fit_and_report(
             for quantity, values in evaluations[name].values.items():
                 evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
     if tuning is not None:
+        if recipe.finetune is not None and recipe.finetune.keep_head and tuning.old is not None:
+            say("evaluating the old readout on the old data")
+            evaluations[f"{finetune.OLD_DATA}, old head"] = evaluate_with_values(
+                finetune.old_head(run.path), tuning.old, batch_size=size, dtype=settings.dtype, least=least
+            )
         for name, dataset in sets.items():
             say(f"evaluating the model before fine-tuning on {name}")
             evaluations[f"{name}, before"] = evaluate_with_values(

@@ -80,6 +80,8 @@ class FineTuning(BaseModel):
             forgetting; the model's own reference energies are subtracted from its energies.
         replay_structures: Most structures of it, evenly spaced.
         replay_labels: "file", or "model": the energies and forces that the old model predicts.
+        keep_head: Keep the old readout for the replayed structures beside a new one for the new data, both on one model; a run
+            ends with a model of each.
         old_test: A file of old data; errors on it are reported before and after.
     """
 
@@ -89,6 +91,7 @@ class FineTuning(BaseModel):
     replay: str | None = None
     replay_structures: int = Field(default=100, ge=1)
     replay_labels: Literal["file", "model"] = "file"
+    keep_head: bool = False
     old_test: str | None = None
 
 

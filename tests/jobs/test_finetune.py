@@ -70,6 +70,16 @@ def adapted(base, tmp_path_factory):
     return *run(folder / "run", data, *settings), folder / "run"
 
 
+@pytest.fixture(scope="module")
+def headed(base, tmp_path_factory):
+    """Water at a level whose energies are not those of the old one, with a readout for each."""
+    folder = tmp_path_factory.mktemp("headed")
+    data, old = write(folder / "new.xyz", "H2O", 12, 1, NEW), data_of(base, folder / "old.xyz", 6, 2, OLD)
+    settings = [f"from={base}", "finetune.keep_head=true", f"finetune.replay={old}", f"finetune.old_test={old}"]
+    settings += ["training.dtype=float64", "training.batch_size=4", "training.losses.forces=null", *STEPS]
+    return *run(folder / "run", data, *settings), folder / "run"
+
+
 def tasks(**fields):
     config = parse_config(fields)
     return Potential(build_model(config, key=jax.random.key(0)))
@@ -223,6 +233,47 @@ def test_interrupted_adapters_resume_exactly_and_on_their_own_model_only(adapted
     save_model(other / "start", moved, begin.reference_energies, begin.metadata, overwrite=True)
     with pytest.raises(UserError, match="its adapters are of another model") as error:
         resume(other, [], say=str, warn=str, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow  # It trains.
+def test_a_kept_head_ends_as_a_model_of_the_old_level(headed):
+    outcome, _, folder = headed
+    new, old = load_model(folder / "best"), load_model(folder / "best-old-head")
+    assert old.reference_energies == pytest.approx({1: OLD["H"], 8: OLD["O"]})
+    assert new.reference_energies[1] != pytest.approx(OLD["H"], abs=0.1)
+    assert new.task.model.config == old.task.model.config
+    ours, theirs, start = (named(split(task.model)[0]) for task in (new.task, old.task, load_model(folder / "start").task))
+    for name in ours:
+        shared = not name.startswith(("norm", "blocks", "extent"))
+        assert np.array_equal(ours[name], theirs[name]) == shared, name
+        assert shared or not np.array_equal(start[name], theirs[name]), name
+    assert {"validation", "old data", "old data, old head", "old data, before"} < set(outcome.errors)
+    assert outcome.errors["old data, before"]["energy_per_atom"]["mae"] < 1e-6
+
+
+@pytest.mark.slow  # It trains.
+def test_an_interrupted_run_with_two_heads_resumes_exactly(headed, tmp_path):
+    folder = headed[2]
+    copy = interrupted(folder, tmp_path / "copy")
+    shutil.rmtree(copy / "best-old-head")
+    resume(copy, [], say=str, warn=str, progress=False)
+    for name in ("last", "last-old-head", "best-old-head"):
+        ends = [named(load_model(place / name).task.model) for place in (folder, copy)]
+        assert all(np.array_equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "give finetune.replay=FILE"),
+        (["finetune.replay=old.xyz", "adapters=2"], "cannot be combined with training.adapters"),
+        (["finetune.replay=old.xyz", "training.losses.energy=null"], "training.losses.energy is off"),
+    ],
+)
+def test_a_kept_head_with_a_setting_that_excludes_it_is_one_clear_line(base, tmp_path, settings, said):
+    with pytest.raises(UserError, match=said) as error:
+        run(tmp_path / "run", tmp_path / "none.xyz", f"from={base}", "finetune.keep_head=true", *settings)
     assert "\n" not in str(error.value)
 
 
