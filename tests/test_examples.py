@@ -42,6 +42,17 @@ def test_scripts_of_commands_run(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_round_of_active_learning_labels_what_it_selects(tmp_path):
+    import ase.io
+
+    said = run("active_learning.py", *SMALL, "training.members=2", folder=tmp_path)
+    assert "force MAE at 1200 K" in said
+    chosen, new = (ase.io.read(tmp_path / "runs/active" / name, ":") for name in ("chosen.extxyz", "new.extxyz"))
+    assert 0 < len(chosen) == len(new) <= 20
+    assert all("forces" in atoms.calc.results for atoms in new)
+
+
+@pytest.mark.slow
 def test_training_from_python_gives_a_model_that_the_ase_script_and_the_notebook_use(tmp_path):
     settings = [*SMALL, "data.max_structures=8"]
     assert "force MAE" in run("train_from_python.py", *settings, folder=tmp_path)

@@ -20,6 +20,7 @@ from equiform.errors import UserError
         "equiform train recipe.yaml model.num_layers=4 -o runs/deeper",
         "equiform train ethanol                # a built-in recipe",
         "equiform train data.xyz from=runs/base-1 freeze=embedding",
+        "equiform train data.xyz from=runs/base-1 adapters=4",
         "equiform train --resume runs/data-1   # resumes exactly where it stopped",
     )
 )

@@ -22,13 +22,15 @@ from equiform.persist.transfer import with_elements
 from equiform.recipes.schema import FineTuning, ModelChoice, Recipe
 from equiform.tasks.energy import Potential
 from equiform.training.config import TrainingConfig
+from equiform.training.heads import of_old_level, two_heads
 from equiform.training.recommended import BATCH_SIZE, EMA, LEARNING_RATES
+from equiform.training.run_folder import OLD_HEAD
 
 START = "start"
 """Folder of the initial model in the run folder: a run resumes and compares without the model that it began from."""
 OLD_DATA = "old data"
 _SLOWER = 10
-"""The learning rate is this much smaller than for training from nothing."""
+"""The learning rate is this much smaller than for training from nothing, except that of adapters."""
 
 
 class Start(NamedTuple):
@@ -67,6 +69,8 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
     Raises:
         UserError: It asks for another architecture, or its data are a published set.
     """
+    if _tuning(recipe).keep_head:
+        _check_heads(recipe)
     if not isinstance(recipe.data, DataConfig):
         raise UserError("fine-tuning needs files of structures (data.train), not a published set")
     given = [name for name in ("preset", "name", "width") if getattr(recipe.model, name) is not None]
@@ -74,13 +78,14 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
         raise UserError(f"model.{given[0]} cannot be changed: the model is that of from={_tuning(recipe).model}; leave it out")
     if recipe.training.normalization != TrainingConfig().normalization:
         raise UserError("training.normalization cannot be changed in fine-tuning: the scale is that of the model; leave it out")
-    config = base.task.model.config
-    rate = _recommended_rate(config) / _SLOWER
+    config, adapters = base.task.model.config, recipe.training.adapters is not None
+    rate = _recommended_rate(config) / (1 if adapters else _SLOWER)
     defaults = {"batch_size": BATCH_SIZE, "learning_rate": rate, "ema": EMA}
     update = {name: value for name, value in defaults.items() if name not in recipe.training.model_fields_set}
     if update:
         text = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
-        say(f"settings: {text}, for fine-tuning (learning rate: a tenth of that for training from nothing)")
+        part = "that" if adapters else "a tenth of that"
+        say(f"settings: {text}, for fine-tuning (learning rate: {part} for training from nothing)")
     return recipe.model_copy(
         update={
             "model": ModelChoice(**config.model_dump(mode="json")),
@@ -129,7 +134,8 @@ def started(recipe: Recipe, base: LoadedModel, data: PreparedData, say: Any) -> 
 def about(recipe: Recipe, start: Start) -> dict[str, Any]:
     """The origin of a fine-tuned model, for its file."""
     old = {str(z): energy for z, energy in start.old_references.items()}
-    return {"finetune": {"from": _tuning(recipe).model, "old_reference_energies": old}}
+    adapters = {} if recipe.training.adapters is None else {"adapters": recipe.training.adapters}
+    return {"finetune": {"from": _tuning(recipe).model, "old_reference_energies": old, **adapters}}
 
 
 def save_start(run: Path, start: Start) -> None:
@@ -162,10 +168,25 @@ def with_old_data(recipe: Recipe, data: PreparedData, start: Start) -> tuple[Pre
         old_test = _old_dataset(tuning.old_test, "finetune.old_test", start)
     if tuning.replay is None:
         return data, old_test
+    if tuning.keep_head and not len(data.validation):
+        raise UserError("finetune.keep_head needs a validation set of the new data; give data.validation a fraction or a file")
     replayed = _old_dataset(tuning.replay, "finetune.replay", start, own=tuning.replay_labels == "model")
     few = np.unique(np.linspace(0, len(replayed) - 1, min(len(replayed), tuning.replay_structures)).astype(int))
-    graphs = [*(data.train[i] for i in range(len(data.train))), *(replayed[int(i)] for i in few)]
+    old = [of_old_level(replayed[int(i)]) if tuning.keep_head else replayed[int(i)] for i in few]
+    graphs = [*(data.train[i] for i in range(len(data.train))), *old]
     return replace(data, train=Dataset(_alike(graphs), data.train.cutoff)), old_test
+
+
+def initial_task(recipe: Recipe, start: Start) -> Potential:
+    """The task to train: the initial model, with two readouts if the old one is kept."""
+    return two_heads(start.task) if _tuning(recipe).keep_head else start.task
+
+
+def old_head(run: Path) -> Potential:
+    """The model of the kept readout, at the end of a run."""
+    task = load_model(run / f"best{OLD_HEAD}").task
+    assert isinstance(task, Potential)
+    return task
 
 
 _GIVE = "add an isolated atom with its energy to the data, or give data.reference_energies={F: -2713.5, …} (eV)"
@@ -174,6 +195,19 @@ _GIVE = "add an isolated atom with its energy to the data, or give data.referenc
 def _tuning(recipe: Recipe) -> FineTuning:
     assert recipe.finetune is not None
     return recipe.finetune
+
+
+def _check_heads(recipe: Recipe) -> None:
+    if _tuning(recipe).replay is None:
+        raise UserError(
+            "finetune.keep_head needs structures of the old level to train the old readout on: give finetune.replay=FILE (with "
+            "finetune.replay_labels=model if they have no labels)"
+        )
+    for name in ("freeze", "adapters"):
+        if getattr(recipe.training, name):
+            raise UserError(f"finetune.keep_head cannot be combined with training.{name}; leave one of them out")
+    if recipe.training.losses.energy is None:
+        raise UserError("finetune.keep_head is for two levels of energies, and training.losses.energy is off; switch it on")
 
 
 def _recommended_rate(config: Any) -> float:

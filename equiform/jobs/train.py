@@ -9,7 +9,8 @@ from equiform.data.config import DataConfig
 from equiform.data.pipeline.batching import MOST_GROUPS, Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.prepared import PreparedData
-from equiform.jobs import finetune
+from equiform.errors import UserError
+from equiform.jobs import finetune, members
 from equiform.persist.parameters import num_parameters
 from equiform.recipes.schema import ModelChoice, Recipe, data_on_disk, load_recipe, model_config
 from equiform.report.run_report import Outcome
@@ -84,6 +85,12 @@ def train(
         say = warn = _silent
     log = TextLog()
     say, warn = _logged(say, log), _logged(warn, log, "warning: ")
+    if recipe.training.adapters is not None and recipe.finetune is None:
+        raise UserError(
+            f"training.adapters={recipe.training.adapters}: adapters change a trained model, and none is given; "
+            "give from=MODEL, or leave the setting out"
+        )
+    members.check(recipe)
     RunFolder.check_free(folder)  # before time is spent on the data
     base = finetune.base_model(recipe.finetune) if recipe.finetune is not None else None
     if base is not None:
@@ -107,7 +114,7 @@ def train(
     recipe = recipe.model_copy(update={"model": ModelChoice(**config.model_dump(mode="json"))})
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"folder": None})})
     data, tuning = _tuning(recipe, data, start)
-    task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
+    task, count = _initial_task(recipe, data, start)
     recipe = _with_batches(recipe, task, data, say, free=free)
     with parallel.own_folder(folder) as place:
         run = RunFolder.create(
@@ -154,7 +161,7 @@ def resume(
         _tell(data, say, warn)
         start = finetune.load_start(run.path, run.metadata) if recipe.finetune is not None else None
         data, tuning = _tuning(recipe, data, start)
-        task, count = _initial_task(recipe, data) if start is None else (start.task, num_parameters(start.task))
+        task, count = _initial_task(recipe, data, start)
         how = _Printing(progress, verbose, log)
         return _fit_and_report(recipe, data, run, task, count, say, how, resume=True, tuning=tuning)
 
@@ -226,7 +233,8 @@ def _preset(recipe: Recipe, data: Any, say: Say) -> str | None:
     limits = (recipe.training.max_minutes, recipe.training.max_minutes_in_all)
     minutes = min((limit for limit in limits if limit), default=DEFAULT_MINUTES)
     # Twice the width takes about four times as long.
-    name = auto_preset(edges, atoms, minutes / (choice.width or 1) ** 2, recipe.training.epochs)
+    share = minutes / (choice.width or 1) ** 2 / recipe.training.members
+    name = auto_preset(edges, atoms, share, recipe.training.epochs)
     say(
         f"model: preset {name!r}, chosen for {atoms:,} atoms in the training data and {minutes:g} minutes on "
         "this machine (change with model.preset=…)"
@@ -292,12 +300,18 @@ def _tuning(recipe: Recipe, data: PreparedData, start: "finetune.Start | None") 
     return data, _Tuning(start.task, old)
 
 
-def _initial_task(recipe: Recipe, data: Any) -> tuple[Task, int]:
-    """The task with a freshly initialised model, and its number of parameters."""
+def _initial_task(recipe: Recipe, data: Any, start: "finetune.Start | None") -> tuple[Task, int]:
+    """The task with the model to start from, or a freshly initialised one, and its number of parameters."""
+    from equiform.models.committee import committee
     from equiform.training.scale import initial_task
 
+    if start is not None:
+        task = finetune.initial_task(recipe, start)
+        return task, num_parameters(task)
     config = model_config(recipe.model, elements=tuple(data.elements), preset_if_auto=None)
-    model = new_model(config, recipe.training.seed)
+    first, number = recipe.training.seed, recipe.training.members
+    models = [new_model(config, seed) for seed in range(first, first + number)]
+    model = models[0] if number == 1 else committee(models)
     # The elements of the preset for which energies can be predicted.
     elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
     return initial_task(model, recipe.training, data.train, elements), num_parameters(model)
@@ -362,12 +376,19 @@ def _fit_and_report(
             for quantity, values in evaluations[name].values.items():
                 evaluations[name].errors[quantity]["median_mse"] = values.median_mse()
     if tuning is not None:
+        if recipe.finetune is not None and recipe.finetune.keep_head and tuning.old is not None:
+            say("evaluating the old readout on the old data")
+            evaluations[f"{finetune.OLD_DATA}, old head"] = evaluate_with_values(
+                finetune.old_head(run.path), tuning.old, batch_size=size, dtype=settings.dtype, least=least
+            )
         for name, dataset in sets.items():
             say(f"evaluating the model before fine-tuning on {name}")
             evaluations[f"{name}, before"] = evaluate_with_values(
                 tuning.task, dataset, batch_size=size, dtype=settings.dtype, program=result.program, least=least
             )
     judged = next(iter(evaluations.values()))
+    first, dataset = next(iter((sets or {"training": data.train}).items()))
+    evaluations |= members.evaluated(result.task, first, dataset, settings, size, least, say)
     cautions = verdict.cautions(result.epochs, judged.errors, verdict.rules_of(judged.values))
     times = result.times
     facts = {

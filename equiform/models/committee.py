@@ -84,6 +84,16 @@ class Committee(DescribingModel):
         return eqx.tree_at(lambda model: model.members, self, one.decay_mask())
 
 
+def check_architecture(name: str) -> None:
+    """Raise if no committee can be made of models of this architecture.
+
+    Raises:
+        ValueError: It names those of which it can.
+    """
+    if name not in _MEMBERS:
+        raise ValueError(f"committees can be made of {', '.join(_MEMBERS)}, not of {name}")
+
+
 def committee(models: list[Model]) -> Committee:
     """A committee of trained models.
 
@@ -94,8 +104,7 @@ def committee(models: list[Model]) -> Committee:
         ValueError: The configurations differ, or no committee can be made of this architecture.
     """
     first = models[0].config
-    if first.name not in _MEMBERS:
-        raise ValueError(f"committees can be made of {', '.join(_MEMBERS)}, not of {first.name}")
+    check_architecture(first.name)
     for number, model in enumerate(models[1:], start=2):
         ours, other = first.model_dump(), model.config.model_dump()
         differ = [name for name in sorted({*ours, *other}) if ours.get(name) != other.get(name)]

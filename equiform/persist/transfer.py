@@ -53,3 +53,17 @@ def with_elements(model: Model, elements: Iterable[int], *, seed: int) -> Model:
         )
     leaves = [filled[name] for name in named(arrays)]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
+
+
+def element_tables(model: Model) -> list[str]:
+    """Names of the weights with a row for each element: those that grow with the number of elements.
+
+    Empty for a model that does not distinguish elements.
+    """
+    config = model.config
+    new = next(number for number in range(1, len(config.elements) + 2) if number not in config.elements)
+    wider = parse_config(config.model_dump() | {"elements": (*config.elements, new)})
+    # Only shapes are needed, so the weights are never computed.
+    shapes = jax.eval_shape(lambda: eqx.filter(build_model(wider, key=jax.random.key(0)), is_parameter))
+    grown = {name: shape.shape for name, shape in named(shapes).items()}
+    return [name for name, leaf in named(eqx.filter(model, is_parameter)).items() if grown.get(name, leaf.shape) != leaf.shape]

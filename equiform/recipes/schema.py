@@ -25,7 +25,7 @@ from equiform.recipes.errors import explain
 from equiform.recipes.yaml_lines import KeyPath
 from equiform.training.config import TrainingConfig
 
-SHORT = {"from": "finetune.model", "freeze": "training.freeze"}
+SHORT = {"from": "finetune.model", "freeze": "training.freeze", "adapters": "training.adapters"}
 """Keys that may be given without their section on the command line."""
 
 
@@ -71,7 +71,8 @@ def _kind_of_data(section: Any) -> str:
 
 
 class FineTuning(BaseModel):
-    """Start from a trained model instead of random weights; `from=MODEL` and `freeze=PARTS` are short forms.
+    """Start from a trained model instead of random weights; `from=MODEL`, `freeze=PARTS` and `adapters=RANK`
+    are short forms.
 
     Attributes:
         model: The model: its folder, a run folder, or its name. Architecture and weights are its own.
@@ -79,6 +80,8 @@ class FineTuning(BaseModel):
             forgetting; the model's own reference energies are subtracted from its energies.
         replay_structures: Most structures of it, evenly spaced.
         replay_labels: "file", or "model": the energies and forces that the old model predicts.
+        keep_head: Keep the old readout for the replayed structures beside a new one for the new data, both on one model; a run
+            ends with a model of each.
         old_test: A file of old data; errors on it are reported before and after.
     """
 
@@ -88,6 +91,7 @@ class FineTuning(BaseModel):
     replay: str | None = None
     replay_structures: int = Field(default=100, ge=1)
     replay_labels: Literal["file", "model"] = "file"
+    keep_head: bool = False
     old_test: str | None = None
 
 

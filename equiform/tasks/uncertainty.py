@@ -25,6 +25,7 @@ from equiform.graph import Graph
 from equiform.models.api import DescribingModel
 from equiform.models.committee import Committee
 from equiform.tasks.energy import Potential
+from equiform.tasks.members import as_member
 
 
 class Spread(eqx.Module):
@@ -120,13 +121,12 @@ def _describing(task: Potential) -> DescribingModel:
 
 
 def _of_members(task: Potential, graph: Graph, *, forces: bool) -> dict[str, Array]:
-    committee = task.model
-    if not isinstance(committee, Committee):
-        raise ValueError(f"{type(committee).__name__} is not a committee")
-    arrays, static = eqx.partition(committee.members, eqx.is_array)
+    if not isinstance(task.model, Committee):
+        raise ValueError(f"{type(task.model).__name__} is not a committee")
+    arrays, static = eqx.partition(as_member(task), eqx.is_array)
 
     def one(member: Any) -> dict[str, Array]:
-        return eqx.tree_at(lambda t: t.model, task, eqx.combine(member, static))(graph, forces=forces)
+        return eqx.combine(member, static)(graph, forces=forces)
 
     found = jax.vmap(one)(arrays)
     return {name: found[name] for name in ("energy", "forces") if name in found}

@@ -125,6 +125,9 @@ class TrainingConfig(BaseModel):
         ema: Decay of the EMA of the weights, which is validated and saved; None switches it off.
         freeze: Parts of the model that are not trained, such as `embedding`, `blocks[:4]`, `readout`, or the beginning of a
             parameter's name.
+        adapters: Rank of low-rank adapters, with which fine-tuning trains few numbers instead of all parameters; None: all.
+        members: Number of models that are trained side by side and become one committee, with the initial weights of the seeds
+            `seed`, `seed` + 1, ….
         losses: The terms of the loss.
         normalization: How the model's output becomes the quantity: "anchored" (isolated atoms at their reference energy,
             scaled by the forces), "mean-std" (of the training structures, as most papers standardise), "none", or numbers.
@@ -161,6 +164,8 @@ class TrainingConfig(BaseModel):
     clip: float | None = Field(default=10.0, gt=0)
     ema: float | None = Field(default=0.999, gt=0, lt=1)
     freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    adapters: int | None = Field(default=None, ge=1)
+    members: int = Field(default=1, ge=1, le=64)
     losses: Losses = Field(default_factory=Losses)
     normalization: Literal["anchored", "mean-std", "none"] | Normalization = "anchored"
     standardized_losses: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 from equiform.data.pipeline.batching import NO_LIMITS, Batching
 from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
+from equiform.persist.parameters import named, split
 from equiform.tasks.api import Task
 from equiform.training.config import TrainingConfig
 
@@ -21,7 +22,9 @@ def fingerprint(
 ) -> dict[str, Any]:
     """What must be unchanged for a run to be resumed: settings, model, data, batches."""
     settings = config.model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
+    adapted = {} if config.adapters is None else {"adapted": _hash_of_weights(task)}
     return {
+        **adapted,
         "training": settings,
         "task": {"kind": task.kind, **task.settings()},
         "model": task.model.config.model_dump(mode="json"),
@@ -33,10 +36,15 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise if something differs; a setting of training or model that the run's version did not have yet counts as its default.
 
     Raises:
-        UserError: Names everything that differs, with both values.
+        UserError: Names everything that differs, with both values; or the adapters are of another model.
     """
     from equiform.models import MODELS, parse_config, upgraded
 
+    if before.get("adapted") != now.get("adapted") and before["model"] == now["model"]:
+        raise UserError(
+            f"the run cannot be resumed: its adapters are of another model (the model to start from had the weights "
+            f"{before.get('adapted')}, and has {now.get('adapted')}); put back the run's own folder start, or start a new run"
+        )
     defaults = TrainingConfig().model_dump(mode="json", exclude=set(FREE_TO_CHANGE))
 
     def complete(tree: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +68,13 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
     return flat
+
+
+def _hash_of_weights(task: Task) -> str:
+    digest = hashlib.sha256()
+    for name, leaf in named(split(task)[0]).items():
+        digest.update(name.encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _hash_of(dataset: Dataset | None, samples: int = 1000) -> str | None:

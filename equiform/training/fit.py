@@ -21,6 +21,7 @@ from equiform.training import parallel
 from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import Program
+from equiform.training.heads import heads_of
 from equiform.training.position import Times
 from equiform.training.progress import Reporter
 from equiform.training.run_folder import RunFolder
@@ -49,7 +50,7 @@ class FitResult(NamedTuple):
         epochs: Passes over the training set that the best model has seen.
         times: Seconds of training, of compilation and in all, over all parts of the run.
         cautions: What must be said of the best model; empty if it is better than trivial rules.
-        program: The validation's program, for evaluation; None without a validation set.
+        program: The validation's program, for evaluation; None without a validation set, and after training two heads.
     """
 
     task: Task
@@ -141,7 +142,8 @@ def fit(
         epochs=at.best_epochs,
         times=session.times,
         cautions=session.cautions,
-        program=session.validator.program if session.validator else None,
+        # A task with two heads is not the one that is returned.
+        program=session.validator.program if session.validator and len(heads_of(task)) == 1 else None,
     )
 
 

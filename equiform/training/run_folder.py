@@ -4,7 +4,7 @@ recipe.yaml        the effective recipe
 run.json           versions, git commit, device, reference energies
 metrics.jsonl      errors and losses over the run; tensorboard/ holds the same
 checkpoints/       the last two states
-best/, last/       model files
+best/, last/       model files; best-old-head/, … of the old level of theory where fine-tuning keeps its readout
 """
 
 import json
@@ -26,6 +26,8 @@ from equiform.tasks.api import Task
 from equiform.training.checkpoint import CheckpointFolder
 
 RUN_FILE = "run.json"
+OLD_HEAD = "-old-head"
+"""Added to the folder of a model for that of the kept old readout."""
 RECIPE_FILE = "recipe.yaml"
 FORMAT = "equiform-run"
 FORMAT_VERSION = 2
@@ -166,6 +168,18 @@ class RunFolder:
         """
         about = {**self.metadata, "training": dict(training), "provenance": self.provenance}
         save_model(folder, task, self.reference_energies, about, overwrite=True)
+
+    def save_old_head(self, folder: Path, task: Task, training: Mapping[str, Any]) -> None:
+        """Write the model of the kept old readout beside that of the new one.
+
+        Args:
+            folder: Of the new one, `best` or `last`.
+            task: The model.
+            training: Step and epoch.
+        """
+        about = {**self.metadata, "training": dict(training), "provenance": self.provenance}
+        old = {int(z): float(energy) for z, energy in self.metadata["finetune"]["old_reference_energies"].items()}
+        save_model(folder.with_name(folder.name + OLD_HEAD), task, old, about, overwrite=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

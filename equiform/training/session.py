@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -37,6 +38,7 @@ from equiform.training.duration import (
 )
 from equiform.training.evaluate import Validator, labelled
 from equiform.training.fingerprint import check_resumable, fingerprint
+from equiform.training.heads import heads_of
 from equiform.training.metrics import MetricsLog
 from equiform.training.optimizer import learning_rate
 from equiform.training.position import Position, Times
@@ -83,6 +85,8 @@ class Session:
         self.terms = terms_with_labels(loss_terms_of(config, task), config, train, reporter)
         self.expected = budget.estimate(task, config, self.terms)
         self.step = TrainingStep(task, config, self.terms, reporter.say, self._compiling)
+        if self.step.adaptation is not None:
+            reporter.say(self.step.adaptation.in_words())
         self.state = self.step.initial_state()
         self.validator = None
         if validation is not None:
@@ -188,7 +192,7 @@ class Session:
         sums = self._finite_sums()
         steps = self.at.step - self.at.logged_step
         timing = self.meter.read()
-        means = {name: sums[name] / steps for name in ("loss", *self.terms, "gradient_norm")}
+        means = {name: sums[name] / steps for name in self.step.summed}
         self.log.write(
             {"kind": "train", "step": self.at.step, "epoch": self._epochs, **means}
             | {"learning_rate": self._rate, "timing": timing}
@@ -215,7 +219,7 @@ class Session:
         if better:
             at.best_loss, at.best_step, at.best_errors, at.stale = loss, at.step, errors, 0
             at.best_epochs = self._epochs
-            self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
+            self._save(self.folder.best)
         else:
             at.stale += 1
         patience = self.config.early_stopping
@@ -261,7 +265,7 @@ class Session:
 
     def save_last(self) -> None:
         """Write the model file of the current weights."""
-        self.folder.save_model(self.folder.last, self._task_to_keep(), self._about())
+        self._save(self.folder.last)
 
     def finish(self) -> tuple[Task, dict[str, dict[str, Any]]]:
         """Write the last model; returns the best one and its errors."""
@@ -269,7 +273,7 @@ class Session:
         at = self.at
         if at.best_loss is None:
             at.best_step, at.best_epochs = at.step, self._epochs
-            self.folder.save_model(self.folder.best, self._task_to_keep(), self._about())
+            self._save(self.folder.best)
         limits = {
             "training.max_minutes": self.config.max_minutes,
             "training.max_minutes_in_all": self.config.max_minutes_in_all,
@@ -279,7 +283,7 @@ class Session:
             f"finished after {at.step} steps: {self.times.in_words()}{given}; {self.compilations} programs compiled; "
             f"{'the model' if self.cautions else 'the best model'} is from step {at.best_step}: {self.folder.best}"
         )
-        like = with_dtype(self.task, self.step.dtype)
+        like = with_dtype(heads_of(self.task)[0], self.step.dtype)
         return load_weights(self.folder.best, like), self.at.best_errors
 
     def close(self) -> None:
@@ -313,7 +317,7 @@ class Session:
         self.expected.remember(seconds_per_edge=step / max(edges, 1.0))
         validation = 0.0
         if self.validator is not None:
-            params = parallel.single(self.step.mesh, self.state.params)
+            params = self.step.weights_to_keep(self.state)
             self._validated(params)  # compiles
             start = time.perf_counter()
             self.validator(params)
@@ -408,8 +412,13 @@ class Session:
         fraction = self.at.step / max(self.duration.total_steps - 1, 1)
         return [_weight_at(term, fraction) for term in self.terms.values()]
 
-    def _task_to_keep(self) -> Task:
-        return eqx.combine(self.step.weights_to_keep(self.state), self.step.static)
+    def _save(self, folder: Path) -> None:
+        """Write the current model, of two heads one of each."""
+        task, *old = heads_of(eqx.combine(self.step.weights_to_keep(self.state), self.step.static))
+        about = self._about()
+        for head in old:
+            self.folder.save_old_head(folder, head, {**about, "validation": {}, "rules": {}})
+        self.folder.save_model(folder, task, about)
 
     def _about(self) -> dict[str, Any]:
         errors = self.at.best_errors if self.at.best_step == self.at.step else {}

@@ -1,7 +1,6 @@
 """Fine-tuning: the old model is kept where it should be, and its energies are moved to the new level of theory."""
 
 import json
-import shutil
 from pathlib import Path
 
 import ase.io
@@ -21,7 +20,7 @@ from equiform.persist.transfer import with_elements
 from equiform.recipes.schema import load_recipe
 from equiform.tasks.energy import Potential
 from equiform.training.frozen import free_mask, num_free
-from tests.jobs.tuned import run, write
+from tests.jobs.tuned import interrupted, run, write
 
 OLD = {"H": -13.0, "O": -2000.0, "N": -1500.0}
 NEW = {"H": -14.0, "O": -2003.0, "N": -1502.0}
@@ -59,6 +58,25 @@ def tuned(base, tmp_path_factory):
     data, old = data_of(base, folder / "new.xyz", 12, 1, NEW), data_of(base, folder / "old.xyz", 3, 2, OLD)
     settings = [f"from={base}", "freeze=embedding,blocks[:1]", "training.dtype=float64", "training.batch_size=4"]
     settings += [f"finetune.old_test={old}", f"finetune.replay={old}", *STEPS]
+    return *run(folder / "run", data, *settings), folder / "run"
+
+
+@pytest.fixture(scope="module")
+def adapted(base, tmp_path_factory):
+    """The same water, learnt with adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    data = data_of(base, folder / "new.xyz", 12, 1, NEW)
+    settings = [f"from={base}", "adapters=1", "training.dtype=float64", "training.batch_size=4", *STEPS]
+    return *run(folder / "run", data, *settings), folder / "run"
+
+
+@pytest.fixture(scope="module")
+def headed(base, tmp_path_factory):
+    """Water at a level whose energies are not those of the old one, with a readout for each."""
+    folder = tmp_path_factory.mktemp("headed")
+    data, old = write(folder / "new.xyz", "H2O", 12, 1, NEW), data_of(base, folder / "old.xyz", 6, 2, OLD)
+    settings = [f"from={base}", "finetune.keep_head=true", f"finetune.replay={old}", f"finetune.old_test={old}"]
+    settings += ["training.dtype=float64", "training.batch_size=4", "training.losses.forces=null", *STEPS]
     return *run(folder / "run", data, *settings), folder / "run"
 
 
@@ -163,17 +181,105 @@ def test_a_tenth_of_the_learning_rate_is_the_default(tuned):
 @pytest.mark.slow  # It trains.
 def test_an_interrupted_run_resumes_exactly(tuned, base, tmp_path):
     _, _, folder = tuned
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    last = sorted((copy / "checkpoints").iterdir())[-1]
-    shutil.rmtree(last) if last.is_dir() else last.unlink()
-    for name in ("best", "last"):
-        shutil.rmtree(copy / name)
+    copy = interrupted(folder, tmp_path / "copy")
     resume(copy, [], say=str, warn=str, progress=False)
     ends = [named(load_model(place / "last").task.model) for place in (folder, copy)]
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
     errors = [json.loads((place / "errors.json").read_text()) for place in (folder, copy)]
     assert errors[0] == errors[1]
+
+
+@pytest.mark.slow  # It trains.
+def test_adapters_start_from_the_old_model_and_change_each_map_by_their_rank(adapted):
+    outcome, lines, folder = adapted
+    assert any("training.learning_rate=0.0005" in line for line in lines)  # not a tenth of it
+    assert outcome.errors["validation, before"]["energy_per_atom"]["mae"] < 1e-6
+    start, end = (load_model(folder / name).task.model for name in ("start", "last"))
+    assert start.config == end.config  # an ordinary model
+    start, end = named(split(start)[0]), named(split(end)[0])
+    for name in ("query", "keys", "values", "out", "vectors"):
+        change = np.asarray(end[f"layers.{name}.weight"]) - np.asarray(start[f"layers.{name}.weight"])
+        # The first block has no vectors to map yet.
+        assert np.linalg.matrix_rank(change, tol=1e-12).tolist() == [int(name != "vectors"), 1], name
+    frozen = [name for name in start if name.startswith("layers.") and not name.endswith(".weight")]
+    assert frozen
+    assert all(np.array_equal(start[name], end[name]) for name in [*frozen, "layers.norm.weight"])
+
+
+@pytest.mark.slow  # It trains.
+def test_a_model_with_merged_adapters_is_equivariant(adapted):
+    from scipy.spatial.transform import Rotation
+
+    predictor = load(adapted[2] / "last", dtype="float64")
+    atoms = ase.io.read(adapted[2].parent / "new.xyz")
+    rotation = Rotation.random(random_state=0).as_matrix()
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ rotation.T
+    one, two = predictor.predict([atoms, turned])
+    assert one.interaction_energy == pytest.approx(two.interaction_energy, abs=1e-10)
+    assert np.allclose(one.forces @ rotation.T, two.forces, rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow  # It trains.
+def test_interrupted_adapters_resume_exactly_and_on_their_own_model_only(adapted, tmp_path):
+    _, _, folder = adapted
+    copy = interrupted(folder, tmp_path / "copy")
+    other = interrupted(folder, tmp_path / "other")
+    resume(copy, [], say=str, warn=str, progress=False)
+    ends = [named(load_model(place / "last").task.model) for place in (folder, copy)]
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+    begin = load_model(other / "start")
+    moved = jax.tree.map(lambda leaf: 1.5 * leaf if isinstance(leaf, jax.Array) else leaf, begin.task)
+    save_model(other / "start", moved, begin.reference_energies, begin.metadata, overwrite=True)
+    with pytest.raises(UserError, match="its adapters are of another model") as error:
+        resume(other, [], say=str, warn=str, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow  # It trains.
+def test_a_kept_head_ends_as_a_model_of_the_old_level(headed):
+    outcome, _, folder = headed
+    new, old = load_model(folder / "best"), load_model(folder / "best-old-head")
+    assert old.reference_energies == pytest.approx({1: OLD["H"], 8: OLD["O"]})
+    assert new.reference_energies[1] != pytest.approx(OLD["H"], abs=0.1)
+    assert new.task.model.config == old.task.model.config
+    ours, theirs, start = (named(split(task.model)[0]) for task in (new.task, old.task, load_model(folder / "start").task))
+    for name in ours:
+        shared = not name.startswith(("norm", "blocks", "extent"))
+        assert np.array_equal(ours[name], theirs[name]) == shared, name
+        assert shared or not np.array_equal(start[name], theirs[name]), name
+    assert {"validation", "old data", "old data, old head", "old data, before"} < set(outcome.errors)
+    assert outcome.errors["old data, before"]["energy_per_atom"]["mae"] < 1e-6
+
+
+@pytest.mark.slow  # It trains.
+def test_an_interrupted_run_with_two_heads_resumes_exactly(headed, tmp_path):
+    folder = headed[2]
+    copy = interrupted(folder, tmp_path / "copy")
+    shutil.rmtree(copy / "best-old-head")
+    resume(copy, [], say=str, warn=str, progress=False)
+    for name in ("last", "last-old-head", "best-old-head"):
+        ends = [named(load_model(place / name).task.model) for place in (folder, copy)]
+        assert all(np.array_equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "give finetune.replay=FILE"),
+        (["finetune.replay=old.xyz", "adapters=2"], "cannot be combined with training.adapters"),
+        (["finetune.replay=old.xyz", "training.losses.energy=null"], "training.losses.energy is off"),
+    ],
+)
+def test_a_kept_head_with_a_setting_that_excludes_it_is_one_clear_line(base, tmp_path, settings, said):
+    with pytest.raises(UserError, match=said) as error:
+        run(tmp_path / "run", tmp_path / "none.xyz", f"from={base}", "finetune.keep_head=true", *settings)
+    assert "\n" not in str(error.value)
+
+
+def test_adapters_need_a_model_to_adapt(tmp_path):
+    with pytest.raises(UserError, match=r"training.adapters=4: .*give from=MODEL"):
+        run(tmp_path / "run", tmp_path / "none.xyz", "adapters=4")
 
 
 def test_a_new_element_needs_a_reference_energy(base, tmp_path):

@@ -1,5 +1,6 @@
 """A tiny model of water, and data of another level of theory, for the tests of fine-tuning and uncertainty."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,14 @@ def run(folder: Path, data: Path, *settings: str) -> tuple[Any, list[str]]:
     lines: list[str] = []
     recipe, _ = load_recipe(None, list(settings), {"data": {"train": str(data)}})
     return train(recipe, folder, say=lines.append, warn=lines.append, progress=False), lines
+
+
+def interrupted(folder: Path, copy: Path) -> Path:
+    """A copy of a finished run, as it was at its last checkpoint but one."""
+    shutil.copytree(folder, copy)
+    newest = max(path.stem for path in (copy / "checkpoints").iterdir())
+    for path in (copy / "checkpoints").glob(f"{newest}.*"):
+        path.unlink()
+    for name in ("best", "last"):
+        shutil.rmtree(copy / name)
+    return copy
