@@ -307,7 +307,8 @@ class Equiformer(AttendingModel):
         keys = None if key is None else jax.random.split(key, num_layers + 2)
         graphs = (jnp.asarray(graph.graph_index), graph.graph_mask.shape[0])
         # One compiled layer serves all: the last attention is followed by a feed-forward network of zeros, then by its own.
-        layers, static = eqx.partition((self.attention_layers, self._padded_feed_forwards()), eqx.is_array)
+        ready = eqx.filter_vmap(AttentionLayer.ready)(self.attention_layers)
+        layers, static = eqx.partition((ready, self._padded_feed_forwards()), eqx.is_array)
 
         def step(x: Features, layer: tuple) -> tuple[Features, tuple | None]:
             arrays, key = layer
@@ -396,6 +397,10 @@ class AttentionLayer(eqx.Module):
         self.drop_path = config.drop_path
         self.norm = EquivariantNorm(irreps, config.norm)
         self.attention = GraphAttention(config.attention_config(irreps, irreps), key=key)
+
+    def ready(self) -> "AttentionLayer":
+        """The same layer with what depends on weights only computed beforehand."""
+        return eqx.tree_at(lambda layer: layer.attention, self, self.attention.ready())
 
     def __call__(
         self,

@@ -23,13 +23,14 @@ from equiform.algebra.so3.edge_frame import (
     shared_product_linear,
     to_edge_frame,
 )
+from equiform.algebra.so3.edge_weights import RadialLinear, SharedLinear, radial_linear, shared_linear
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
 from equiform.algebra.so3.products import Paths, depthwise_product
 from equiform.edges import Edges
 from equiform.models.equiformer_dropout import equivariant_dropout
 from equiform.models.equiformer_gate import gate, gate_input, scaled_smooth_leaky_relu
-from equiform.models.equiformer_radial import RadialMLP
+from equiform.models.equiformer_radial import RadialMLP, RadialPieces
 from equiform.nn import init
 from equiform.nn.attention import streaming_attention
 from equiform.nn.edge_frames import EdgeFrames
@@ -93,23 +94,52 @@ class NonlinearMessage(eqx.Module):
             logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
             v = depthwise_product(gate(self.linear(f)), frames.directions, self.value_weights, self.value_paths)
             return logits, self.value(v)
-        hidden, alpha = self._first(to_edge_frame(m, frames.directions), frames)
-        values = shared_product_linear(gate(hidden), self.value_weights, self.value_paths, self.value.weights)
-        values = from_edge_frame(_complete(values, self.value), frames.directions)
-        return attention_logits(alpha, self.alpha_dot), values
+        return self.ready()(m, query, frames)
 
-    def _first(self, m: Aligned, frames: EdgeFrames) -> tuple[Aligned, Array]:
-        """The radial product fused with the two linear maps that follow: gate input and attention scalars."""
+    def ready(self) -> "ReadyMessage":
+        """This message in the edge frame, for many calls."""
         assert self.linear.bias is not None and self.alpha.bias is not None
         # Both maps share their input scalars: one matrix product.
         matrices = dict(self.linear.weights)
         matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
-        bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
-        out = radial_product_linear(m, self.radial.pieces(frames.basis, self.paths.columns), self.paths, matrices)
-        out = out.map(kept)
-        sizes = [self.linear.bias.shape[0], self.alpha.bias.shape[0]]
-        scalars, alpha = jax.lax.split(out.scalars + bias[None], sizes, axis=1)
-        return _complete(out, self.linear, scalars=scalars), alpha
+        return ReadyMessage(
+            self.radial.cut(self.paths.sizes),
+            radial_linear(self.paths, matrices),
+            jnp.concatenate([self.linear.bias, self.alpha.bias]),
+            self.alpha_dot,
+            shared_linear(self.value_weights, self.value_paths, self.value.weights),
+            self.value.bias,
+            self.paths,
+            self.value_paths,
+            self.linear.irreps_out,
+            self.value.irreps_out,
+        )
+
+
+class ReadyMessage(eqx.Module):
+    """`NonlinearMessage` in the edge frame, with everything computed beforehand that depends on weights only."""
+
+    radial: RadialPieces
+    first: RadialLinear
+    bias: Float[Array, " channels"]
+    alpha_dot: Float[Array, "heads channels"]
+    second: SharedLinear
+    value_bias: Float[Array, " channels"] | None
+    paths: Paths = eqx.field(static=True)
+    value_paths: Paths = eqx.field(static=True)
+    irreps_gate: Irreps = eqx.field(static=True)
+    irreps_value: Irreps = eqx.field(static=True)
+
+    def __call__(self, m: Features, query: None, frames: EdgeFrames) -> tuple[Array, Features]:
+        inside = to_edge_frame(m, frames.directions)
+        out = radial_product_linear(inside, self.radial(frames.basis), self.paths, self.first).map(kept)
+        sizes = [self.irreps_gate.count(SCALAR), self.alpha_dot.size]
+        scalars, alpha = jax.lax.split(out.scalars + self.bias[None], sizes, axis=1)
+        hidden = _complete(out, self.irreps_gate, scalars=scalars)
+        values = _complete(
+            shared_product_linear(gate(hidden), self.value_paths, self.second), self.irreps_value, bias=self.value_bias
+        )
+        return attention_logits(alpha, self.alpha_dot), from_edge_frame(values, frames.directions)
 
 
 class LinearMessage(eqx.Module):
@@ -180,7 +210,7 @@ class GraphAttention(eqx.Module):
 
     source: Linear
     target: Linear
-    message: NonlinearMessage | LinearMessage | DotProductMessage
+    message: NonlinearMessage | ReadyMessage | LinearMessage | DotProductMessage
     projection: Linear
     config: AttentionConfig = eqx.field(static=True)
 
@@ -192,6 +222,12 @@ class GraphAttention(eqx.Module):
         kinds = {"nonlinear": NonlinearMessage, "linear": LinearMessage, "dot": DotProductMessage}
         self.message = kinds[config.kind](config, key=keys[2])
         self.projection = Linear(config.irreps_head * config.num_heads, config.irreps_out, key=keys[3])
+
+    def ready(self) -> "GraphAttention":
+        """The same layer with what depends on weights only computed beforehand, outside a loop over layers."""
+        if not isinstance(self.message, NonlinearMessage) or self.message.product == "plain":
+            return self
+        return eqx.tree_at(lambda layer: layer.message, self, self.message.ready())
 
     def __call__(
         self, x: Features, edges: Edges, frames: EdgeFrames, *, key: PRNGKeyArray | None = None
@@ -233,31 +269,32 @@ def radial_convolution(
     """Linear(DTP(m, Y; w(d))), in the edge frame or in the global one."""
     if product == "plain":
         return linear(depthwise_product(m, frames.directions, radial(frames.basis), paths))
-    weights = radial.pieces(frames.basis, paths.columns)
-    out = radial_product_linear(to_edge_frame(m, frames.directions), weights, paths, linear.weights)
-    return from_edge_frame(_complete(out, linear), frames.directions)
+    weights = radial.cut(paths.sizes)(frames.basis)
+    out = radial_product_linear(to_edge_frame(m, frames.directions), weights, paths, radial_linear(paths, linear.weights))
+    return from_edge_frame(_complete(out, linear.irreps_out, bias=linear.bias), frames.directions)
 
 
-def _complete(products: Aligned, linear: Linear, *, scalars: Array | None = None) -> Aligned:
+def _complete(products: Aligned, irreps: Irreps, *, bias: Array | None = None, scalars: Array | None = None) -> Aligned:
     """Complete a linear map from its matrix products: add the bias, and zeros for output irreps that no path reaches.
 
     Args:
         products: The matrix products, per irrep.
-        linear: The linear map.
+        irreps: Output irreps of the linear map.
+        bias: Of the 0e channels, if there is one.
         scalars: The 0e channels, bias included, if already computed.
     """
     result = []
-    for mul, irrep in linear.irreps_out:
+    for mul, irrep in irreps:
         parts = products.get(irrep)
         if irrep == SCALAR and scalars is not None:
             parts = (scalars[:, None, :],)
         elif parts is None:
             first = products.parts[0][0]
             parts = tuple(jnp.zeros((len(first), 2 if m else 1, mul), first.dtype) for m in range(irrep.l + 1))
-        elif irrep == SCALAR and linear.bias is not None:
-            parts = (parts[0] + linear.bias[None, None],)
+        elif irrep == SCALAR and bias is not None:
+            parts = (parts[0] + bias[None, None],)
         result.append(parts)
-    return Aligned(tuple(result), linear.irreps_out)
+    return Aligned(tuple(result), irreps)
 
 
 def _glorot(shape: tuple[int, int], *, key: PRNGKeyArray) -> Array:
