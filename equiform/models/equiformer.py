@@ -39,7 +39,7 @@ from equiform.models.equiformer_gate import gate, gate_input, scaled_silu
 from equiform.models.equiformer_norm import EquivariantNorm
 from equiform.models.equiformer_radial import BasisName, RadialBasis, RadialMLP, make_basis
 from equiform.models.width import WidthFields
-from equiform.nn import init
+from equiform.nn import init, stacked
 from equiform.nn.attention import sum_over_edges
 from equiform.nn.edge_frames import EdgeFrames
 from equiform.nn.fields import node_columns
@@ -307,20 +307,29 @@ class Equiformer(AttendingModel):
         keys = None if key is None else jax.random.split(key, num_layers + 2)
         graphs = (jnp.asarray(graph.graph_index), graph.graph_mask.shape[0])
         # One compiled layer serves all: the last attention is followed by a feed-forward network of zeros, then by its own.
-        ready = eqx.filter_vmap(AttentionLayer.ready)(self.attention_layers)
-        layers, static = eqx.partition((ready, self._padded_feed_forwards()), eqx.is_array)
+        attention_rows, attention_layer = stacked.rows(eqx.filter_vmap(AttentionLayer.ready)(self.attention_layers))
+        mixing_rows, mixing_layer = stacked.rows(self._padded_feed_forwards())
+
+        # A layer is taken out of its row within what is rematerialised: else its arrays would be saved one by one.
+        @recomputed
+        def attend(row: Array, x: Features, key: Array | None) -> tuple[Features, Array]:
+            return attention_layer(row)(x, edges, frames, graphs, key=key)
+
+        @recomputed
+        def mix(row: Array, x: Features, key: Array | None) -> Features:
+            return mixing_layer(row)(x, graphs, key=key)
 
         def step(x: Features, layer: tuple) -> tuple[Features, tuple | None]:
-            arrays, key = layer
+            attention_row, mixing_row, key = layer
             keys = (None, None) if key is None else jax.random.split(key)
-            attend, mix = eqx.combine(arrays, static)
-            x, weights = attend(x, edges, frames, graphs, key=keys[0])
-            if mix is not None:
-                x = mix(x, graphs, key=keys[1])
+            x, weights = attend(attention_row, x, keys[0])
+            if mixing_row is not None:
+                x = mix(mixing_row, x, keys[1])
             return x, (x, weights) if collect else None
 
-        x, collected = jax.lax.scan(step, x, (layers, None if keys is None else keys[:num_layers]))
-        x = self.last_feed_forward(x, graphs, key=None if keys is None else keys[-2])
+        x, collected = jax.lax.scan(step, x, (attention_rows, mixing_rows, None if keys is None else keys[:num_layers]))
+        last = recomputed(lambda x, key: self.last_feed_forward(x, graphs, key=key))
+        x = last(x, None if keys is None else keys[-2])
         after: list[Features] = []
         attention: list[Array] = []
         if collected is not None:
@@ -331,7 +340,8 @@ class Equiformer(AttendingModel):
         energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
         outputs = {"energy": energy}
         if self.vector_head is not None:
-            vectors, _ = self.vector_head(feature, edges, frames, key=None if keys is None else keys[-1])
+            head = recomputed(lambda x, key: self.vector_head(x, edges, frames, key=key))
+            vectors, _ = head(feature, None if keys is None else keys[-1])
             outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
 
@@ -412,7 +422,7 @@ class AttentionLayer(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Features, Float[Array, "edges heads"]]:
         keys = (None, None) if key is None else jax.random.split(key)
-        branch, weights = self.attention(recomputed(self.norm.__call__)(x), edges, frames, key=keys[0])
+        branch, weights = self.attention(self.norm(x), edges, frames, key=keys[0])
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=keys[1]), weights
 
 
@@ -435,9 +445,6 @@ class FeedForward(eqx.Module):
         self.shortcut = None if irreps_out == node else Linear(node, irreps_out, key=keys[2])
 
     def __call__(self, x: Features, graphs: tuple[Int[Array, " atoms"], int], *, key: PRNGKeyArray | None = None) -> Features:
-        return recomputed(lambda x, key: self._mixed(x, graphs, key))(x, key)
-
-    def _mixed(self, x: Features, graphs: tuple[Array, int], key: PRNGKeyArray | None) -> Features:
         branch = self.linear_out(gate(self.linear_in(self.norm(x)).map(kept)))
         x = x if self.shortcut is None else self.shortcut(x)
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)

@@ -35,7 +35,7 @@ from equiform.nn import init
 from equiform.nn.attention import streaming_attention
 from equiform.nn.edge_frames import EdgeFrames
 from equiform.nn.linear import Linear
-from equiform.runtime.chunks import kept, recomputed
+from equiform.runtime.chunks import kept
 
 ProductForm = Literal["aligned", "plain"]
 
@@ -243,9 +243,6 @@ class GraphAttention(eqx.Module):
         Returns:
             The new features and the attention weights before dropout.
         """
-        return recomputed(lambda x, key: self._attended(x, edges, frames, key))(x, key)
-
-    def _attended(self, x: Features, edges: Edges, frames: EdgeFrames, key: PRNGKeyArray | None) -> tuple[Features, Array]:
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
         m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
         query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None

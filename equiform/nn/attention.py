@@ -88,7 +88,7 @@ def streaming_attention(
     if edges.envelope is not None:
         normalized = normalized * edges.envelope[:, None]
     rescale = dropout(rescale, dropout_rate, key=key)
-    summed = sum_over_edges(weigh_heads(values, rescale), edges).map(kept)
+    summed = sum_over_edges(weigh_heads(values, rescale), edges)
     return weigh_heads(summed, 1 / total), normalized
 
 
@@ -118,7 +118,7 @@ def sum_over_edges(values: Features, edges: Edges) -> Features:
     """Sum edge features at their receivers."""
     sizes = [block.shape[1:] for block in values.blocks]
     flat = jnp.concatenate([block.reshape(block.shape[0], -1) for block in values.blocks], axis=1)
-    summed = edges.sum_at_receivers(flat)
+    summed = kept(edges.sum_at_receivers(flat))  # one saved residual for all blocks
     ends = np.cumsum([rows * channels for rows, channels in sizes])
     parts = jnp.split(summed, ends[:-1], axis=1)
     return Features([part.reshape(-1, *size) for part, size in zip(parts, sizes)], values.irreps)
