@@ -244,8 +244,8 @@ class GraphAttention(eqx.Module):
             The new features and the attention weights before dropout.
         """
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
-        m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
-        query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None
+        m = self.source(x)[edges.senders] + self.target(x).map(edges.at_receivers)
+        query = self.message.query(x).map(edges.at_receivers) if isinstance(self.message, DotProductMessage) else None
         inputs = (m, query, frames)
         rate = self.config.alpha_dropout
         summed, weights = streaming_attention(self.message, inputs, edges, dropout_rate=rate, key=alpha_key)
