@@ -378,8 +378,9 @@ class DegreeEmbedding(eqx.Module):
         columns = slice(paths[0].weight, paths[-1].weight + paths[-1].mul)
         weights = hidden @ self.radial.weights[-1][:, columns] + self.radial.offset[None, columns]
         weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * weight[:, None, None]
+        pieces = jnp.split(weights, len(paths), axis=1)  # edges 1 channels
         message = Features(
-            [weights[:, None, i, :] * frames.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
+            [piece * frames.directions.harmonics[path.irrep.l][:, :, None] for path, piece in zip(paths, pieces)],
             Irreps(tuple(Chunk(path.mul, path.irrep) for path in paths)),
         )
         summed = sum_over_edges(message, edges)
