@@ -33,7 +33,7 @@ from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
 from equiform.models import averages
 from equiform.models.api import E3, ENERGY, SE3, TAGS, AttendingModel, ModelConfig, Traits
-from equiform.models.equiformer_attention import AttentionConfig, GraphAttention, ProductForm
+from equiform.models.equiformer_attention import AttentionConfig, GraphAttention, ProductForm, ReadyAttention
 from equiform.models.equiformer_dropout import graph_drop_path
 from equiform.models.equiformer_gate import gate, gate_input, scaled_silu
 from equiform.models.equiformer_norm import EquivariantNorm
@@ -340,7 +340,8 @@ class Equiformer(AttendingModel):
         energy = self.energy_out(hidden).scalars[:, 0] / sqrt(self.config.average_atoms)
         outputs = {"energy": energy}
         if self.vector_head is not None:
-            head = recomputed(lambda x, key: self.vector_head(x, edges, frames, key=key))
+            attend_once = self.vector_head.ready()
+            head = recomputed(lambda x, key: attend_once(x, edges, frames, key=key))
             vectors, _ = head(feature, None if keys is None else keys[-1])
             outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
@@ -409,9 +410,17 @@ class AttentionLayer(eqx.Module):
         self.norm = EquivariantNorm(irreps, config.norm)
         self.attention = GraphAttention(config.attention_config(irreps, irreps), key=key)
 
-    def ready(self) -> "AttentionLayer":
-        """The same layer with what depends on weights only computed beforehand."""
-        return eqx.tree_at(lambda layer: layer.attention, self, self.attention.ready())
+    def ready(self) -> "ReadyAttentionLayer":
+        """This layer with everything computed that depends on weights only."""
+        return ReadyAttentionLayer(self.norm, self.attention.ready(), self.drop_path)
+
+
+class ReadyAttentionLayer(eqx.Module):
+    """`AttentionLayer` for use."""
+
+    norm: EquivariantNorm
+    attention: ReadyAttention
+    drop_path: float = eqx.field(static=True)
 
     def __call__(
         self,

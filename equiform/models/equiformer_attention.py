@@ -34,7 +34,7 @@ from equiform.models.equiformer_radial import RadialMLP, RadialPieces
 from equiform.nn import init
 from equiform.nn.attention import streaming_attention
 from equiform.nn.edge_frames import EdgeFrames
-from equiform.nn.linear import Linear
+from equiform.nn.linear import Linear, LinearPair
 from equiform.runtime.chunks import kept
 
 ProductForm = Literal["aligned", "plain"]
@@ -89,15 +89,16 @@ class NonlinearMessage(eqx.Module):
         self.value = Linear(self.value_paths.irreps_out, heads, key=keys[5])
 
     def __call__(self, m: Features, query: None, frames: EdgeFrames) -> tuple[Array, Features]:
-        if self.product == "plain":
-            f = depthwise_product(m, frames.directions, self.radial(frames.basis), self.paths)
-            logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
-            v = depthwise_product(gate(self.linear(f)), frames.directions, self.value_weights, self.value_paths)
-            return logits, self.value(v)
-        return self.ready()(m, query, frames)
+        """The definition, in the global frame."""
+        f = depthwise_product(m, frames.directions, self.radial(frames.basis), self.paths)
+        logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
+        v = depthwise_product(gate(self.linear(f)), frames.directions, self.value_weights, self.value_paths)
+        return logits, self.value(v)
 
-    def ready(self) -> "ReadyMessage":
-        """This message in the edge frame, for many calls."""
+    def ready(self) -> "NonlinearMessage | ReadyMessage":
+        """This message for many calls: in the edge frame, if it is not to be by definition."""
+        if self.product == "plain":
+            return self
         assert self.linear.bias is not None and self.alpha.bias is not None
         # Both maps share their input scalars: one matrix product.
         matrices = dict(self.linear.weights)
@@ -210,7 +211,7 @@ class GraphAttention(eqx.Module):
 
     source: Linear
     target: Linear
-    message: NonlinearMessage | ReadyMessage | LinearMessage | DotProductMessage
+    message: NonlinearMessage | LinearMessage | DotProductMessage
     projection: Linear
     config: AttentionConfig = eqx.field(static=True)
 
@@ -223,11 +224,19 @@ class GraphAttention(eqx.Module):
         self.message = kinds[config.kind](config, key=keys[2])
         self.projection = Linear(config.irreps_head * config.num_heads, config.irreps_out, key=keys[3])
 
-    def ready(self) -> "GraphAttention":
-        """The same layer with what depends on weights only computed beforehand, outside a loop over layers."""
-        if not isinstance(self.message, NonlinearMessage) or self.message.product == "plain":
-            return self
-        return eqx.tree_at(lambda layer: layer.message, self, self.message.ready())
+    def ready(self) -> "ReadyAttention":
+        """This layer with everything computed that depends on weights only: once, outside a loop over layers."""
+        message = self.message.ready() if isinstance(self.message, NonlinearMessage) else self.message
+        return ReadyAttention(LinearPair(self.source, self.target), message, self.projection, self.config)
+
+
+class ReadyAttention(eqx.Module):
+    """`GraphAttention` for use; the maps of source and target are one product."""
+
+    ends: LinearPair
+    message: NonlinearMessage | ReadyMessage | LinearMessage | DotProductMessage
+    projection: Linear
+    config: AttentionConfig = eqx.field(static=True)
 
     def __call__(
         self, x: Features, edges: Edges, frames: EdgeFrames, *, key: PRNGKeyArray | None = None
@@ -244,7 +253,8 @@ class GraphAttention(eqx.Module):
             The new features and the attention weights before dropout.
         """
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
-        m = self.source(x)[edges.senders] + self.target(x).map(edges.at_receivers)
+        sent, received = self.ends(x)
+        m = sent[edges.senders] + received.map(edges.at_receivers)
         query = self.message.query(x).map(edges.at_receivers) if isinstance(self.message, DotProductMessage) else None
         inputs = (m, query, frames)
         rate = self.config.alpha_dropout
