@@ -122,10 +122,10 @@ class ReadyMessage(eqx.Module):
 
     radial: RadialPieces
     first: RadialLinear
-    bias: Float[Array, " channels"]
+    bias: Float[Array, " _"]
     alpha_dot: Float[Array, "heads channels"]
     second: SharedLinear
-    value_bias: Float[Array, " channels"] | None
+    value_bias: Float[Array, " _"] | None
     paths: Paths = eqx.field(static=True)
     value_paths: Paths = eqx.field(static=True)
     irreps_gate: Irreps = eqx.field(static=True)
