@@ -59,6 +59,10 @@ class Edges(eqx.Module):
         """The weight of each edge in sums: its envelope, or 1 inside and 0 outside."""
         return self.inside.astype(self.distance.dtype) if self.envelope is None else self.envelope
 
+    def at_receivers(self, values: Float[Array, "atoms *sizes"]) -> Float[Array, "edges *sizes"]:
+        """The value of each edge's receiver; in the derivative a sum over ascending receivers."""
+        return values.at[self.receivers].get(indices_are_sorted=True)
+
     def sum_at_receivers(self, values: Float[Array, "edges *sizes"]) -> Float[Array, "atoms *sizes"]:
         """Sum edge values at their receivers."""
         return jax.ops.segment_sum(values, self.receivers, self.num_atoms, indices_are_sorted=True)

@@ -92,9 +92,10 @@ class Graph(eqx.Module):
     def sum_over_atoms(self, values: Float[AnyArray, "atoms ..."]) -> Float[Array, "graphs ..."]:
         """Sum node values over each graph, excluding padding."""
         mask = jnp.reshape(self.atom_mask, (-1,) + (1,) * (values.ndim - 1))
-        return jax.ops.segment_sum(
-            jnp.where(mask, values, 0), self.graph_index, self.graph_mask.shape[0], indices_are_sorted=True
-        )
+        real, num_graphs = jnp.where(mask, values, 0), self.graph_mask.shape[0]
+        if num_graphs == 1:  # A sum, not a scatter of every atom into one address.
+            return real.sum(axis=0, keepdims=True)
+        return jax.ops.segment_sum(real, self.graph_index, num_graphs, indices_are_sorted=True)
 
     def replace(self, **changes: Any) -> "Graph":
         """A copy with some attributes replaced."""

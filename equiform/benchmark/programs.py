@@ -49,14 +49,9 @@ def inference(case: str, potential: Potential, inputs: Inputs, settings: Setting
     stress, forces = requested.get("stress", False), requested.get("forces", False)
     program = "energy" + (" + forces" if forces else "") + (" + stress" if stress else "")
     settings.say(f"{case}: {program}")
-    arrays, static = eqx.partition(potential, eqx.is_inexact_array)
-
-    def evaluate(arrays: Any, graph: Graph) -> dict[str, Any]:
-        result = eqx.combine(arrays, static)(graph, forces=forces, stress=stress)
-        return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
-
+    evaluate, arrays = evaluation(potential, forces=forces, stress=stress)
     arguments = (arrays, to_device(inputs.graph))
-    timing = measure(compiling(jax.jit(evaluate)), arguments, repeats=settings.repeats, cached=settings.cached)
+    timing = measure(compiling(evaluate), arguments, repeats=settings.repeats, cached=settings.cached)
     return _row(case, program, timing, potential, inputs)
 
 
@@ -76,6 +71,17 @@ def training(case: str, potential: Potential, inputs: Inputs, settings: Settings
     return _row(case, program, timing, potential, inputs)
 
 
+def evaluation(potential: Potential, *, forces: bool, stress: bool) -> tuple[Any, Any]:
+    """The jitted function `evaluate(arrays, graph)`, and the arrays of the potential."""
+    arrays, static = eqx.partition(potential, eqx.is_inexact_array)
+
+    def evaluate(arrays: Any, graph: Graph) -> dict[str, Any]:
+        result = eqx.combine(arrays, static)(graph, forces=forces, stress=stress)
+        return {name: result[name] for name in ("energy", "forces", "stress") if name in result}
+
+    return jax.jit(evaluate), arrays
+
+
 def training_step(potential: Potential, *, forces: bool) -> TrainingStep:
     """The training step of a potential with the default settings."""
     terms = {"energy": EnergyLoss()} | ({"forces": ForcesLoss()} if forces else {})
@@ -86,6 +92,18 @@ def with_labels(graph: Graph) -> Graph:
     """Add zero labels; their values do not affect the speed."""
     fields = {"energy": np.zeros(graph.graph_mask.shape[0])}
     return graph.replace(graph_fields=fields, node_fields={**graph.node_fields, "forces": np.zeros(graph.positions.shape)})
+
+
+def lowered_evaluation(potential: Potential, graph: Graph, *, forces: bool, stress: bool) -> jax.stages.Lowered:
+    """An evaluation as it goes to the compiler."""
+    evaluate, arrays = evaluation(potential, forces=forces, stress=stress)
+    return evaluate.lower(arrays, to_device(graph))
+
+
+def lowered_step(potential: Potential, graph: Graph, *, forces: bool) -> jax.stages.Lowered:
+    """A training step as it goes to the compiler."""
+    step = training_step(potential, forces=forces)
+    return step.lowered(jax.eval_shape(step.initial_state), to_device(with_labels(graph)), _numbers(step))
 
 
 def _numbers(step: TrainingStep) -> Any:

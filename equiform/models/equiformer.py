@@ -36,13 +36,13 @@ from equiform.edges import Edges, make_edges
 from equiform.graph import Graph
 from equiform.models import averages
 from equiform.models.api import E3, ENERGY, SE3, TAGS, AttendingModel, ModelConfig, Traits
-from equiform.models.equiformer_attention import AttentionConfig, GraphAttention, ProductForm
+from equiform.models.equiformer_attention import AttentionConfig, GraphAttention, ProductForm, ReadyAttention
 from equiform.models.equiformer_dropout import graph_drop_path
 from equiform.models.equiformer_gate import gate, gate_input, scaled_silu
 from equiform.models.equiformer_norm import EquivariantNorm
 from equiform.models.equiformer_radial import BasisName, RadialBasis, RadialMLP, make_basis
 from equiform.models.width import WidthFields
-from equiform.nn import init
+from equiform.nn import init, stacked
 from equiform.nn.attention import sum_over_edges
 from equiform.nn.edge_frames import EdgeFrames
 from equiform.nn.fields import node_columns
@@ -328,19 +328,29 @@ class Equiformer(AttendingModel):
         keys = None if key is None else jax.random.split(key, num_layers + 2)
         graphs = (jnp.asarray(graph.graph_index), graph.graph_mask.shape[0])
         # One compiled layer serves all: the last attention is followed by a feed-forward network of zeros, then by its own.
-        layers, static = eqx.partition((self.attention_layers, self._padded_feed_forwards()), eqx.is_array)
+        attention_rows, attention_layer = stacked.rows(eqx.filter_vmap(AttentionLayer.ready)(self.attention_layers))
+        mixing_rows, mixing_layer = stacked.rows(self._padded_feed_forwards())
+
+        # A layer is taken out of its row within what is rematerialised: else its arrays would be saved one by one.
+        @recomputed
+        def attend(row: Array, x: Features, key: Array | None) -> tuple[Features, Array]:
+            return attention_layer(row)(x, edges, frames, graphs, key=key)
+
+        @recomputed
+        def mix(row: Array, x: Features, key: Array | None) -> Features:
+            return mixing_layer(row)(x, graphs, key=key)
 
         def step(x: Features, layer: tuple) -> tuple[Features, tuple | None]:
-            arrays, key = layer
+            attention_row, mixing_row, key = layer
             keys = (None, None) if key is None else jax.random.split(key)
-            attend, mix = eqx.combine(arrays, static)
-            x, weights = attend(x, edges, frames, graphs, key=keys[0])
-            if mix is not None:
-                x = mix(x, graphs, key=keys[1])
+            x, weights = attend(attention_row, x, keys[0])
+            if mixing_row is not None:
+                x = mix(mixing_row, x, keys[1])
             return x, (x, weights) if collect else None
 
-        x, collected = jax.lax.scan(step, x, (layers, None if keys is None else keys[:num_layers]))
-        x = self.last_feed_forward(x, graphs, key=None if keys is None else keys[-2])
+        x, collected = jax.lax.scan(step, x, (attention_rows, mixing_rows, None if keys is None else keys[:num_layers]))
+        last = recomputed(lambda x, key: self.last_feed_forward(x, graphs, key=key))
+        x = last(x, None if keys is None else keys[-2])
         after: list[Features] = []
         attention: list[Array] = []
         if collected is not None:
@@ -349,7 +359,9 @@ class Equiformer(AttendingModel):
         feature = self.norm(x)
         outputs = {"energy": self._energy(feature, edges, frames, keys) / sqrt(self.config.average_atoms)}
         if self.vector_head is not None:
-            vectors, _ = self.vector_head(feature, edges, frames, key=None if keys is None else keys[-1])
+            attend_once = self.vector_head.ready()
+            head = recomputed(lambda x, key: attend_once(x, edges, frames, key=key))
+            vectors, _ = head(feature, None if keys is None else keys[-1])
             outputs |= {name: vectors.blocks[0][:, :, index] for index, name in enumerate(self.config.vector_readouts)}
         return Stages(embedding, [*after, x] if collect else [], attention, feature, outputs)
 
@@ -393,8 +405,9 @@ class DegreeEmbedding(eqx.Module):
         columns = slice(paths[0].weight, paths[-1].weight + paths[-1].mul)
         weights = hidden @ self.radial.weights[-1][:, columns] + self.radial.offset[None, columns]
         weights = weights.reshape(-1, len(paths), constant.shape[0]) * constant[None, None] * weight[:, None, None]
+        pieces = jnp.split(weights, len(paths), axis=1)  # edges 1 channels
         message = Features(
-            [weights[:, None, i, :] * frames.directions.harmonics[path.irrep.l][:, :, None] for i, path in enumerate(paths)],
+            [piece * frames.directions.harmonics[path.irrep.l][:, :, None] for path, piece in zip(paths, pieces)],
             Irreps(tuple(Chunk(path.mul, path.irrep) for path in paths)),
         )
         summed = sum_over_edges(message, edges)
@@ -423,6 +436,18 @@ class AttentionLayer(eqx.Module):
         self.norm = EquivariantNorm(irreps, config.norm)
         self.attention = GraphAttention(config.attention_config(irreps, irreps), key=key)
 
+    def ready(self) -> "ReadyAttentionLayer":
+        """This layer with everything computed that depends on weights only."""
+        return ReadyAttentionLayer(self.norm, self.attention.ready(), self.drop_path)
+
+
+class ReadyAttentionLayer(eqx.Module):
+    """`AttentionLayer` for use."""
+
+    norm: EquivariantNorm
+    attention: ReadyAttention
+    drop_path: float = eqx.field(static=True)
+
     def __call__(
         self,
         x: Features,
@@ -433,7 +458,7 @@ class AttentionLayer(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Features, Float[Array, "edges heads"]]:
         keys = (None, None) if key is None else jax.random.split(key)
-        branch, weights = self.attention(recomputed(self.norm.__call__)(x), edges, frames, key=keys[0])
+        branch, weights = self.attention(self.norm(x), edges, frames, key=keys[0])
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=keys[1]), weights
 
 
@@ -456,9 +481,6 @@ class FeedForward(eqx.Module):
         self.shortcut = None if irreps_out == node else Linear(node, irreps_out, key=keys[2])
 
     def __call__(self, x: Features, graphs: tuple[Int[Array, " atoms"], int], *, key: PRNGKeyArray | None = None) -> Features:
-        return recomputed(lambda x, key: self._mixed(x, graphs, key))(x, key)
-
-    def _mixed(self, x: Features, graphs: tuple[Array, int], key: PRNGKeyArray | None) -> Features:
         branch = self.linear_out(gate(self.linear_in(self.norm(x)).map(kept)))
         x = x if self.shortcut is None else self.shortcut(x)
         return x + graph_drop_path(branch, self.drop_path, *graphs, key=key)

@@ -23,18 +23,19 @@ from equiform.algebra.so3.edge_frame import (
     shared_product_linear,
     to_edge_frame,
 )
+from equiform.algebra.so3.edge_weights import RadialLinear, SharedLinear, radial_linear, shared_linear
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irreps
 from equiform.algebra.so3.products import Paths, depthwise_product
 from equiform.edges import Edges
 from equiform.models.equiformer_dropout import equivariant_dropout
 from equiform.models.equiformer_gate import gate, gate_input, scaled_smooth_leaky_relu
-from equiform.models.equiformer_radial import RadialMLP
+from equiform.models.equiformer_radial import RadialMLP, RadialPieces
 from equiform.nn import init
 from equiform.nn.attention import streaming_attention
 from equiform.nn.edge_frames import EdgeFrames
-from equiform.nn.linear import Linear
-from equiform.runtime.chunks import kept, recomputed
+from equiform.nn.linear import Linear, LinearPair
+from equiform.runtime.chunks import kept
 
 ProductForm = Literal["aligned", "plain"]
 
@@ -88,28 +89,58 @@ class NonlinearMessage(eqx.Module):
         self.value = Linear(self.value_paths.irreps_out, heads, key=keys[5])
 
     def __call__(self, m: Features, query: None, frames: EdgeFrames) -> tuple[Array, Features]:
-        if self.product == "plain":
-            f = depthwise_product(m, frames.directions, self.radial(frames.basis), self.paths)
-            logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
-            v = depthwise_product(gate(self.linear(f)), frames.directions, self.value_weights, self.value_paths)
-            return logits, self.value(v)
-        hidden, alpha = self._first(to_edge_frame(m, frames.directions), frames)
-        values = shared_product_linear(gate(hidden), self.value_weights, self.value_paths, self.value.weights)
-        values = from_edge_frame(_complete(values, self.value), frames.directions)
-        return attention_logits(alpha, self.alpha_dot), values
+        """The definition, in the global frame."""
+        f = depthwise_product(m, frames.directions, self.radial(frames.basis), self.paths)
+        logits = attention_logits(self.alpha(f).scalars, self.alpha_dot)
+        v = depthwise_product(gate(self.linear(f)), frames.directions, self.value_weights, self.value_paths)
+        return logits, self.value(v)
 
-    def _first(self, m: Aligned, frames: EdgeFrames) -> tuple[Aligned, Array]:
-        """The radial product fused with the two linear maps that follow: gate input and attention scalars."""
+    def ready(self) -> "NonlinearMessage | ReadyMessage":
+        """This message for many calls: in the edge frame, if it is not to be by definition."""
+        if self.product == "plain":
+            return self
         assert self.linear.bias is not None and self.alpha.bias is not None
         # Both maps share their input scalars: one matrix product.
         matrices = dict(self.linear.weights)
         matrices["0e"] = jnp.concatenate([matrices["0e"], self.alpha.weights["0e"]], axis=1)
-        bias = jnp.concatenate([self.linear.bias, self.alpha.bias])
-        out = radial_product_linear(m, self.radial.pieces(frames.basis, self.paths.columns), self.paths, matrices)
-        out = out.map(kept)
-        sizes = [self.linear.bias.shape[0], self.alpha.bias.shape[0]]
-        scalars, alpha = jax.lax.split(out.scalars + bias[None], sizes, axis=1)
-        return _complete(out, self.linear, scalars=scalars), alpha
+        return ReadyMessage(
+            self.radial.cut(self.paths.sizes),
+            radial_linear(self.paths, matrices),
+            jnp.concatenate([self.linear.bias, self.alpha.bias]),
+            self.alpha_dot,
+            shared_linear(self.value_weights, self.value_paths, self.value.weights),
+            self.value.bias,
+            self.paths,
+            self.value_paths,
+            self.linear.irreps_out,
+            self.value.irreps_out,
+        )
+
+
+class ReadyMessage(eqx.Module):
+    """`NonlinearMessage` in the edge frame, with everything computed beforehand that depends on weights only."""
+
+    radial: RadialPieces
+    first: RadialLinear
+    bias: Float[Array, " _"]
+    alpha_dot: Float[Array, "heads channels"]
+    second: SharedLinear
+    value_bias: Float[Array, " _"] | None
+    paths: Paths = eqx.field(static=True)
+    value_paths: Paths = eqx.field(static=True)
+    irreps_gate: Irreps = eqx.field(static=True)
+    irreps_value: Irreps = eqx.field(static=True)
+
+    def __call__(self, m: Features, query: None, frames: EdgeFrames) -> tuple[Array, Features]:
+        inside = to_edge_frame(m, frames.directions)
+        out = radial_product_linear(inside, self.radial(frames.basis), self.paths, self.first).map(kept)
+        sizes = [self.irreps_gate.count(SCALAR), self.alpha_dot.size]
+        scalars, alpha = jax.lax.split(out.scalars + self.bias[None], sizes, axis=1)
+        hidden = _complete(out, self.irreps_gate, scalars=scalars)
+        values = _complete(
+            shared_product_linear(gate(hidden), self.value_paths, self.second), self.irreps_value, bias=self.value_bias
+        )
+        return attention_logits(alpha, self.alpha_dot), from_edge_frame(values, frames.directions)
 
 
 class LinearMessage(eqx.Module):
@@ -193,6 +224,20 @@ class GraphAttention(eqx.Module):
         self.message = kinds[config.kind](config, key=keys[2])
         self.projection = Linear(config.irreps_head * config.num_heads, config.irreps_out, key=keys[3])
 
+    def ready(self) -> "ReadyAttention":
+        """This layer with everything computed that depends on weights only: once, outside a loop over layers."""
+        message = self.message.ready() if isinstance(self.message, NonlinearMessage) else self.message
+        return ReadyAttention(LinearPair(self.source, self.target), message, self.projection, self.config)
+
+
+class ReadyAttention(eqx.Module):
+    """`GraphAttention` for use; the maps of source and target are one product."""
+
+    ends: LinearPair
+    message: NonlinearMessage | ReadyMessage | LinearMessage | DotProductMessage
+    projection: Linear
+    config: AttentionConfig = eqx.field(static=True)
+
     def __call__(
         self, x: Features, edges: Edges, frames: EdgeFrames, *, key: PRNGKeyArray | None = None
     ) -> tuple[Features, Float[Array, "edges heads"]]:
@@ -207,12 +252,10 @@ class GraphAttention(eqx.Module):
         Returns:
             The new features and the attention weights before dropout.
         """
-        return recomputed(lambda x, key: self._attended(x, edges, frames, key))(x, key)
-
-    def _attended(self, x: Features, edges: Edges, frames: EdgeFrames, key: PRNGKeyArray | None) -> tuple[Features, Array]:
         alpha_key, out_key = (None, None) if key is None else jax.random.split(key)
-        m = self.source(x)[edges.senders] + self.target(x)[edges.receivers]
-        query = self.message.query(x)[edges.receivers] if isinstance(self.message, DotProductMessage) else None
+        sent, received = self.ends(x)
+        m = sent[edges.senders] + received.map(edges.at_receivers)
+        query = self.message.query(x).map(edges.at_receivers) if isinstance(self.message, DotProductMessage) else None
         inputs = (m, query, frames)
         rate = self.config.alpha_dropout
         summed, weights = streaming_attention(self.message, inputs, edges, dropout_rate=rate, key=alpha_key)
@@ -233,31 +276,32 @@ def radial_convolution(
     """Linear(DTP(m, Y; w(d))), in the edge frame or in the global one."""
     if product == "plain":
         return linear(depthwise_product(m, frames.directions, radial(frames.basis), paths))
-    weights = radial.pieces(frames.basis, paths.columns)
-    out = radial_product_linear(to_edge_frame(m, frames.directions), weights, paths, linear.weights)
-    return from_edge_frame(_complete(out, linear), frames.directions)
+    weights = radial.cut(paths.sizes)(frames.basis)
+    out = radial_product_linear(to_edge_frame(m, frames.directions), weights, paths, radial_linear(paths, linear.weights))
+    return from_edge_frame(_complete(out, linear.irreps_out, bias=linear.bias), frames.directions)
 
 
-def _complete(products: Aligned, linear: Linear, *, scalars: Array | None = None) -> Aligned:
+def _complete(products: Aligned, irreps: Irreps, *, bias: Array | None = None, scalars: Array | None = None) -> Aligned:
     """Complete a linear map from its matrix products: add the bias, and zeros for output irreps that no path reaches.
 
     Args:
         products: The matrix products, per irrep.
-        linear: The linear map.
+        irreps: Output irreps of the linear map.
+        bias: Of the 0e channels, if there is one.
         scalars: The 0e channels, bias included, if already computed.
     """
     result = []
-    for mul, irrep in linear.irreps_out:
+    for mul, irrep in irreps:
         parts = products.get(irrep)
         if irrep == SCALAR and scalars is not None:
             parts = (scalars[:, None, :],)
         elif parts is None:
             first = products.parts[0][0]
             parts = tuple(jnp.zeros((len(first), 2 if m else 1, mul), first.dtype) for m in range(irrep.l + 1))
-        elif irrep == SCALAR and linear.bias is not None:
-            parts = (parts[0] + linear.bias[None, None],)
+        elif irrep == SCALAR and bias is not None:
+            parts = (parts[0] + bias[None, None],)
         result.append(parts)
-    return Aligned(tuple(result), linear.irreps_out)
+    return Aligned(tuple(result), irreps)
 
 
 def _glorot(shape: tuple[int, int], *, key: PRNGKeyArray) -> Array:

@@ -98,14 +98,32 @@ class RadialMLP(eqx.Module):
     def __call__(self, basis: Float[Array, "edges basis"]) -> Float[Array, "edges weights"]:
         return self.hidden(basis) @ self.weights[-1] + self.offset[None]
 
-    def pieces(self, basis: Float[Array, "edges basis"], columns: Sequence[slice]) -> list[Float[Array, "edges _"]]:
-        """Path weights by ranges of columns, without slicing an array of all edges."""
-        hidden = self.hidden(basis)
-        return [hidden @ self.weights[-1][:, some] + self.offset[None, some] for some in columns]
-
     def hidden(self, basis: Float[Array, "edges basis"]) -> Float[Array, "edges _"]:
         """The output of all but the last linear map."""
-        x = basis
-        for weight, bias, norm in zip(self.weights, self.biases, self.norms):
-            x = jax.nn.silu(norm(x @ weight + bias[None]))
-        return x
+        return _hidden(basis, self.weights, self.biases, self.norms)
+
+    def cut(self, sizes: Sequence[int]) -> "RadialPieces":
+        """The same network with the path weights in pieces of these sizes."""
+        matrices, offsets = jax.lax.split(self.weights[-1], sizes, axis=1), jax.lax.split(self.offset, sizes)
+        return RadialPieces(self.weights[:-1], self.biases, self.norms, list(matrices), list(offsets))
+
+
+class RadialPieces(eqx.Module):
+    """`RadialMLP` with its path weights in pieces, so that no array of all edges is sliced."""
+
+    weights: list[Float[Array, "_ _"]]
+    biases: list[Float[Array, " _"]]
+    norms: list[LayerNorm]
+    matrices: list[Float[Array, "_ _"]]
+    offsets: list[Float[Array, " _"]]
+
+    def __call__(self, basis: Float[Array, "edges basis"]) -> list[Float[Array, "edges _"]]:
+        hidden = _hidden(basis, self.weights, self.biases, self.norms)
+        return [hidden @ matrix + offset[None] for matrix, offset in zip(self.matrices, self.offsets)]
+
+
+def _hidden(basis: Array, weights: list[Array], biases: list[Array], norms: list[LayerNorm]) -> Float[Array, "edges _"]:
+    x = basis
+    for weight, bias, norm in zip(weights, biases, norms):
+        x = jax.nn.silu(norm(x @ weight + bias[None]))
+    return x

@@ -64,7 +64,8 @@ def streaming_attention(
     """The same as `attention`; values are weighted as soon as they are computed, without waiting for other chunks' logits.
 
     Each chunk subtracts the maximum logit of each receiver over its own edges. Its weighted values are saved residuals;
-    afterwards they are rescaled to a common shift, summed over edges and divided by the normaliser.
+    afterwards they are rescaled to a common shift, which the only chunk has already, summed over edges and divided by the
+    normaliser.
     """
 
     def weighted(inputs: tuple, inside: Bool[Array, " some"], envelope: Array | None, rank: Int[Array, " some"]) -> tuple:
@@ -82,13 +83,13 @@ def streaming_attention(
     # Consecutive indices of the receivers that have edges: a chunk has no more of them than edges.
     rank = jnp.cumsum(jnp.diff(edges.receivers, prepend=edges.receivers[:1]) > 0)
     values, weights, shift = in_chunks(weighted, (inputs, edges.inside, edges.envelope, rank), edges.chunk)
-    rescale = _to_common_shift(shift, edges)
+    rescale = jnp.ones_like(shift) if edges.chunk is None else _to_common_shift(shift, edges)
     total = edges.sum_at_receivers(weights * rescale) + 1e-16
-    normalized = weights * rescale / total[edges.receivers]
+    normalized = weights * rescale / edges.at_receivers(total)
     if edges.envelope is not None:
         normalized = normalized * edges.envelope[:, None]
     rescale = dropout(rescale, dropout_rate, key=key)
-    summed = sum_over_edges(weigh_heads(values, rescale), edges).map(kept)
+    summed = sum_over_edges(weigh_heads(values, rescale), edges)
     return weigh_heads(summed, 1 / total), normalized
 
 
@@ -97,10 +98,10 @@ def edge_softmax(logits: Float[Array, "edges heads"], edges: Edges) -> Float[Arr
     logits = jnp.where(edges.inside[:, None], logits, -jnp.inf)
     highest = jax.ops.segment_max(jax.lax.stop_gradient(logits), edges.receivers, edges.num_atoms, indices_are_sorted=True)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    weights = jnp.exp(logits - highest[edges.receivers])
+    weights = jnp.exp(logits - edges.at_receivers(highest))
     if edges.envelope is not None:
         weights = weights * edges.envelope[:, None]
-    normalized = weights / (edges.sum_at_receivers(weights)[edges.receivers] + 1e-16)
+    normalized = weights / (edges.at_receivers(edges.sum_at_receivers(weights)) + 1e-16)
     return normalized if edges.envelope is None else normalized * edges.envelope[:, None]
 
 
@@ -118,7 +119,7 @@ def sum_over_edges(values: Features, edges: Edges) -> Features:
     """Sum edge features at their receivers."""
     sizes = [block.shape[1:] for block in values.blocks]
     flat = jnp.concatenate([block.reshape(block.shape[0], -1) for block in values.blocks], axis=1)
-    summed = edges.sum_at_receivers(flat)
+    summed = kept(edges.sum_at_receivers(flat))  # one saved residual for all blocks
     ends = np.cumsum([rows * channels for rows, channels in sizes])
     parts = jnp.split(summed, ends[:-1], axis=1)
     return Features([part.reshape(-1, *size) for part, size in zip(parts, sizes)], values.irreps)
@@ -129,4 +130,4 @@ def _to_common_shift(shift: Float[Array, "edges heads"], edges: Edges) -> Float[
     shift = jax.lax.stop_gradient(shift)
     highest = jax.ops.segment_max(shift, edges.receivers, edges.num_atoms, indices_are_sorted=True)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    return jnp.exp(shift - highest[edges.receivers])
+    return jnp.exp(shift - edges.at_receivers(highest))

@@ -66,3 +66,33 @@ class Linear(eqx.Module):
                 out = out + jnp.broadcast_to(self.bias, out.shape)
             blocks.append(out)
         return Features(blocks, self.irreps_out)
+
+
+class LinearPair(eqx.Module):
+    """Two linear maps of the same features to the same irreps, as one product per irrep."""
+
+    weights: dict[str, Float[Array, "_ _"]]
+    biases: tuple[Array | None, Array | None]
+    irreps_out: Irreps = eqx.field(static=True)
+
+    def __init__(self, first: Linear, second: Linear):
+        self.weights = {name: jnp.concatenate([first.weights[name], second.weights[name]], axis=1) for name in first.weights}
+        self.biases = first.bias, second.bias
+        self.irreps_out = first.irreps_out
+
+    def __call__(self, x: Features) -> tuple[Features, Features]:
+        pairs = []
+        for mul, irrep in self.irreps_out:
+            block = x.get(irrep)
+            if block is None:
+                out = jnp.zeros((*x.blocks[0].shape[:-2], irrep.dim, mul), x.blocks[0].dtype)
+                pair = [out, out]
+            else:
+                pair = jnp.split(block @ self.weights[str(irrep)], 2, axis=-1)
+            if irrep == SCALAR:
+                pair = [
+                    out if bias is None else out + jnp.broadcast_to(bias, out.shape) for out, bias in zip(pair, self.biases)
+                ]
+            pairs.append(pair)
+        first, second = zip(*pairs)
+        return Features(first, self.irreps_out), Features(second, self.irreps_out)

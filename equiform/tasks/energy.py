@@ -111,14 +111,20 @@ class Potential(Task):
         outputs = self.model(_with_isolated_atoms(graph, self.elements), key=key)
         axes = {field.name: field.axis for field in self.model.traits.outputs}
         isolated = outputs["energy"][sizes[axes["energy"]] :]
-        which = jnp.searchsorted(jnp.asarray(self.elements, graph.species.dtype), graph.species)
+        own = graph.species[:, None] == jnp.asarray(self.elements, graph.species.dtype)[None]  # atoms elements
+
+        def of_species(values: Array) -> Float[Array, "atoms"]:
+            # As a sum: the derivative of a gather would scatter every atom into a few addresses.
+            return jnp.where(own, values[None], 0).sum(axis=1)
+
         readouts = {name: values[: sizes[axes[name]]] for name, values in outputs.items()}
         if axes["energy"] == "graphs":
-            readouts["energy"] = self.scale * (readouts["energy"] - graph.sum_over_atoms(isolated[which]))
+            readouts["energy"] = self.scale * (readouts["energy"] - graph.sum_over_atoms(of_species(isolated)))
             return scaled(readouts, self.scales)
-        readouts["energy"] = self.scale * (readouts["energy"] - isolated[which])
+        readouts["energy"] = self.scale * (readouts["energy"] - of_species(isolated))
         if any(self.cohesion):
-            readouts["energy"] += jnp.asarray(self.cohesion, readouts["energy"].dtype)[which] * self._boundness(graph)
+            cohesion = of_species(jnp.asarray(self.cohesion, readouts["energy"].dtype))
+            readouts["energy"] += cohesion * self._boundness(graph)
         return scaled(readouts, self.scales)
 
     def _boundness(self, graph: Graph) -> Float[Array, "atoms"]:

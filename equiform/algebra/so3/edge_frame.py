@@ -16,12 +16,12 @@ from itertools import groupby
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from equiform.algebra.so3.edge_weights import RadialLinear, SharedLinear, reaching, turns
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import SCALAR, Chunk, Irrep, Irreps
-from equiform.algebra.so3.products import Path, Paths, weights_of
+from equiform.algebra.so3.products import Paths, weights_of
 from equiform.algebra.so3.rotations import Directions
 
 
@@ -121,15 +121,15 @@ def depthwise_product_aligned(
 
 
 def radial_product_linear(
-    x: Aligned, weights: Sequence[Float[Array, "edges _"]], paths: Paths, matrices: dict[str, Float[Array, "_ _"]]
+    x: Aligned, weights: Sequence[Float[Array, "edges _"]], paths: Paths, linear: RadialLinear
 ) -> Aligned:
     """Fused depth-wise product and linear map, with separate path weights for each edge.
 
     Args:
         x: Features in the edge frame.
-        weights: Path weights, per input chunk (`Paths.columns`).
+        weights: Path weights, per input chunk (`Paths.sizes`).
         paths: The product's paths.
-        matrices: The matrix (product channels, output channels) per output irrep; irreps without one are omitted.
+        linear: The linear map.
     """
     scales: dict[tuple[int, Irrep, bool], Array] = {}  # edges 1 paths channels
     for source, mine in enumerate(weights):
@@ -138,104 +138,45 @@ def radial_product_linear(
         for ((irrep, odd), group), piece in zip(groups, pieces):
             scales[source, irrep, odd] = piece.reshape(len(piece), 1, len(group), -1)
     turned = [[_quarter_turn(part) if m else part for m, part in enumerate(parts)] for parts in x.parts]
-    result, chunks = [], []
-    for _, irrep in paths.irreps_out:
-        if str(irrep) not in matrices:
-            continue
-        matrix = matrices[str(irrep)]
+    result = []
+    for (mul, irrep), matrices in zip(linear.irreps, linear.matrices):
         parts = []
-        for m in range(irrep.l + 1):
-            active = [path for path in paths.to(irrep) if path.l1 >= m and not (path.odd and m == 0)]
-            scaled = []
-            for odd in (False, True):
-                for source in dict.fromkeys(path.source for path in active if path.odd == odd):
-                    part = (turned if odd else x.parts)[source][m]
-                    scaled.append((part[:, :, None, :] * scales[source, irrep, odd]).reshape(*part.shape[:2], -1))
-            if active:
-                parts.append(jnp.concatenate(scaled, axis=-1) @ _rows(matrix, active, m))
-            else:
-                parts.append(jnp.zeros((len(weights[0]), 2 if m else 1, matrix.shape[1]), matrix.dtype))
-        result.append(tuple(parts))
-        chunks.append(Chunk(matrix.shape[1], irrep))
-    return Aligned(tuple(result), Irreps(tuple(chunks)))
-
-
-def shared_product_linear(
-    x: Aligned, weights: Float[Array, " weights"], paths: Paths, matrices: dict[str, Float[Array, "_ _"]]
-) -> Aligned:
-    """`radial_product_linear` with path weights shared by all edges.
-
-    Then weights, Clebsch–Gordan coefficients and the linear map fold into one matrix per |m|, with the structure
-    (x₋, x₊) ↦ (A x₋ − B x₊, A x₊ + B x₋) of a map that commutes with rotations about the edge.
-    """
-    irreps = Irreps(tuple(Chunk(matrices[str(ir)].shape[1], ir) for _, ir in paths.irreps_out if str(ir) in matrices))
-    parities = {irrep: sorted({path.odd for path in paths.to(irrep)}) for _, irrep in irreps}
-    folded = {
-        (irrep, odd): _folded(paths, irrep, odd, weights, matrices[str(irrep)])
-        for _, irrep in irreps
-        for odd in parities[irrep]
-    }
-    starts = np.cumsum([0] + [mul for mul, _ in x.irreps])
-    result: list[list[Array]] = [[] for _ in irreps]
-    for m in range(irreps.l_max + 1):
-        sources = [i for i, (_, irrep) in enumerate(x.irreps) if irrep.l >= m]
-        outputs = [i for i, (_, irrep) in enumerate(irreps) if irrep.l >= m]
-        if not sources:
-            for i in outputs:
-                result[i].append(jnp.zeros((len(x.parts[0][0]), 2, irreps[i].mul), weights.dtype))
-            continue
-        inputs, rows = [], []
-        for odd in (False, True) if m else (False,):
-            if not any(odd in parities[irreps[i].irrep] for i in outputs):
+        for m, matrix in enumerate(matrices):
+            if matrix is None:
+                parts.append(jnp.zeros((len(weights[0]), 2 if m else 1, mul), weights[0].dtype))
                 continue
-            channels = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in sources])
-            inputs += [_quarter_turn(x.parts[i][m]) if odd else x.parts[i][m] for i in sources]
-            blocks = [
-                folded[irreps[i].irrep, odd][m, channels]
-                if odd in parities[irreps[i].irrep]
-                else jnp.zeros((len(channels), irreps[i].mul), weights.dtype)
-                for i in outputs
-            ]
-            rows.append(jnp.concatenate(blocks, axis=1))
-        product = jnp.concatenate(inputs, axis=-1) @ jnp.concatenate(rows)
+            scaled = []
+            for source, odd in dict.fromkeys((path.source, path.odd) for path in reaching(paths, irrep, m)):
+                part = (turned if odd else x.parts)[source][m]
+                scaled.append((part[:, :, None, :] * scales[source, irrep, odd]).reshape(*part.shape[:2], -1))
+            parts.append(jnp.concatenate(scaled, axis=-1) @ matrix)
+        result.append(tuple(parts))
+    return Aligned(tuple(result), linear.irreps)
+
+
+def shared_product_linear(x: Aligned, paths: Paths, linear: SharedLinear) -> Aligned:
+    """`radial_product_linear` with path weights shared by all edges, which are part of the linear map.
+
+    Args:
+        x: Features in the edge frame.
+        paths: The product's paths.
+        linear: The product and the linear map.
+    """
+    irreps = linear.irreps
+    result: list[list[Array]] = [[] for _ in irreps]
+    for m, matrix in enumerate(linear.matrices):
+        outputs = [i for i, (_, irrep) in enumerate(irreps) if irrep.l >= m]
+        if matrix is None:
+            for i in outputs:
+                first = x.parts[0][0]
+                result[i].append(jnp.zeros((len(first), 2, irreps[i].mul), first.dtype))
+            continue
+        sources = [parts[m] for parts in x.parts if len(parts) > m]
+        inputs = [_quarter_turn(part) if odd else part for odd in turns(paths, irreps, m) for part in sources]
+        product = jnp.concatenate(inputs, axis=-1) @ matrix
         for i, part in zip(outputs, jax.lax.split(product, [irreps[i].mul for i in outputs], axis=2)):
             result[i].append(part)
     return Aligned(tuple(map(tuple, result)), irreps)
-
-
-def _rows(matrix: Array, active: list[Path], m: int) -> Array:
-    """The rows of a linear map that the active paths feed, even paths first, times the paths' coefficients."""
-    parts = []
-    for odd in (False, True):
-        mine = [path for path in active if path.odd == odd]
-        if mine:
-            coefficients = np.concatenate([np.full(path.mul, path.coefficient(m)) for path in mine])
-            where = np.concatenate([np.arange(path.row, path.row + path.mul) for path in mine])
-            contiguous = where[-1] - where[0] + 1 == len(where)  # as is the case if the irreps are sorted by degree
-            rows = matrix[where[0] : where[-1] + 1] if contiguous else matrix[where]
-            parts.append(rows * jnp.asarray(coefficients, matrix.dtype)[:, None])
-    return jnp.concatenate(parts)
-
-
-def _folded(paths: Paths, irrep: Irrep, odd: bool, weights: Array, matrix: Array) -> Float[Array, "m channels _"]:
-    """The matrices (m = 0 … l, input channels, output channels) from all inputs to one irrep by paths of one parity."""
-    active = [path for path in paths.to(irrep) if path.odd == odd]
-    terms = [[path for path in active if path.source == source] for source in range(len(paths.irreps_in))]
-    depth = max(len(mine) for mine in terms)
-    size = paths.irreps_in.num_channels
-    rows, columns = np.zeros((size, depth), np.int32), np.zeros((size, depth), np.int32)
-    coefficients = np.zeros((irrep.l + 1, size, depth))
-    start = 0
-    for source, mine in enumerate(terms):
-        mul = paths.irreps_in[source].mul
-        for term, path in enumerate(mine):
-            rows[start : start + mul, term] = np.arange(path.row, path.row + mul)
-            columns[start : start + mul, term] = np.arange(path.weight, path.weight + mul)
-            for m in range(irrep.l + 1):
-                coefficients[m, start : start + mul, term] = path.coefficient(m)
-        start += mul
-    scaled = matrix[rows] * weights[columns][:, :, None]  # channels terms channels_out
-    return (jnp.asarray(coefficients, matrix.dtype)[..., None] * scaled[None]).sum(axis=2)
 
 
 def _quarter_turn(pair: Float[Array, "edges 2 channels"]) -> Float[Array, "edges 2 channels"]:

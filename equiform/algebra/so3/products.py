@@ -127,10 +127,9 @@ class Paths:
         return sorted((path for path in self.created if path.source == source), key=lambda path: path.weight)
 
     @cached_property
-    def columns(self) -> list[slice]:
-        """The slice of the weight vector of each input chunk."""
-        ends = [(self.of(i)[0].weight, self.of(i)[-1].weight + self.of(i)[-1].mul) for i in range(len(self.irreps_in))]
-        return [slice(*pair) for pair in ends]
+    def sizes(self) -> list[int]:
+        """Number of weights of each input chunk; their weights follow one another."""
+        return [sum(path.mul for path in self.of(source)) for source in range(len(self.irreps_in))]
 
     def weight_order(self) -> np.ndarray:
         """Index of each weight in e3nn's order of creation."""

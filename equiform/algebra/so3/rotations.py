@@ -76,7 +76,7 @@ def rotation_to_pole(unit: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3
     on the lower one. They differ in the remaining angle about the edge, so use the result only in expressions that do not
     depend on it; derivatives of those are exact everywhere.
     """
-    x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
+    x, y, z = (part[..., 0] for part in jnp.split(unit, 3, axis=-1))
     sign = jnp.where(y >= 0, 1, -1).astype(unit.dtype)
     k = 1 / (1 + sign * y)
     rows = [
@@ -130,7 +130,11 @@ class Directions(eqx.Module):
         aligned = jnp.where(nonzero[:, None], unit, jnp.asarray([0, 1, 0], unit.dtype))
         self.harmonics = spherical_harmonics(l_max, unit, normalize=False)
         matrices = wigner_d(l_max if l_max_frame is None else l_max_frame, rotation_to_pole(aligned))
-        self.rotations = [
-            [matrix[:, l - m : l + m + 1 : max(2 * m, 1)] for m in range(l + 1)] for l, matrix in enumerate(matrices)
-        ]
+        self.rotations = [_by_order(matrix, l) for l, matrix in enumerate(matrices)]
         self.nonzero = nonzero
+
+
+def _by_order(matrix: Float[Array, "edges _ _"], l: int) -> list[Float[Array, "edges _ _"]]:
+    """Rows −m and +m of a rotation, per |m|; by a split, whose transpose is one concatenation."""
+    rows = jnp.split(matrix, 2 * l + 1, axis=1)
+    return [rows[l], *(jnp.concatenate([rows[l - m], rows[l + m]], axis=1) for m in range(1, l + 1))]

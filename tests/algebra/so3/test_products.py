@@ -13,6 +13,7 @@ from equiform.algebra.so3.edge_frame import (
     shared_product_linear,
     to_edge_frame,
 )
+from equiform.algebra.so3.edge_weights import radial_linear, shared_linear
 from equiform.algebra.so3.features import Features
 from equiform.algebra.so3.irreps import Chunk, Irreps
 from equiform.algebra.so3.products import Paths, depthwise_product
@@ -69,10 +70,10 @@ def test_fused_linear_maps_equal_product_then_linear(name):
         directions = Directions(vectors, paths.irreps_in.l_max)
         inside = to_edge_frame(x, directions)
         pairs = []
-        per_source = [weights[:, columns] for columns in paths.columns]
+        per_source = jnp.split(weights, np.cumsum(paths.sizes)[:-1], axis=1)
         fused = (
-            (weights, radial_product_linear(inside, per_source, paths, matrices)),
-            (weights[0], shared_product_linear(inside, weights[0], paths, matrices)),
+            (weights, radial_product_linear(inside, per_source, paths, radial_linear(paths, matrices))),
+            (weights[0], shared_product_linear(inside, paths, shared_linear(weights[0], paths, matrices))),
         )
         for w, got in fused:
             expected = _after_linear(depthwise_product(x, directions, w, paths), matrices)
