@@ -129,8 +129,9 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
         for name in sorted(sets, key=lambda name: -len(sets[name][0])):
             number = names.index(name)
             style = _Style(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
-            mae = f"{np.abs(errors[name]).mean():.3g} {panel.error_unit or panel.unit}"
-            _points(axes, *_sample(*sets[name]), style, label=f"{name}: MAE {mae}")
+            size = float(np.abs(errors[name]).mean())
+            mae = f"{size:.0f}" if 1e3 <= size < 1e5 else f"{size:.3g}"
+            _points(axes, *_sample(*sets[name]), style, label=f"{name}: MAE {mae} {panel.error_unit or panel.unit}")
             _points(below, *_sample(sets[name][0], errors[name]), style)
             beside.hist(
                 np.clip(errors[name], bins[0], bins[-1]),
