@@ -129,8 +129,9 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
         for name in sorted(sets, key=lambda name: -len(sets[name][0])):
             number = names.index(name)
             style = _Style(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
-            mae = f"{np.abs(errors[name]).mean():.3g} {panel.error_unit or panel.unit}"
-            _points(axes, *_sample(*sets[name]), style, label=f"{name}: MAE {mae}")
+            size = float(np.abs(errors[name]).mean())
+            mae = f"{size:.0f}" if 1e3 <= size < 1e5 else f"{size:.3g}"
+            _points(axes, *_sample(*sets[name]), style, label=f"{name}: MAE {mae} {panel.error_unit or panel.unit}")
             _points(below, *_sample(sets[name][0], errors[name]), style)
             beside.hist(
                 np.clip(errors[name], bins[0], bins[-1]),
@@ -150,6 +151,7 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
         for shown in (axes, below):
             shown.set_xlim(ends)
         axes.set_ylim(ends)
+        below.locator_params(axis="x", nbins=6)  # it is narrower than the plot above
         # Above the panel, where it covers nothing.
         legend = axes.legend(
             frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), borderpad=0, handletextpad=0.2, markerscale=2
@@ -183,7 +185,7 @@ def _error_bins(errors: Sequence[np.ndarray]) -> list[float]:
     """Bins of the distributions, fine where most errors are; the few larger ones are counted in the first and the last."""
     together = np.abs(np.concatenate(errors))
     usual = 3 * float(np.quantile(together, 0.9)) or 1.0
-    return np.linspace(-usual, usual, 61).tolist()
+    return np.linspace(-usual, usual, 41).tolist()
 
 
 def structure(path: Path, atoms: Any) -> Path:

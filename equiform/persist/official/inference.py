@@ -290,6 +290,10 @@ def _combinations(weights: list[int], total: int) -> Iterator[tuple[int, ...]]:
         if total == 0:
             yield ()
         return
+    if len(weights) == 1:
+        if total > 0 and total % weights[0] == 0:
+            yield (total // weights[0],)
+        return
     for first in range((total - sum(weights[1:])) // weights[0], 0, -1):
         for others in _combinations(weights[1:], total - first * weights[0]):
             yield (first, *others)
