@@ -33,7 +33,7 @@ def sampled(temperature: float, count: int, seed: int) -> list[Atoms]:
     atoms, frames = Icosahedron("Cu", 2), []
     atoms.calc = reference()
     rng = np.random.default_rng(seed)
-    dynamics = Langevin(atoms, 5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng)
+    dynamics = Langevin(atoms, 5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng)
     for _ in range(count):
         dynamics.run(10)
         frame = atoms.copy()

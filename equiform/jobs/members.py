@@ -11,6 +11,7 @@ from equiform.models.committee import check_architecture
 from equiform.persist.parameters import split, with_dtype
 from equiform.recipes.schema import Recipe, model_config
 from equiform.tasks.api import Task
+from equiform.tasks.energy import Potential
 from equiform.tasks.members import members_of, num_members
 from equiform.training.config import TrainingConfig
 from equiform.training.evaluate import Evaluation, Program, evaluate_with_values, labelled
@@ -39,6 +40,16 @@ def check(recipe: Recipe) -> None:
         check_architecture(model_config(recipe.model, elements=(1,), preset_if_auto=None).name)
     except ValueError as error:
         raise UserError(f"{what}: {error}") from None
+
+
+def check_task(task: Task) -> None:
+    """Raise if a committee would predict something else than energies.
+
+    Raises:
+        UserError: Names the quantity.
+    """
+    if num_members(task) > 1 and not isinstance(task, Potential):
+        raise UserError(f"training.members is for energies and forces, and these data have {task.quantity}; leave it out")
 
 
 def evaluated(

@@ -314,7 +314,9 @@ def _initial_task(recipe: Recipe, data: Any, start: "finetune.Start | None") -> 
     model = models[0] if number == 1 else committee(models)
     # The elements of the preset for which energies can be predicted.
     elements = tuple(sorted(set(config.elements) & {*data.elements, *data.reference_energies}))
-    return initial_task(model, recipe.training, data.train, elements), num_parameters(model)
+    task = initial_task(model, recipe.training, data.train, elements)
+    members.check_task(task)
+    return task, num_parameters(model)
 
 
 def _fit_and_report(
