@@ -7,7 +7,7 @@
 
 The authors' form (benchmarks/published_gatr.py, PyTorch eager) runs in a separate process. Before anything is timed, its
 outputs must agree with ours: to 1e-4 of the largest in float32, to 1e-10 in float64. Rounds alternate, so that machine drift
-affects both; only one process works at a time. A step is loss, gradient and Adam. `--cache FOLDER` is for our compiled programs.
+affects both; only one process works at a time. A step is loss, gradient and Adam. `--cache FOLDER` caches what we compile.
 """
 
 import argparse
@@ -108,7 +108,9 @@ def weighted(preset: str) -> tuple[GATr, dict[str, np.ndarray]]:
     state = official_gatr_state(model)
     moved = {name: array + 0.1 * rng.standard_normal(array.shape) * (np.ptp(array) == 0) for name, array in state.items()}
     moved = {name: array.astype(np.float32) for name, array in moved.items()}
-    return with_official_gatr_state(model, moved), moved
+    perturbed = with_official_gatr_state(model, moved)
+    assert isinstance(perturbed, GATr)
+    return perturbed, moved
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def our_code(model: GATr, case: Case, inputs: Inputs) -> Code:
     """Our jitted forward pass and training step, compiled at their first call."""
     arrays, static = eqx.partition(model, eqx.is_array)
     x, s = (jnp.asarray(inputs[name], jnp.float32) for name in ("x", "s"))
-    optimizer = optax.adam(LEARNING_RATE)
+    optimizer: Any = optax.adam(LEARNING_RATE)
     training = {"state": (arrays, optimizer.init(ravel_pytree(arrays)[0]))}
 
     @jit
@@ -255,6 +257,13 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def stored_rows(path: Path | None) -> dict[str, Row]:
+    """Rows of an earlier run by case, if there was one."""
+    if path is None or not path.is_file():
+        return {}
+    return {row["case"]: Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))}
+
+
 def main(given: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(given)
     say = speaker()
@@ -268,8 +277,7 @@ def main(given: Sequence[str] | None = None) -> None:
             for name in options.case:
                 print(f"{name}: largest relative difference {compare(name, python, 0, say).differences}")
             return
-        done = options.json is not None and options.json.is_file()
-        rows = {row["case"]: Row(**row) for row in json.loads(options.json.read_text(encoding="utf-8"))} if done else {}
+        rows = stored_rows(options.json)
         for name in options.case:
             if name not in rows:
                 rows[name] = compare(name, python, options.rounds, say)

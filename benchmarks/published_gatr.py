@@ -91,7 +91,10 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         matrix = torch.einsum("yxb,bij->yxij", self.weight, tables(x.dtype)["basis"])
         y = torch.einsum("yxij,...xj->...yi", matrix, x)
-        y[..., 0] += self.bias[:, 0] if self.s2mvs is None else self.s2mvs(s)
+        if self.s2mvs is not None:
+            y[..., 0] += self.s2mvs(s)
+        elif self.bias is not None:
+            y[..., 0] += self.bias[:, 0]
         if self.mvs2s is None:
             return y, s[..., :0]
         scalars = self.mvs2s(x[..., 0])
@@ -119,9 +122,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, s: Tensor, again: tuple[Tensor, Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         longer = torch.cat([x, again[0]], dim=-2), torch.cat([s, again[1]], dim=-1)
         parts = self.qkv_module
-        q, q_s = self.heads_apart(*parts["q_linear"](*longer), self.heads)
-        k, k_s = self.heads_apart(*parts["k_linear"](*longer), 1)
-        v, v_s = self.heads_apart(*parts["v_linear"](x, s), 1)
+        q, q_s = heads_apart(parts["q_linear"](*longer), self.heads)
+        k, k_s = heads_apart(parts["k_linear"](*longer), 1)
+        v, v_s = heads_apart(parts["v_linear"](x, s), 1)
         weights = self.attention["log_weights"].exp()[..., None]
         queries = torch.cat([q[..., EUCLIDEAN[:-1]].flatten(3), (weights * distances("query", q)).flatten(3), q_s], dim=-1)
         keys = torch.cat([k[..., EUCLIDEAN[:-1]].flatten(3), distances("key", k).flatten(3), k_s], dim=-1)
@@ -135,10 +138,11 @@ class Attention(nn.Module):
         y = out[..., :end].unflatten(-1, (self.channels, 16)).flatten(2, 3)
         return self.out_linear(y, out[..., end : end + self.scalars].flatten(2, 3))
 
-    @staticmethod
-    def heads_apart(x: Tensor, s: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """(batch, head, token, …) of channels of which the head is the fastest index."""
-        return x.unflatten(2, (-1, heads)).movedim(3, 1), s.unflatten(2, (-1, heads)).movedim(3, 1)
+
+def heads_apart(parts: tuple[Tensor, Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    """Multivectors and scalars (batch, head, token, …) from channels of which the head is the fastest index."""
+    x, s = parts
+    return x.unflatten(2, (-1, heads)).movedim(3, 1), s.unflatten(2, (-1, heads)).movedim(3, 1)
 
 
 def distances(side: str, x: Tensor) -> Tensor:
@@ -153,8 +157,8 @@ class Products(nn.Module):
 
     def __init__(self, channels: int, scalars: int):
         super().__init__()
-        for name in ("linear_left", "linear_right", "linear_join_left", "linear_join_right"):
-            self.add_module(name, Linear((channels, channels), (scalars, 0)))
+        factors = [Linear((channels, channels), (scalars, 0)) for _ in range(4)]
+        self.linear_left, self.linear_right, self.linear_join_left, self.linear_join_right = factors
         self.linear_out = Linear((2 * channels, 2 * channels), (scalars, 2 * scalars))
 
     def forward(self, x: Tensor, s: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
