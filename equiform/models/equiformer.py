@@ -368,7 +368,9 @@ class Equiformer(AttendingModel):
     def _energy(self, feature: Features, edges: Edges, frames: EdgeFrames, keys: Array | None) -> Float[Array, " atoms"]:
         if self.energy_attention is not None:
             key = None if keys is None else jax.random.fold_in(keys[-1], 1)
-            return self.energy_attention(feature, edges, frames, key=key)[0].scalars[:, 0]
+            attend_once = self.energy_attention.ready()
+            energies, _ = recomputed(lambda x, key: attend_once(x, edges, frames, key=key))(feature, key)
+            return energies.scalars[:, 0]
         assert self.energy_hidden is not None and self.energy_out is not None
         return self.energy_out(self.energy_hidden(feature).map(scaled_silu)).scalars[:, 0]
 
