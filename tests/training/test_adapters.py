@@ -26,6 +26,7 @@ EQUIFORMER |= {"num_basis": 8, "radial_widths": (8,)}
 TORCHMD = {"name": "torchmd-et", "elements": (8, 1), "num_layers": 2, "channels": 8, "num_heads": 2, "num_basis": 4}
 GATR = {"name": "gatr", "elements": (1, 8), "cutoff": 4.0, "num_blocks": 2, "channels": 8, "scalars": 16, "num_heads": 2}
 MODELS = {fields["name"]: fields for fields in (EQUIFORMER, TORCHMD, GATR)}
+NAMES = [pytest.param("equiformer", marks=pytest.mark.slow), "torchmd-et", "gatr"]  # Equiformer takes seconds to build.
 RANK = 1
 
 
@@ -51,14 +52,14 @@ def merged(name, noise):
     return jax.device_get((params, ends))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_start_is_bitwise_the_old_model(name):
     old, new = merged(name, 0.0)
     assert jax.tree.structure(old) == jax.tree.structure(new)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new)))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NAMES)
 def test_matrices_change_by_the_rank_and_biases_not_at_all(model):
     old, new = map(named, merged(model, 1.0))
     ranks = set()
@@ -78,7 +79,11 @@ def test_matrices_change_by_the_rank_and_biases_not_at_all(model):
 @pytest.mark.parametrize(
     ("model", "whole"),
     [
-        ("equiformer", ("species_embedding.weights.0e", "energy_hidden.bias", "energy_out.weights.0e")),
+        pytest.param(
+            "equiformer",
+            ("species_embedding.weights.0e", "energy_hidden.bias", "energy_out.weights.0e"),
+            marks=pytest.mark.slow,
+        ),
         ("torchmd-et", ("embedding", "neighbor_embedding.embedding", "norm.bias")),
         ("gatr", ("species",)),
     ],
@@ -90,7 +95,6 @@ def test_readout_and_tables_of_elements_are_trained_whole(model, whole):
 
 def test_tables_of_elements_are_those_with_a_row_for_each():
     assert element_tables(potential("torchmd-et").model) == ["embedding", "neighbor_embedding.embedding"]
-    assert element_tables(potential("equiformer").model) == ["species_embedding.weights.0e"]
 
 
 def test_a_merged_map_is_the_map_and_its_adapter():
