@@ -38,22 +38,25 @@ from equiform.errors import UserError
 from equiform.models.gatr import GATr
 from equiform.models.gatr_motion import embedded
 from equiform.models.gatr_presets import gatr_preset
+from equiform.nn.dense_attention import DEFAULT, Execution
 from equiform.persist.official.gatr import official_gatr_state, with_official_gatr_state
 from equiform.persist.parameters import num_parameters
 from equiform.runtime.compilation import jit
 
 
 class Case(NamedTuple):
-    """A comparison: a preset, and how many sets of how many tokens."""
+    """A comparison: a preset, how many sets of how many tokens, and how ours runs."""
 
     preset: str
     batch: int
     tokens: int
+    execution: Execution = DEFAULT
 
 
 CASES = {
     "n-body": Case("gatr-nbody", 64, 4),
     "arteries-1000": Case("gatr-arteries", 1, 1000),
+    "arteries-1000-pieces": Case("gatr-arteries", 1, 1000, Execution(max_logits=2**19)),
     "arteries-4000": Case("gatr-arteries", 1, 4000),
 }
 PROGRAMS = ("forward", "step")
@@ -135,17 +138,17 @@ def published(python: Path, model: GATr, state: dict[str, np.ndarray], inputs: I
             peer.close()
 
 
-def our_outputs(model: GATr, inputs: Inputs, dtype: type) -> list[np.ndarray]:
+def our_outputs(model: GATr, inputs: Inputs, dtype: type, execution: Execution) -> list[np.ndarray]:
     """Multivectors and scalars in this precision."""
     with jax.enable_x64(dtype is np.float64):
         arrays, static = eqx.partition(model, eqx.is_array)
         arrays = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), arrays)
         x, s = (jnp.asarray(inputs[name], dtype) for name in ("x", "s"))
-        found = jit(lambda arrays, x, s: eqx.combine(arrays, static)(x, s))(arrays, x, s)
+        found = jit(lambda arrays, x, s: eqx.combine(arrays, static)(x, s, execution=execution))(arrays, x, s)
         return [np.asarray(part) for part in found]
 
 
-def differences(peer: Peer, folder: Path, model: GATr, inputs: Inputs) -> dict[str, float]:
+def differences(peer: Peer, folder: Path, model: GATr, inputs: Inputs, execution: Execution) -> dict[str, float]:
     """Maximum relative differences of outputs, by the names of `LIMITS`.
 
     Raises:
@@ -155,7 +158,7 @@ def differences(peer: Peer, folder: Path, model: GATr, inputs: Inputs) -> dict[s
     for program, dtype in (("outputs", np.float32), ("exact", np.float64)):
         peer.time(program)
         with np.load(folder / "outputs.npz") as arrays:
-            pairs = zip(our_outputs(model, inputs, dtype), (arrays["x"], arrays["s"]))
+            pairs = zip(our_outputs(model, inputs, dtype, execution), (arrays["x"], arrays["s"]))
             found[program] = max(relative(ours, theirs) for ours, theirs in pairs)
         if not found[program] <= LIMITS[program]:
             raise UserError(
@@ -172,14 +175,15 @@ def our_code(model: GATr, case: Case, inputs: Inputs) -> Code:
     optimizer: Any = optax.adam(LEARNING_RATE)
     training = {"state": (arrays, optimizer.init(ravel_pytree(arrays)[0]))}
 
-    @jit
-    def forward(arrays: Any, x: Any, s: Any) -> Any:
-        return eqx.combine(arrays, static)(x, s)
+    def outputs(arrays: Any, x: Any, s: Any) -> Any:
+        return eqx.combine(arrays, static)(x, s, execution=case.execution)
+
+    forward = jit(outputs)
 
     @jit
     def step(state: Any, x: Any, s: Any) -> Any:
         def loss(arrays: Any) -> Any:
-            return sum((part**2).mean() for part in eqx.combine(arrays, static)(x, s))
+            return sum((part**2).mean() for part in outputs(arrays, x, s))
 
         arrays, moments = state
         value, gradient = jax.value_and_grad(loss)(arrays)
@@ -198,7 +202,7 @@ def our_code(model: GATr, case: Case, inputs: Inputs) -> Code:
             raise UserError(f"our {program} is not finite")
         return seconds
 
-    return Code("Equiform, jitted", num_parameters(model), case.batch * case.tokens**2, 2, PROGRAMS, run)
+    return Code("Equiform, jitted", num_parameters(model), case.batch * case.tokens**2, 1, PROGRAMS, run)
 
 
 def compare(name: str, python: Path, rounds: int, say: Callable[[str], None]) -> Row:
@@ -211,7 +215,7 @@ def compare(name: str, python: Path, rounds: int, say: Callable[[str], None]) ->
         about = peer.about
         if about["parameters"] != ours.parameters:
             raise UserError(f"{name}: the published form has {about['parameters']:,} parameters, ours {ours.parameters:,}")
-        found = differences(peer, folder, model, inputs)
+        found = differences(peer, folder, model, inputs, case.execution)
         say(
             f"{name}: {about['code']}, {about['threads']} threads; outputs differ by "
             + ", ".join(f"{v:.1e}" for v in found.values())
@@ -224,6 +228,7 @@ def compare(name: str, python: Path, rounds: int, say: Callable[[str], None]) ->
 
 TITLES = (
     "tokens",
+    "logits at once",
     "parameters",
     *(f"{program}: {what}" for program in PROGRAMS for what in ("PyTorch eager, ms", "Equiform, ms", "times faster")),
     "outputs differ by: float32",
@@ -241,7 +246,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
             cells += [f"{1e3 * np.median(t):,.0f} ({1e3 * t.min():,.0f})" for t in pair]
             cells.append(f"{np.median(pair[0] / pair[1]):.1f}")
         tokens = f"{case.batch} × {case.tokens:,}" if case.batch > 1 else f"{case.tokens:,}"
-        lines.append((tokens, f"{row.parameters:,}", *cells, *(f"{row.differences[name]:.0e}" for name in LIMITS)))
+        logits = f"2^{case.execution.max_logits.bit_length() - 1}"
+        lines.append((tokens, logits, f"{row.parameters:,}", *cells, *(f"{row.differences[name]:.0e}" for name in LIMITS)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

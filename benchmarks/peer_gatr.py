@@ -56,7 +56,7 @@ def main() -> None:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "edges": batch * tokens**2,
         "threads": torch.get_num_threads(),
-        "warm_up": 2,
+        "warm_up": 1,
     }
     programs = {
         "forward": forward,

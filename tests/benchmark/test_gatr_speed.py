@@ -17,6 +17,7 @@ from benchmarks.gatr_speed import Case, Row, inputs_of, markdown_table
 from equiform.errors import UserError
 from equiform.models.gatr import GATr
 from equiform.models.gatr_presets import gatr_preset
+from equiform.nn.dense_attention import DEFAULT
 from equiform.persist.official.gatr import official_gatr_state, with_official_gatr_state
 
 BENCHMARKS = Path(gatr_speed.__file__).parent
@@ -96,21 +97,23 @@ def test_outputs_that_differ_are_refused(monkeypatch, tmp_path):
             np.savez(tmp_path / "outputs.npz", x=np.ones(3), s=np.ones(2))
 
     error = {np.float32: 1e-5, np.float64: 1e-12}
-    monkeypatch.setattr(gatr_speed, "our_outputs", lambda model, inputs, kind: [np.ones(3) + error[kind], np.ones(2)])
-    found = gatr_speed.differences(Stored(), tmp_path, None, {})
+    monkeypatch.setattr(
+        gatr_speed, "our_outputs", lambda model, inputs, kind, execution: [np.ones(3) + error[kind], np.ones(2)]
+    )
+    found = gatr_speed.differences(Stored(), tmp_path, None, {}, DEFAULT)
     assert found == pytest.approx({"outputs": 1e-5, "exact": 1e-12}, rel=1e-3)
     for kind, large in ((np.float32, 1e-3), (np.float64, 1e-9)):
         monkeypatch.setitem(error, kind, large)
         with pytest.raises(UserError, match=f"in {np.dtype(kind)}, .* differ from the published form's by {large:.1e}"):
-            gatr_speed.differences(Stored(), tmp_path, None, {})
+            gatr_speed.differences(Stored(), tmp_path, None, {}, DEFAULT)
         monkeypatch.setitem(error, kind, 0.0)
 
 
 def test_table_has_medians_best_times_and_ratios():
     lines = markdown_table([row("n-body", [1.0, 3.0, 2.0]), row("arteries-4000", [5.0])]).splitlines()
     times = "2,000 (1,000) | 200 (100) | 10.0 | 4,000 (2,000) | 400 (200) | 10.0"
-    assert lines[2] == f"| 64 × 4 | 1,234 | {times} | 3e-06 | 2e-15 |"
-    assert lines[3].startswith("| 4,000 | 1,234 | 5,000 (5,000) |")
+    assert lines[2] == f"| 64 × 4 | 2^22 | 1,234 | {times} | 3e-06 | 2e-15 |"
+    assert lines[3].startswith("| 4,000 | 2^22 | 1,234 | 5,000 (5,000) |")
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -121,7 +124,7 @@ def test_stored_cases_are_not_timed_again(monkeypatch, tmp_path, capsys):
     for _ in range(2):
         gatr_speed.main(["--peer", sys.executable, "--case", "n-body", "arteries-1000", "--json", str(file)])
     assert timed == ["n-body", "arteries-1000"]
-    assert capsys.readouterr().out.count("| 64 × 4 | 1,234 |") == 2
+    assert capsys.readouterr().out.count("| 64 × 4 | 2^22 | 1,234 |") == 2
     assert [entry["case"] for entry in json.loads(file.read_text())] == timed
 
 
