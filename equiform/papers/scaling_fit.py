@@ -1,6 +1,6 @@
 """Scaling laws from curves of loss over compute, with bootstrap intervals over training runs.
 
-    frontier     L*(C) = least loss of any size at compute C;    power law  L*(C) = a C^−b
+    frontier     L*(C) = least loss of any size for compute C;    power law  L*(C) = a C^−b
     parametric   L(N, D) = E + A N^−α + B D^−β;   with C ∝ N D, the best N grows as C^(β / (α + β))
 
 A bootstrap sample draws runs with replacement and, for the error of the test set, a normal deviate for each tested loss.
@@ -118,12 +118,13 @@ def common_costs(models: Sequence[Sequence[Curve]]) -> Numbers:
 
 
 def frontier(runs: Sequence[Curve], costs: Numbers) -> Numbers:
-    """The least loss of any run at each cost, interpolated in logarithms; NaN where no run was tested."""
+    """The least loss of any run at each cost or below, interpolated in logarithms; NaN below the first test of all runs."""
     grid, best = np.log(costs), np.full(len(costs), np.inf)
     for run in runs:
         x = np.log(run.cost)
-        inside = (grid >= x[0] - 1e-9) & (grid <= x[-1] + 1e-9)
-        best = np.where(inside, np.minimum(best, np.exp(np.interp(grid, x, np.log(run.loss)))), best)
+        begun = grid >= x[0] - 1e-9  # after its end a run keeps its last loss
+        best = np.where(begun, np.minimum(best, np.exp(np.interp(grid, x, np.log(run.loss)))), best)
+    best = np.minimum.accumulate(best)
     return np.where(np.isfinite(best), best, np.nan)
 
 

@@ -40,6 +40,8 @@ def draw_scaling(path: Path, found: Scaling) -> Path:
         counts = sorted(last)
         if counts:
             data.plot(counts, [np.mean(last[count]) for count in counts], marker + "-", color=colour, label=name)
+    for write in (compute.yaxis.set_major_formatter, compute.yaxis.set_minor_formatter):
+        write("{x:g}")
     compute.set(xlabel="nominal floating-point operations", ylabel="test loss (uniform motion: 1)")
     time.set(xlabel="processor time (s)")
     data.set(xlabel="training trajectories, middle size")

@@ -187,7 +187,8 @@ def _findings(found: Scaling, exponents: dict[str, np.ndarray], sizes: dict[str,
     if len(found.costs):
         decades = np.log10(found.costs[-1] / found.costs[0])
         worst = min(explained for _, explained in found.laws.values())
-        verdict = "open" if decades < 1.5 else "supported" if worst > 0.97 else "contradicted"
+        verdict = "supported" if worst > 0.97 else "contradicted" if worst < 0.9 else "open"
+        verdict = "open" if decades < 1.5 else verdict
         because = f"a power law explains at least {worst:.3f} of the variance of log L* over {decades:.1f} decades"
         findings.append(Finding("The loss is a power law in compute.", verdict, because))
     for name, (ratio, low, high) in found.advantages.items():

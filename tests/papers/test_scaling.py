@@ -99,6 +99,8 @@ def test_the_frontier_is_the_least_loss_of_any_run_and_its_law_is_found():
     np.testing.assert_allclose(frontier([high, low], grid), 2 * grid**-0.5, rtol=1e-12)
     np.testing.assert_allclose(power_law(grid, 2 * grid**-0.5), [2, 0.5, 1], rtol=1e-9)
     assert np.isnan(frontier([high], costs)[:3]).all()
+    short = Curve(1, costs, costs[:2], np.array([1.0, 0.1]), costs)
+    np.testing.assert_allclose(frontier([short, low], costs)[1:5], 0.1, rtol=1e-12)  # what was reached once is not lost
 
 
 def test_an_interval_holds_the_middle_of_the_samples():
