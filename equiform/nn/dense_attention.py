@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from equiform.algebra.precision import EXACT
+from equiform.runtime.policy import attention_logits
 
 Mask = Bool[Array, "#batch #heads queries keys"] | Float[Array, "#batch #heads queries keys"]
 
@@ -25,14 +26,14 @@ class Execution:
     """How a model runs; changes speed and memory, not results beyond rounding.
 
     Attributes:
-        max_logits: Maximum number of logits held, over batch, heads, queries and keys: 4 bytes each, a few times over. On CPUs
-            4,096 tokens take least time with about the value below; accelerators like more.
+        max_logits: Maximum number of logits held, over batch, heads, queries and keys: 4 bytes each, a few times over. None:
+            by the device. On CPUs pieces that stay in a core's cache are fastest; accelerators like more.
         kernel: "formula" or "library"; None: by precision. "flash" is the library's fused kernel, on GPUs that have it. It
             rounds queries, keys and values to bfloat16, which distances between points do not survive.
         rematerialise: Save only the inputs of each block for the backward pass, and recompute the blocks there.
     """
 
-    max_logits: int = 2**22
+    max_logits: int | None = None
     kernel: Literal["formula", "library", "flash"] | None = None
     rematerialise: bool = False
 
@@ -92,7 +93,7 @@ def attention(
     """
     batch, queries, heads, _ = q.shape
     kernel = execution.kernel or ("formula" if q.dtype == jnp.float64 else "library")
-    at_once = max(execution.max_logits // max(batch * heads * k.shape[1], 1), 1)
+    at_once = max(attention_logits(execution.max_logits) // max(batch * heads * k.shape[1], 1), 1)
     if queries <= at_once:
         return _run(kernel, q, k, v, scale, _both(mask, segments, None))
     pieces = ceil(queries / at_once)

@@ -40,6 +40,11 @@ class ExecutionPolicy:
         """
         return max(self.chunk_numbers // numbers_per_edge, self.fewest_edges)
 
+    @property
+    def logits_at_once(self) -> int:
+        """Logits of dense attention held at once; each exists about four times over."""
+        return self.chunk_numbers // 4
+
 
 def policy_for(platform: str, memory: int | None) -> ExecutionPolicy:
     """The policy of a kind of device.
@@ -68,6 +73,15 @@ def edge_chunk(numbers_per_edge: int, requested: int | None = None) -> int:
         requested: The value in the configuration; None: chosen for the device.
     """
     return current_policy().edges_per_chunk(numbers_per_edge) if requested is None else requested
+
+
+def attention_logits(requested: int | None = None) -> int:
+    """Logits of dense attention held at once.
+
+    Args:
+        requested: The value that was asked for; None: chosen for the device.
+    """
+    return current_policy().logits_at_once if requested is None else requested
 
 
 @cache

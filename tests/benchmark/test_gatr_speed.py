@@ -19,8 +19,10 @@ from equiform.models.gatr import GATr
 from equiform.models.gatr_presets import gatr_preset
 from equiform.nn.dense_attention import DEFAULT
 from equiform.persist.official.gatr import official_gatr_state, with_official_gatr_state
+from equiform.runtime.policy import attention_logits
 
 BENCHMARKS = Path(gatr_speed.__file__).parent
+LOGITS = f"{attention_logits():,}"
 
 
 @pytest.fixture
@@ -112,8 +114,8 @@ def test_outputs_that_differ_are_refused(monkeypatch, tmp_path):
 def test_table_has_medians_best_times_and_ratios():
     lines = markdown_table([row("n-body", [1.0, 3.0, 2.0]), row("arteries-4000", [5.0])]).splitlines()
     times = "2,000 (1,000) | 200 (100) | 10.0 | 4,000 (2,000) | 400 (200) | 10.0"
-    assert lines[2] == f"| 64 × 4 | 2^22 | 1,234 | {times} | 3e-06 | 2e-15 |"
-    assert lines[3].startswith("| 4,000 | 2^22 | 1,234 | 5,000 (5,000) |")
+    assert lines[2] == f"| 64 × 4 | {LOGITS} | 1,234 | {times} | 3e-06 | 2e-15 |"
+    assert lines[3].startswith(f"| 4,000 | {LOGITS} | 1,234 | 5,000 (5,000) |")
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -124,7 +126,7 @@ def test_stored_cases_are_not_timed_again(monkeypatch, tmp_path, capsys):
     for _ in range(2):
         gatr_speed.main(["--peer", sys.executable, "--case", "n-body", "arteries-1000", "--json", str(file)])
     assert timed == ["n-body", "arteries-1000"]
-    assert capsys.readouterr().out.count("| 64 × 4 | 2^22 | 1,234 |") == 2
+    assert capsys.readouterr().out.count(f"| 64 × 4 | {LOGITS} | 1,234 |") == 2
     assert [entry["case"] for entry in json.loads(file.read_text())] == timed
 
 

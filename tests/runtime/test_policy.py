@@ -9,7 +9,7 @@ import pytest
 import equiform.models
 from equiform.models import build_model
 from equiform.models.presets import preset
-from equiform.runtime.policy import ExecutionPolicy, edge_chunk, policy_for
+from equiform.runtime.policy import ExecutionPolicy, attention_logits, edge_chunk, policy_for
 
 CPU = policy_for("cpu", None)
 H100 = policy_for("gpu", 60 * 2**30)  # JAX takes three quarters of 80 GB
@@ -61,3 +61,9 @@ def test_models_name_no_back_end_and_no_cache() -> None:
         text = path.read_text()
         for word in ("default_backend", "platform", "local_devices", "CHUNK_"):
             assert word not in text, f"{path.name} speaks of {word}"
+
+
+def test_logits_held_at_once_fit_a_cpus_cache_and_grow_with_an_accelerators_memory():
+    assert 2**18 < CPU.logits_at_once < 2**20  # measured fastest at 1,000 tokens: 2^17 to 2^19
+    assert H100.logits_at_once == 60 * 2**30 // 32 // 4 // 4
+    assert attention_logits(7) == 7
