@@ -69,6 +69,7 @@ GROUPS = {
     "nbody": "simulated particles",
     "slmc": "spins on a lattice",
     "rays": "scenes from calibrated images",
+    "scaling": "does equivariance matter at scale?",
     "polyget": "a polymer force field on GFN2-xTB labels",
     "arteries": "flow in arteries",
     "tubes": "flow in synthetic tubes",

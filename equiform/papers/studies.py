@@ -23,7 +23,7 @@ Progress = Callable[[int, int, str], Any]
 STUDIES = {
     "slmc-double-exchange": "Self-learning Monte Carlo on the double-exchange model: error, acceptance and cost by model.",
     "rays-occupancy": "Occupancy from four small views: the ray transformer against baselines, upright and moved.",
-    "scaling-bodies": "Does equivariance matter at scale? GATr against transformers.",
+    "scaling-bodies": "Loss of GATr and of transformers over compute, data and steps, on rigid bodies that collide.",
     "rays-novel-view": "Held-out views rendered from the others: procedural scenes, or photographs with scene=PATH.",
 }
 """Names and contents, for lists that import nothing else."""
