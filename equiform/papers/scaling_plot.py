@@ -40,8 +40,6 @@ def draw_scaling(path: Path, found: Scaling) -> Path:
         counts = sorted(last)
         if counts:
             data.plot(counts, [np.mean(last[count]) for count in counts], marker + "-", color=colour, label=name)
-    for write in (compute.yaxis.set_major_formatter, compute.yaxis.set_minor_formatter):
-        write("{x:g}")
     compute.set(xlabel="nominal floating-point operations", ylabel="test loss (uniform motion: 1)")
     time.set(xlabel="processor time (s)")
     data.set(xlabel="training trajectories, middle size")
@@ -50,5 +48,7 @@ def draw_scaling(path: Path, found: Scaling) -> Path:
             axes.set(xscale="log", yscale="log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
+    compute.yaxis.set_major_formatter("{x:g}")
+    compute.yaxis.set_minor_formatter("{x:g}")
     figure.savefig(path, dpi=120)
     return path
