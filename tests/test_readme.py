@@ -92,6 +92,7 @@ def test_links_between_pages_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
+@pytest.mark.slow
 def test_card_lists_every_preset_with_its_parameter_count():
     card = (ROOT / "docs/models/equiformer.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \| (\d+) \| (\S+) \| (\w+), (\d+) \|$", card, flags=re.MULTILINE)

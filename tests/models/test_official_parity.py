@@ -114,7 +114,7 @@ def tiny_graph():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in REFERENCES[:2] else pytest.mark.slow) for name in REFERENCES]
+    "name", [pytest.param(name, marks=() if name in REFERENCES[:1] else pytest.mark.slow) for name in REFERENCES]
 )
 def test_small_references_of_our_own_are_kept(name, request):
     """Stored with the plain product when the stored official outputs were matched to 1e-13; needs no file from elsewhere."""

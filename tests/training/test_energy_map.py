@@ -13,6 +13,7 @@ from equiform.tasks.energy import Potential
 from equiform.training.energy_map import fit_energy_map
 
 
+@pytest.mark.slow
 def test_a_scaled_and_shifted_potential_is_mapped_back_onto_its_labels():
     config = TorchMDETConfig(elements=(1, 6, 8), channels=4, num_layers=1, num_heads=2, num_basis=4, cutoff=4.0)
     with jax.enable_x64(True):
