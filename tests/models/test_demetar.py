@@ -143,6 +143,7 @@ def test_attended_padding_is_seen_by_the_same_test():
     assert run(model, full)["energy"].sum() != run(wider, full)["energy"].sum()
 
 
+@pytest.mark.slow
 def test_dropout_is_off_in_evaluation_and_the_released_one_is_not():
     graph, key = particles(), jax.random.key(3)
     model, without = built(dropout=0.3), built(dropout=0.0)

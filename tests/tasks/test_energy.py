@@ -81,6 +81,7 @@ def test_edges_in_chunks_change_nothing(kind: dict) -> None:
     assert_close(loss_and_gradient(potential(edge_chunk=100, **kind), graph, "for_training"), whole)
 
 
+@pytest.mark.slow
 def test_attention_weights_of_chunks_belong_to_the_edges_of_the_graph() -> None:
     graph = molecule_and_crystal()
     one, other = (potential(edge_chunk=size).model for size in (0, 100))
