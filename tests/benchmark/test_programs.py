@@ -29,7 +29,7 @@ def above(counts: Counts, most: dict[str, int]) -> dict[str, int]:
     return {name: found[name] for name, limit in most.items() if found[name] > limit}
 
 
-# What there is, and a hundredth more of what compilers merge: one operation more in every layer is above.
+# The present counts, with 1 % of slack where compilers merge operations; one more operation in every layer exceeds it.
 
 
 def test_training_step_stays_small_before_compilation(lowered):
