@@ -1,7 +1,6 @@
 """Units that data come in, as factors to eV, Å, eV/Å and eV/Å³ (CODATA 2018): the one table, and the one reader of unit names.
 
-A unit is written as a product of names with powers, in any of the usual ways: `eV/Å`, `kcal mol^-1 Å^-1`, `Hartree/Bohr`,
-`GPa`,
+A unit is written as a product of names with powers, in any of the usual ways: `eV/Å`, `kcal mol^-1 Å^-1`, `Ry/au`, `GPa`,
 `meV/atom`, `a.u.`.
 """
 
@@ -24,6 +23,7 @@ ENERGY = {
     "kcal/mol": KCAL_MOL,
     "kJ/mol": KCAL_MOL / 4.184,
     "mHartree": HARTREE / 1000,
+    "mRydberg": HARTREE / 2000,
     "cm⁻¹": WAVENUMBER,
 }
 LENGTH = {"Å": 1.0, "Bohr": BOHR, "nm": 10.0, "pm": 0.01}
@@ -51,9 +51,12 @@ _NAMES = {
     "mhartree": "mHartree",
     "millihartree": "mHartree",
     "mha": "mHartree",
+    "meh": "mHartree",
     "rydberg": "Rydberg",
     "rydbergs": "Rydberg",
     "ry": "Rydberg",
+    "mrydberg": "mRydberg",
+    "mry": "mRydberg",
     "kcal": "kcal/mol",
     "kj": "kJ/mol",
     "kilojoule": "kJ/mol",
@@ -112,6 +115,7 @@ class Unit(NamedTuple):
 
 def parse_unit(text: str) -> Unit | None:
     """The unit of a text, or None if it is unknown; `a.u.` is, as it depends on the quantity."""
+    text = re.sub(r"\bMbar\b", "megabar", text)  # "mbar" could be a thousandth
     lower = re.sub(r"^[\[(](.*)[\])]$", r"\1", text.strip()).lower().replace("a.u.", "au").replace("^{-1}", "^-1")
     for written, plain in (
         ("å", "å"),
@@ -140,11 +144,13 @@ def parse_unit(text: str) -> Unit | None:
         if len(match[1].strip()) > 1 or (match.start() == 0 and match[1].strip()):
             return None
         power = int(match[3] or 1) * (-1 if "/" in match[1] else 1)
-        name = match[2]
+        name = "bohr" if match[2] == "au" and energy else match[2]  # Ry/au
         if name in ("atom", "atoms") and power == -1:
             per_atom = True
         elif name in ("mol", "mole") and power == -1:
             moles += 1
+        elif name in ("particle", "molecule") and power == -1:
+            continue
         elif (known := _NAMES.get(name)) is None:
             return None
         elif known in ENERGY:

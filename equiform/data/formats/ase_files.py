@@ -1,6 +1,5 @@
-"""What ASE reads, with what its readers leave out: which structures did not converge, several molecules of an SDF file, atom
-types
-of LAMMPS, a Gaussian log whose forces are in another frame than its positions, units in a database's metadata."""
+"""What ASE reads, with what its readers leave out: which structures did not converge, several molecules of an SDF file, a
+Gaussian log whose forces are in another frame than its positions, units in a database's metadata."""
 
 import io
 import re
@@ -9,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from equiform.data.formats.convergence import converged_steps
-from equiform.data.formats.frames import Frame, How, elements_of_types, frames_of, reason
-from equiform.data.formats.species import numbers_of
+from equiform.data.formats.frames import Frame, How, frames_of, reason
+from equiform.data.formats.lammps_files import FORMATS, read_data_file, read_dump, stated_style
 from equiform.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,48 +52,18 @@ def read_ase(file: Path, form: str, how: How) -> list[Frame]:
     if form == "gaussian-out":
         _check_orientation(file, filled, how)
     converged = converged_steps(file, form, len(filled), how)
-    return [Frame(atoms, k, file, form not in STORES, good) for k, (atoms, good) in enumerate(zip(filled, converged))]
+    fixed = form not in STORES or (form in FORMATS and stated_style(file, form) is not None)
+    return [Frame(atoms, k, file, fixed, good) for k, (atoms, good) in enumerate(zip(filled, converged))]
 
 
 def _iterate(file: Path, form: str, how: How) -> "Iterator[ase.Atoms]":
     from ase.io import iread
 
     if form == "lammps-dump-text":
-        return _dump(file, how)
+        return read_dump(file, how)
     if form == "lammps-data":
-        return _lammps_data(file, how)
+        return read_data_file(file, how)
     return iter(iread(str(file), index=":", format=form, do_not_split_by_at_sign=True))
-
-
-def _dump(file: Path, how: How) -> "Iterator[ase.Atoms]":
-    from ase.io import iread
-
-    with open(file, encoding="utf-8", errors="replace") as stream:
-        columns = next((line.split()[2:] for line in stream if line.startswith("ITEM: ATOMS")), [])
-    structures: list[ase.Atoms] = list(iread(str(file), index=":", format="lammps-dump-text"))
-    if "element" in columns or not structures:
-        yield from structures
-        return
-    types = [np.asarray(atoms.arrays.get("type", atoms.numbers), int) for atoms in structures]
-    symbols = elements_of_types(how.types, max(int(kinds.max()) for kinds in types), file)
-    numbers = numbers_of(symbols)
-    for atoms, kinds in zip(structures, types):
-        atoms.numbers = numbers[kinds - 1]
-        yield atoms
-
-
-def _lammps_data(file: Path, how: How) -> "Iterator[ase.Atoms]":
-    from ase.io import read
-
-    text = file.read_text(encoding="utf-8", errors="replace")
-    match = re.search(r"^\s*(\d+)\s+atom types", text, re.MULTILINE)
-    count = int(match[1]) if match else 1
-    style = re.search(r"^\s*Atoms\s*#\s*(\w+)", text, re.MULTILINE)
-    symbols = elements_of_types(how.types, count, file)
-    numbers = {kind + 1: int(number) for kind, number in enumerate(numbers_of(symbols))}
-    options: dict[str, Any] = {"Z_of_type": numbers} | ({"atom_style": style[1]} if style else {})
-    found: Any = read(str(file), format="lammps-data", **options)
-    yield found
 
 
 def _check_orientation(file: Path, structures: "list[ase.Atoms]", how: How) -> None:

@@ -1,8 +1,7 @@
 """The comment line of extended XYZ: text to values, and values to text that we and ASE read back the same.
 
 A value is a number, numbers, a truth value or a text; what is none of these, or would be taken for another one, is JSON
-(`_JSON …`,
-as ASE writes it). Keys are compared without case where they mean something (`Lattice`, `Properties`, `pbc`).
+(`_JSON …`, as ASE writes it). Keys are compared without case where they mean something (`Lattice`, `Properties`, `pbc`).
 """
 
 import json

@@ -102,9 +102,9 @@ def find_labels(
             names[kind] = _choose(kind, found[kind], warnings)
         name = names[kind]
         if name is not None:
-            count = found[kind][name]
-            notes.append(f"{kind}: {name!r} in {count - bare.get(name, 0)} of {len(structures)} structures")
-            if kind == "stress" and (without := bare.get(name, 0)):
+            without = bare.get(name, 0) if kind == "stress" else 0
+            notes.append(f"{kind}: {name!r} in {found[kind][name] - without} of {len(structures)} structures")
+            if without:
                 warnings.append(_stress_without_period(name, without, structures, config))
         unused = [other for other in found[kind] if other != name and meaning(other) is None and resembles(other, kind)]
         if unused:

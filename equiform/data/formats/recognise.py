@@ -10,6 +10,7 @@ from equiform.data.formats.blocks import read_mtp, read_n2p2
 from equiform.data.formats.deepmd import is_deepmd, read_deepmd
 from equiform.data.formats.dpdata_files import read_dpdata
 from equiform.data.formats.frames import Frame, How, Reader, reason
+from equiform.data.formats.lammps_files import lammps_format
 from equiform.data.formats.materials import is_materials, read_materials
 from equiform.data.formats.xyz import read_xyz
 from equiform.errors import UserError
@@ -83,6 +84,8 @@ def reader_of(file: Path, how: How) -> Callable[[Path, How], Sequence[Frame]]:
     text = head.decode("utf-8", errors="replace")
     if (own := _by_content(head, text)) is not None:
         return _listed(OWN[own])
+    if (lammps := lammps_format(text)) is not None:
+        return lambda path, chosen: read_ase(path, lammps, chosen)
     for marks, forms in _PROGRAMS:
         if any(mark in text for mark in marks):
             return partial(_first_that_reads, forms)

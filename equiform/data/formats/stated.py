@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from equiform.data import units
-from equiform.data.formats.words import unit_of, words_of
+from equiform.data.formats.words import meaning, unit_of, words_of
 from equiform.errors import UserError
 
 SYSTEMS = {
@@ -36,6 +36,8 @@ def stated_units(info: Mapping[str, Any]) -> dict[str, str]:
             continue
         of = unit_of(name)
         if of is None:
+            if (own := _beside_energy(name, value)) is not None:
+                found.setdefault("energy", own)
             continue
         if of == "all":
             found = _all(value) | found
@@ -79,6 +81,13 @@ def number_with_unit(text: str) -> tuple[float, str | None] | None:
     if unit is not None and units.parse_unit(unit) is None and not units.is_atomic(unit):
         return None
     return float(re.sub("[dD]", "e", match[1])), unit
+
+
+def _beside_energy(name: str, value: Any) -> str | None:
+    """The unit of an energy that is written as a text with it (`energy="-76.4 Hartree"`); the forces have it, too."""
+    label = meaning(name) if isinstance(value, str) else None
+    number = number_with_unit(value) if label is not None and label.kind == "energy" else None
+    return None if number is None else number[1]
 
 
 def _bare(name: str) -> str | None:

@@ -1,8 +1,8 @@
 """Values of a structure in eV and Å, by the units that hold for that structure.
 
 The unit of a quantity is, in this order, what the user gave; what the structure states for the label, for the kind of
-quantity, or
-in the label's name; what the model was trained with; eV and Å. Lengths are converted before anything is computed with them.
+quantity, or in the label's name; what the model was trained with; eV and Å. Lengths are converted before anything is
+computed with them.
 """
 
 from collections.abc import Mapping

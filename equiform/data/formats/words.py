@@ -1,8 +1,7 @@
 """The meaning of names in a file: names are split into words, and all words of a name together give its meaning.
 
-`config_energy_weight` is the weight of an energy, not an energy; `energy/atom` is an energy per atom; `virial_stress` is a
-stress;
-`energy_hartree` is an energy in Hartree. Case and separators do not matter.
+`config_energy_weight` is the weight of an energy, not an energy; `energy/atom` is an energy per atom; `virial_stress` is
+a stress; `energy_hartree` is an energy in Hartree. Case and separators do not matter.
 """
 
 import re
@@ -23,43 +22,31 @@ _STRESS = {"stress", "stresses"}
 _VIRIAL = {"virial", "virials"}
 _RANKS = {
     "ref": 0, "reference": 0, "dft": 1, "label": 1, "labels": 1, "target": 1, "true": 1, "gt": 1, "total": 3, "tot": 3,
-    "uncorrected": 3, "potential": 4, "pot": 4, "system": 4, "structure": 4, "electronic": 5, "qm": 5, "scf": 6, "u0": 7,
-    "atomic": 8,
-    "fr": 9, "e": 2, "u": 47, "e0": 35, "corrected": 48, "free": 45, "0": 46, "sigma0": 46, "extrapolated": 46,
-    "pred": 55, "predicted": 55, "prediction": 55, "ml": 55, "model": 55, "nn": 55, "mlip": 55,
+    "uncorrected": 3, "potential": 4, "pot": 4, "voigt": 4, "system": 4, "structure": 4, "electronic": 5, "qm": 5, "scf": 6,
+    "u0": 7, "atomic": 8, "fr": 9, "e": 2, "u": 47, "e0": 35, "corrected": 48, "free": 45, "0": 46, "sigma0": 46,
+    "extrapolated": 46, "pred": 55, "predicted": 55, "prediction": 55, "ml": 55, "model": 55, "nn": 55, "mlip": 55,
 }  # fmt: skip
 """In order of preference: a name that says "reference" beats a plain one, which may be some calculator's output."""
 _NOT_VALUES = {
-    "weight", "weights", "unit", "units", "error", "errors", "err", "std", "var", "variance", "uncertainty", "mask", "key",
-    "mae",
-    "rmse", "scale", "shift", "max", "min", "rms", "norm", "magnitude", "constant", "constants", "delta", "diff",
-    "difference", "loss",
-    "tolerance", "threshold", "cutoff", "count", "number", "index", "id", "name", "type", "method", "level", "converged", "has",
+    "weight", "weights", "w", "unit", "units", "error", "errors", "err", "std", "stdev", "stddev", "sigma", "sd", "var",
+    "variance", "uncertainty", "mask", "key", "mae", "rmse", "residual", "residuals", "scale", "shift", "offset", "max",
+    "min", "rms", "norm", "magnitude", "constant", "constants", "delta", "diff", "difference", "loss", "tolerance",
+    "threshold", "cutoff", "count", "number", "index", "id", "name", "type", "method", "level", "converged", "has",
 }  # fmt: skip
 _OTHER_ENERGIES = {
-    "formation", "atomization", "atomisation", "kinetic", "interaction", "adsorption", "correction", "dispersion", "zero",
-    "point",
-    "zeropoint", "zpe", "zpve", "gap", "fermi", "binding", "cohesive", "cohesion", "hull", "excitation", "reaction",
-    "solvation",
-    "strain", "gibbs", "enthalpy", "entropy", "thermal", "homo", "lumo", "eigenvalue", "ionization", "affinity", "exchange",
-    "coulomb",
-    "xc", "correlation", "nuclear", "repulsion", "ewald", "band", "electrostatic", "vdw", "bond", "angle", "torsion",
-    "dihedral",
-    "barrier", "activation", "surface", "relative", "isolated", "hartree", "d3", "d4", "spin", "deformation", "mixing",
-    "defect",
+    "formation", "form", "atomization", "atomisation", "kinetic", "interaction", "adsorption", "ads", "correction",
+    "dispersion", "zero", "point", "zeropoint", "zpe", "zpve", "gap", "fermi", "binding", "cohesive", "cohesion", "coh",
+    "hull", "excitation", "reaction", "solvation", "strain", "gibbs", "helmholtz", "enthalpy", "entropy", "thermal", "homo",
+    "lumo", "eigenvalue", "ionization", "affinity", "exchange", "coulomb", "xc", "correlation", "nuclear", "repulsion",
+    "ewald", "band", "electrostatic", "vdw", "bond", "angle", "torsion", "dihedral", "barrier", "activation", "surface",
+    "relative", "isolated", "hartree", "d3", "d4", "spin", "deformation", "mixing", "defect", "g", "h", "node", "site",
+    "local", "contribution", "contributions", "conserved", "thermostat", "barostat", "formula", "fu", "pfu",
 }  # fmt: skip
 _OTHER_FORCES = {
-    "field",
-    "external",
-    "constraint",
-    "magnetic",
-    "torque",
-    "spring",
-    "restraint",
-    "dispersion",
-    "kinetic",
-    "random",
-}
+    "field", "external", "constraint", "magnetic", "torque", "spring", "restraint", "dispersion", "vdw", "kinetic", "random",
+    "net",
+}  # fmt: skip
+_SIGN = {"negative", "minus", "neg"}
 _OTHER_STRESS = {"mises", "hydrostatic", "kinetic", "yield", "shear"}
 _LENGTH = {
     "length", "lengths", "distance", "distances", "dist", "position", "positions", "pos", "coord", "coords", "coordinate",
@@ -67,19 +54,8 @@ _LENGTH = {
 }  # fmt: skip
 _CELL = {"cell", "lattice", "box"}
 _WEIGHT_OF_ALL = {
-    "config",
-    "configuration",
-    "sample",
-    "frame",
-    "structure",
-    "loss",
-    "train",
-    "training",
-    "system",
-    "w",
-    "weight",
-    "weights",
-}
+    "config", "configuration", "sample", "frame", "structure", "loss", "train", "training", "system", "w", "weight", "weights",
+}  # fmt: skip
 _VOCABULARY = (
     _ENERGY | _FORCES | _GRADIENT | _STRESS | _VIRIAL | set(_RANKS) | _NOT_VALUES | _OTHER_ENERGIES | _LENGTH | _CELL
     | {"per", "atom", "atoms", "config"} | {name for name in NAMES if len(name) > 1}
@@ -136,10 +112,10 @@ def meaning(name: str) -> Meaning | None:
             return None
         return Meaning(kind, _rank(rest) + (20 if kind == "virial" else 0), False, False, unit)
     if any(word in _FORCES | _GRADIENT for word in words) or _is_letter(words, "f"):
-        rest = [word for word in words if word not in _FORCES | _GRADIENT | {"f", "energy"}]
+        rest = [word for word in words if word not in _FORCES | _GRADIENT | _SIGN | {"f", "energy"}]
         if set(rest) & _OTHER_FORCES:
             return None
-        gradient = any(word in _GRADIENT for word in words)
+        gradient = any(word in _GRADIENT for word in words) and not set(words) & _SIGN
         return Meaning("forces", _rank(rest) + 30 * (gradient or _is_letter(words, "f")), False, gradient, unit)
     if any(word in _ENERGY for word in words) or _is_letter(words, "e"):
         rest = [
@@ -213,7 +189,10 @@ def _is_letter(words: tuple[str, ...], letter: str) -> bool:
 
 def _without_per_atom(words: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     text = " ".join(words)
-    for pattern in (r"\bper atoms?\b", r"\bperatom\b", r"\batoms?$", r"^atomic (?=energy|e$)", r"\bepa$"):
+    for pattern in (
+        r"\bper n?_?(?:atoms?|n)\b", r"\bperatoms?\b", r"\batoms?$", r"^atomic (?=energy|e$)", r"\bepa$", r"(?<=^e )pa$",
+        r"(?<=\benergy )pa$",
+    ):  # fmt: skip
         if re.search(pattern, text):
             return tuple(re.sub(pattern, "", text).split()), True
     return words, False

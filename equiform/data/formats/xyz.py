@@ -91,7 +91,7 @@ class _Broken(ValueError):
 
 def _texts(stream: Any) -> Iterator[_Text]:
     """Split a file into its structures; after a broken one resume at the next line that is a lone integer."""
-    number, line = 0, stream.readline()
+    number, line = 0, stream.readline().removeprefix("\ufeff")  # Windows editors write a mark first
     while line:
         number += 1
         if not line.strip():

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
@@ -110,6 +110,48 @@ def test_numbered_types_of_lammps_never_become_elements_by_themselves(tmp_path):
     assert read(tmp_path / "b.dump", format="lammps-dump-text").structures[0].numbers.tolist() == [14, 6]
 
 
+def test_a_dump_has_forces_and_no_energy(tmp_path):
+    head = DUMP.partition("ITEM: ATOMS")[0]
+    atoms = "ITEM: ATOMS id type element x y z vx vy vz fx fy fz\n1 1 C 0 0 0 .001 0 0 0 0 1\n2 2 O 0 0 1 0 0 0 0 0 -1\n"
+    (tmp_path / "a.lammpstrj").write_text(head + atoms)
+    (label,) = read(tmp_path / "a.lammpstrj").labels  # ASE's reader gives the energy 0
+    assert label.energy is None and label.forces is not None and label.forces[0].tolist() == [0, 0, 1]
+    (tmp_path / "b.dump").write_text("ITEM: UNITS\nreal\n" + head + atoms)
+    reading = read(tmp_path / "b.dump")
+    assert reading.labels[0].forces[0, 2] == pytest.approx(0.0433641, rel=1e-6)  # kcal/mol/Å
+    assert reading.structures[0].get_velocities()[0, 0] == pytest.approx(1e-3 / units.fs)  # Å/fs
+
+
+LAMMPS_DATA = """{title}
+
+2 atoms
+2 atom types
+
+0 5 xlo xhi
+0 5 ylo yhi
+0 5 zlo zhi
+
+Atoms # atomic
+
+1 1 0 0 0
+2 2 1.1 0 0
+"""
+
+
+def test_lammps_data_files_are_recognised_by_their_header(tmp_path):
+    file = tmp_path / "conf.data"
+    file.write_text(LAMMPS_DATA.format(title="two atoms"))
+    with pytest.raises(UserError, match=r"atom types 1 to 2.*data\.types=C,H"):
+        read(file)
+    assert read(file, types="C,O").structures[0].get_distance(0, 1) == pytest.approx(1.1)
+    title = "LAMMPS data file via write_data, version 2 Aug 2023, timestep = 0, units = {}"
+    file.write_text(LAMMPS_DATA.format(title=title.format("electron")))
+    assert read(file, types="C,O").structures[0].get_distance(0, 1) == pytest.approx(1.1 * 0.529177210903)
+    file.write_text(LAMMPS_DATA.format(title=title.format("lj")))
+    with pytest.raises(UserError, match="units 'lj'"):
+        read(file, types="C,O")
+
+
 @pytest.mark.filterwarnings("ignore:unclosed")
 @pytest.mark.parametrize("name", ["a.db", "a.json"])
 def test_labels_and_units_of_databases(tmp_path, name):
@@ -117,8 +159,8 @@ def test_labels_and_units_of_databases(tmp_path, name):
         database.write(
             Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.4]]), data={"energy_U0": np.array([-1.0]), "free_energy": -2.0}
         )
-        units = {"energy_U0": "Ha", "homo": "eV"}
-        database.metadata = {"_distance_unit": "Bohr", "_property_unit_dict": units}
+        stated = {"energy_U0": "Ha", "homo": "eV"}
+        database.metadata = {"_distance_unit": "Bohr", "_property_unit_dict": stated}
     reading = read(tmp_path / name)
     assert reading.keys.energy == "energy_U0" and reading.labels[0].energy == pytest.approx(-EH)
     assert reading.structures[0].positions[1, 2] == pytest.approx(1.4 * 0.529177210903)

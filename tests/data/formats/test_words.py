@@ -2,6 +2,7 @@
 
 import pytest
 
+from equiform.data import units
 from equiform.data.formats.words import ASKS, meaning, resembles, unit_of, weight_of, words_of
 from equiform.data.units import parse_unit
 
@@ -38,7 +39,9 @@ def test_names_of_labels(name, kind):
         "fermi_energy",
         "kinetic_energy", "dispersion_energy", "free", "config_type", "enthalpy_H", "electric_field", "external_force",
         "step", "time",
-        "energy_shift", "energy_cutoff", "von_mises_stress", "delta_energy",
+        "energy_shift", "energy_cutoff", "von_mises_stress", "delta_energy", "energy_stdev", "energy_sigma", "w_energy",
+        "energy_w", "site_energy", "conserved_energy", "energy_per_formula_unit", "e_form", "e_ads", "energy_G", "energy_H",
+        "net_force", "residual_forces", "energy_contributions",
     ],
 )  # fmt: skip
 def test_names_that_only_contain_a_label(name):
@@ -46,7 +49,20 @@ def test_names_that_only_contain_a_label(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["energy/atom", "energy_per_atom", "energy_atom", "atomic_energy", "energyPerAtom", "dft_energy_peratom"]
+    "name",
+    [
+        "energy/atom",
+        "energy_per_atom",
+        "energy_atom",
+        "atomic_energy",
+        "energyPerAtom",
+        "dft_energy_peratom",
+        "energy/natoms",
+        "E/N",
+        "energy_per_n_atoms",
+        "e_pa",
+        "energy_pa",
+    ],
 )
 def test_energies_per_atom_are_recognised(name):
     found = meaning(name)
@@ -118,7 +134,8 @@ def test_what_looks_like_a_label_is_noticed():
         ("kcal/(mol*A)", 0.0433641, 1, -1), ("Ha/a0", 51.42207, 1, -1), ("Hartree/Bohr^3", 183.6315, 1, -3),
         ("eV/A3", 1, 1, -3),
         ("GPa", 0.00624151, 1, -3), ("kJ mol-1 nm-1", 0.001036427, 1, -1), ("Ångström", 1, 0, 1), ("cm^-1", 1.239842e-4, 1, 0),
-        ("mHa", 0.0272114, 1, 0),
+        ("mHa", 0.0272114, 1, 0), ("mEh", 0.0272114, 1, 0), ("Ry/au", 25.71103, 1, -1), ("mRy/au", 0.02571103, 1, -1),
+        ("Hartree/particle", 27.21139, 1, 0), ("Mbar", 0.624151, 1, -3),
     ],
 )  # fmt: skip
 def test_units_in_the_ways_they_are_written(text, factor, energy, length):
@@ -127,7 +144,18 @@ def test_units_in_the_ways_they_are_written(text, factor, energy, length):
     assert unit.factor == pytest.approx(factor, rel=1e-6)
 
 
-@pytest.mark.parametrize("text", ["foot-pound", "", "eV/", "/Å", "1", "eV/mol/mol", "none"])
+@pytest.mark.parametrize("kind", ["energy", "length", "stress"])
+def test_every_unit_of_the_tables_is_read_by_its_name(kind):
+    table = {"energy": units.ENERGY, "length": units.LENGTH, "stress": units.PRESSURE}[kind]
+    assert {name: units.FACTORS[kind](name) for name in table} == pytest.approx(table, rel=1e-12)
+
+
+def test_a_gradient_with_its_sign_in_the_name_is_forces():
+    found = meaning("negative_gradient")
+    assert found is not None and found.kind == "forces" and not found.gradient
+
+
+@pytest.mark.parametrize("text", ["foot-pound", "mbar", "", "eV/", "/Å", "1", "eV/mol/mol", "none"])
 def test_other_texts_are_no_units(text):
     assert parse_unit(text) is None
 

@@ -46,6 +46,25 @@ def test_stress_of_a_cell_that_does_not_repeat_is_said_and_can_be_used(tmp_path)
     np.testing.assert_array_equal(read(tmp_path, text, pbc=True).labels[0].stress, np.eye(3))
 
 
+def test_forces_of_three_atoms_are_counted_as_forces(tmp_path):
+    rows = [f"H 0 0 {k} 0 0 {k}" for k in range(3)]  # 3 × 3 numbers, as a stress has
+    reading = read(tmp_path, frame("Properties=species:S:1:pos:R:3:forces:R:3 energy=-1", rows))
+    assert "forces: 'forces' in 1 of 1 structures" in reading.keys.notes
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    assert read(tmp_path, "\ufeff" + frame("energy=-1")).labels[0].energy == -1
+
+
+def test_the_unit_beside_an_energy_holds_for_the_forces(tmp_path):
+    frames = [
+        frame(f"Properties=species:S:1:pos:R:3:forces:R:3 energy={text}", ["H 0 0 0 0 0 1"]) for text in ('"-1 Ha"', "-1")
+    ]
+    first, second = read(tmp_path, *frames).labels
+    assert first.energy == pytest.approx(-27.211386245988) and first.forces[0, 2] == pytest.approx(27.211386245988)
+    assert second.energy == -1 and second.forces[0, 2] == 1
+
+
 def test_six_numbers_of_a_stress_are_xx_yy_zz_yz_xz_xy(tmp_path):
     reading = read(tmp_path, frame(f'Lattice="{CELL}" energy=-1 stress="1 2 3 4 5 6"'))
     np.testing.assert_array_equal(reading.labels[0].stress, [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
