@@ -18,7 +18,7 @@ os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # before e3nn loads its ow
 import e3nn
 import numpy as np
 import torch
-from peer_in_torch import Outputs, size, torch_programs
+from peer_in_torch import Outputs, load, size, torch_programs
 from peer_protocol import CUTOFF, Task, read_task, serve
 from published_equiformer import PublishedEquiformer
 
@@ -33,20 +33,6 @@ def edges_of(molecules: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         edges.append(np.stack([senders, receivers]) + start)
         start += len(positions)
     return np.concatenate(edges, axis=1)
-
-
-def build(config: dict[str, Any], state: dict[str, np.ndarray]) -> PublishedEquiformer:
-    """The model with the given parameters, all with their published names and shapes."""
-    model = PublishedEquiformer(config)
-    ours = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    given = {name: array.shape for name, array in state.items()}
-    if ours != given:
-        odd = sorted(name for name in ours.keys() | given.keys() if ours.get(name) != given.get(name))
-        raise SystemExit(f"{len(odd)} parameters do not match: {', '.join(odd[:3])}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.tensor(state[name]))
-    return model
 
 
 def runner(task: Task, config: dict[str, Any], edges: np.ndarray) -> Callable[[PublishedEquiformer, bool], Outputs]:
@@ -79,7 +65,8 @@ def main() -> None:
     torch.set_default_dtype(getattr(torch, str(state.pop("dtype"))))  # e3nn's constants are created in it too
     torch.manual_seed(0)
     edges = edges_of(task.molecules)
-    model = build(config, state)
+    model = PublishedEquiformer(config)
+    load(model, state)
     frozen = copy.deepcopy(model).requires_grad_(False).eval()
     run = runner(task, config, edges)
 

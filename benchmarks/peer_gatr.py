@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peer_in_torch import load, size
 from peer_protocol import Task, serve
-from published_gatr import with_state
+from published_gatr import PublishedGATr
 
 LEARNING_RATE = 1e-4
 
@@ -26,7 +27,8 @@ def main() -> None:
     config = json.loads(str(state.pop("config")))
     exact_inputs = [torch.tensor(state.pop(f"input:{name}")) for name in ("x", "s")]
     x, s = (part.float() for part in exact_inputs)
-    model = with_state(config, state, torch.float32)
+    model = PublishedGATr(config)
+    load(model, state)
     frozen = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     folder = Path(path).parent
@@ -45,15 +47,17 @@ def main() -> None:
         return loss.detach()
 
     def written(dtype: torch.dtype) -> torch.Tensor:
+        exact = PublishedGATr(config).to(dtype)
+        load(exact, state)
         with torch.no_grad():
-            y, t = with_state(config, state, dtype)(*(part.to(dtype) for part in exact_inputs))
+            y, t = exact(*(part.to(dtype) for part in exact_inputs))
         np.savez(folder / "outputs.npz", x=y.numpy(), s=t.numpy())
         return y.sum() + t.sum()
 
     batch, tokens = x.shape[:2]
     about = {
         "code": f"published form, PyTorch {torch.__version__.partition('+')[0]}",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": size(model),
         "edges": batch * tokens**2,
         "threads": torch.get_num_threads(),
         "warm_up": 1,

@@ -1,6 +1,6 @@
-"""The two programs of a PyTorch peer, for the workers of benchmarks/peers.py, with the same loss and optimiser for all."""
+"""The two programs of a PyTorch peer, with the same loss and optimiser for all, and a model with given parameters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -46,3 +46,19 @@ def torch_programs(
 def size(model: torch.nn.Module) -> int:
     """Number of trainable parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def load(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a model all of its parameters, by their names.
+
+    Raises:
+        ValueError: A name or a shape does not match.
+    """
+    ours = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    given = {name: tuple(array.shape) for name, array in state.items()}
+    if ours != given:
+        odd = sorted(name for name in ours.keys() | given.keys() if ours.get(name) != given.get(name))
+        raise ValueError(f"{len(odd)} parameters do not match: {', '.join(odd[:3])}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.tensor(state[name]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from equiform.errors import UserError
 from equiform.graph import Graph
 
 
@@ -29,6 +30,16 @@ class PeerKind:
     def recipe(self) -> str:
         """The commands that create the environment."""
         return "; ".join(["python -m venv PEER", *(f"PEER/bin/pip install {packages}" for packages in self.install)])
+
+    def interpreter(self, python: str) -> Path:
+        """The Python given as `--peer`.
+
+        Raises:
+            UserError: There is no such file.
+        """
+        if not Path(python).is_file():
+            raise UserError(f"--peer {python}: there is no such file. To create the environment: {self.recipe()}")
+        return Path(python).absolute()
 
 
 TORCH = "torch==2.13.0"

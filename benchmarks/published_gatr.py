@@ -243,21 +243,3 @@ class PublishedGATr(nn.Module):
         for block in self.blocks:
             x, s = block(x, s, reference, again, mask)
         return self.linear_out(x, s)
-
-
-def with_state(config: dict[str, Any], state: dict[str, Any], dtype: torch.dtype) -> PublishedGATr:
-    """The model with the given parameters, all with their published names and shapes.
-
-    Raises:
-        ValueError: A name or a shape does not match.
-    """
-    model = PublishedGATr(config).to(dtype)
-    ours = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    given = {name: tuple(array.shape) for name, array in state.items()}
-    if ours != given:
-        odd = sorted(name for name in ours.keys() | given.keys() if ours.get(name) != given.get(name))
-        raise ValueError(f"{len(odd)} parameters do not match: {', '.join(odd[:3])}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.tensor(state[name]))
-    return model

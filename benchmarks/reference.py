@@ -225,9 +225,7 @@ def main(given: Sequence[str] | None = None) -> None:
     say = speaker()
     try:
         check_rounds(options.rounds)
-        if not Path(options.peer).is_file():
-            raise UserError(f"--peer {options.peer}: there is no such file. To create the environment: {PUBLISHED.recipe()}")
-        python = Path(options.peer).absolute()
+        python = PUBLISHED.interpreter(options.peer)
         if options.check is not None:
             print(f"largest relative error: {check(python, options.check, say):.1e} (limit {EXACTNESS:.0e})")
             return

@@ -1,6 +1,7 @@
 """benchmarks/gatr_speed.py: the PyTorch form is ours and the authors' function, what is refused, and the table."""
 
 import ast
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -26,19 +27,25 @@ LOGITS = f"{attention_logits():,}"
 
 
 @pytest.fixture
-def torch_form():
-    """The PyTorch form's module, in this process."""
-    pytest.importorskip("torch", reason="PyTorch (pip install torch==2.13.0) is not installed")
-    from benchmarks import published_gatr
+def torch_form(monkeypatch):
+    """The PyTorch form with a configuration and parameters, in this process."""
+    torch = pytest.importorskip("torch", reason="PyTorch (pip install torch==2.13.0) is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)  # a worker's own imports
+    published, peer = (importlib.import_module(name) for name in ("published_gatr", "peer_in_torch"))
 
-    return published_gatr
+    def build(config, state):
+        module = published.PublishedGATr(config).to(torch.float64)
+        peer.load(module, state)
+        return module
+
+    return build
 
 
 def in_torch(form, model, inputs, mask=None):
     """The PyTorch form with a model's parameters: itself, and its outputs."""
     import torch
 
-    module = form.with_state(json.loads(model.config.model_dump_json()), official_gatr_state(model), torch.float64)
+    module = form(json.loads(model.config.model_dump_json()), official_gatr_state(model))
     return module, module(*(torch.tensor(part) for part in inputs), None if mask is None else torch.tensor(mask))
 
 
