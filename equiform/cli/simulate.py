@@ -193,9 +193,8 @@ def relax(
         _print_summary(summary)
     if (above := summary["above_start_eV"]) is not None:
         say(
-            f"error: the end lies {above:.4g} eV above the start: its forces are small, but it is not a minimum "
-            f"reachable from "
-            f"there; {output} holds it; try --optimizer LBFGS or BFGS, or --dtype float64",
+            f"error: the end lies {above:.4g} eV above the start: its forces are small, but it is not a minimum reachable "
+            f"from there; {output} holds it; try --optimizer LBFGS or BFGS, or --dtype float64",
             error=True,
         )
         raise typer.Exit(USER_ERROR)

@@ -410,9 +410,8 @@ class Predictor:
             forces = result["forces"][starts[slot] : starts[slot + 1]].astype(np.float64)
             if not (np.isfinite(energy) and np.isfinite(forces).all()):
                 raise UserError(
-                    f"the model's energy or forces for {name_of(atoms, index)} are not finite: the "
-                    "structure is far "
-                    "outside of what the model can describe"
+                    f"the model's energy or forces for {name_of(atoms, index)} are not finite: the structure is far outside "
+                    "of what the model can describe"
                 )
             stress = result["stress"][slot].astype(np.float64) if stressed else None
             predictions.append(Prediction(energy + self.reference_energy(atoms), energy, forces, stress))

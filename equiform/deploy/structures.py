@@ -49,8 +49,7 @@ def check_structure(atoms: "Atoms", task: Task, index: int | str | None = None) 
     lengths = np.linalg.norm(periodic, axis=-1, keepdims=True)
     if len(periodic) and not (lengths.all() and _independent(periodic / lengths)):
         raise UserError(
-            f"{name} is periodic (pbc = {atoms.pbc.tolist()}), but its cell vectors there are zero or "
-            "parallel: "
+            f"{name} is periodic (pbc = {atoms.pbc.tolist()}), but its cell vectors there are zero or parallel: "
             f"{cell.tolist()}; give a cell, or set pbc to false"
         )
     if num_tags := task.model.traits.num_tags:
@@ -80,9 +79,8 @@ def check_overlap(atoms: "Atoms", graph: Graph, index: int | str | None = None) 
     edge, distance = shortest_edge(graph.edge_vectors())
     if distance < OVERLAP:
         raise UserError(
-            f"{name_of(atoms, index)} has overlapping atoms: {graph.senders[edge]} and "
-            f"{graph.receivers[edge]} "
-            f"are {distance:.3f} Å apart"
+            f"{name_of(atoms, index)} has overlapping atoms: {graph.senders[edge]} and {graph.receivers[edge]} are "
+            f"{distance:.3f} Å apart"
         )
 
 

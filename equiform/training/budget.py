@@ -147,8 +147,7 @@ def plan(
     words = "one capacity" if count == 1 else f"{count} capacities"
     lines = [
         f"batches: at most {config.batch_size} structures and {edges:,} edges (training.batch_size, data.batch_edges), "
-        f"{words}; "
-        f"expected to take {_time(compiling)} to compile and {_time(epoch_seconds)} per epoch"
+        f"{words}; expected to take {_time(compiling)} to compile and {_time(epoch_seconds)} per epoch"
         + (f": {epochs:.2g} epochs in {_time(seconds)}" if epochs is not None else "")
     ]
     return Plan(Batching(edges, chosen), epochs, lines)

@@ -68,9 +68,8 @@ def read_hdf5(file: Path, how: How) -> list[Frame]:
         raise UserError(f"{file} cannot be read as HDF5: {reason(error)}") from None
     if not found:
         raise UserError(
-            f"{file} has no group with positions and elements under a usual name (positions and atomic_numbers, "
-            f"conformations and "
-            "atomic_numbers, …); convert it to extended XYZ"
+            f"{file} has no group with positions and elements under a usual name (positions and atomic_numbers, conformations "
+            "and atomic_numbers, …); convert it to extended XYZ"
         )
     if not how.has_units and not any("unit" in str(name) for atoms in found[:100] for name in atoms.info):
         how.warn(f"{file} states no units: eV and Å are assumed (data.energy_unit=…, data.length_unit=…)")

@@ -80,8 +80,8 @@ def _check_orientation(file: Path, structures: "list[ase.Atoms]", how: How) -> N
     if number:
         how.warn(
             f"{file}: the forces of {number} structures are left out: Gaussian printed the positions in the standard "
-            f"orientation "
-            "only, and the forces in the frame of the input; run with nosymm, or without suppressing the input orientation"
+            "orientation only, and the forces in the frame of the input; run with nosymm, or without suppressing the input "
+            "orientation"
         )
 
 

@@ -2,9 +2,8 @@
 (mlearn, MPtrj, MatPES).
 
 An entry is a mapping with a `structure`; its labels are next to it or under `outputs`. Energies are eV, forces eV/Å. Stresses
-are as
-VASP prints them, in kbar and positive under compression, so −0.1 GPa per kbar is the stress here; VASP's six are xx yy zz xy
-yz zx.
+are as VASP prints them, in kbar and positive under compression, so −0.1 GPa per kbar is the stress here; VASP's six are
+xx yy zz xy yz zx.
 """
 
 import json

@@ -282,8 +282,7 @@ def _warn_of_units(group: list[Frame], keys: LabelKeys, how: How) -> None:
         elif len(numbers) < len(group):
             how.warn(
                 f"{file}: {len(numbers)} of {len(group)} structures say that their unit of {kind} is {text} (the first: "
-                f"structure "
-                f"{numbers[0]}); it is used for those only"
+                f"structure {numbers[0]}); it is used for those only"
             )
 
 

@@ -71,9 +71,8 @@ def reader_of(file: Path, how: How) -> Callable[[Path, How], Sequence[Frame]]:
     head = _head(file)
     if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
         raise UserError(
-            f"{file} looks like a Python pickle, which is not read: reading one executes its content. Where you "
-            f"trust it, convert "
-            "it once: load it, and write the structures with ase.io.write('data.extxyz', structures)"
+            f"{file} looks like a Python pickle, which is not read: reading one executes its content. Where you trust it, "
+            "convert it once: load it, and write the structures with ase.io.write('data.extxyz', structures)"
         )
     if suffix == ".npy":
         raise UserError(f"{file} is a single array; name the .npz file or the DeePMD folder that it belongs to")
@@ -144,9 +143,8 @@ def _by_ase(file: Path) -> Callable[[Path, How], Sequence[Frame]]:
         get_ioformat(form)  # ASE takes an unknown suffix as the name of a format
     except UnknownFileTypeError:
         raise UserError(
-            f"{file}: not a format that ASE recognises; extended XYZ (.xyz, .extxyz), .traj and .db are; others may be "
-            f"named with "
-            "data.format=… (docs: What is read)"
+            f"{file}: not a format that ASE recognises; extended XYZ (.xyz, .extxyz), .traj and .db are; others may be named "
+            "with data.format=… (docs: What is read)"
         ) from None
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise UserError(f"{file} cannot be read: {reason(error)}") from None

@@ -1,6 +1,5 @@
 """Are energies and forces consistent? Between like structures the energy changes by the work of the forces; the forces
-of an
-isolated structure have no net force and no net torque.
+of an isolated structure have no net force and no net torque.
 
 Each test returns a line for the user or None, and is silent unless the evidence is clear.
 """
@@ -133,9 +132,8 @@ def free_energy_warning(
         return None
     worst = int(gaps.argmax())
     line = (
-        f"energies are extrapolated to zero smearing and are not what the forces are derivatives of: 'free_energy' is, "
-        f"and differs by "
-        f"up to {1000 * gaps[worst]:.3g} meV/atom ({names[worst]})"
+        "energies are extrapolated to zero smearing and are not what the forces are derivatives of: 'free_energy' is, and "
+        f"differs by up to {1000 * gaps[worst]:.3g} meV/atom ({names[worst]})"
     )
     others = [label if energy is None else label._replace(energy=energy) for label, energy in zip(labels, free)]
     other = energy_force_slope(structures, others)
@@ -168,9 +166,9 @@ def frame_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labels], n
         if len(bad):
             worst = int(values.argmax())
             return (
-                f"the forces of {len(bad)} of {len(structures)} structures have {what}, up to {100 * values[worst]:.0f} "
-                f"% of the sum of "
-                f"their sizes ({names[worst]}), which isolated structures cannot have: {why}, or there is an external field"
+                f"the forces of {len(bad)} of {len(structures)} structures have {what}, up to {100 * values[worst]:.0f} % of "
+                f"the sum of their sizes ({names[worst]}), which isolated structures cannot have: {why}, or there is an "
+                "external field"
             )
     return None
 

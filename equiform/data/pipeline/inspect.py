@@ -235,9 +235,8 @@ def _outliers(per_atom: np.ndarray, reading: Reading) -> list[str]:
         if len(far):
             worst = far[np.argmax(np.abs(per_atom[far] - middle))]
             warnings.append(
-                f"{len(far)} energies are far from the rest: {names[worst]} has {per_atom[worst]:.4g} "
-                "eV/atom, the "
-                f"median is {middle:.4g} (half lie within {high - low:.2g})"
+                f"{len(far)} energies are far from the rest: {names[worst]} has {per_atom[worst]:.4g} eV/atom, the median is "
+                f"{middle:.4g} (half lie within {high - low:.2g})"
             )
     largest = np.array([np.nan if x.forces is None else np.linalg.norm(x.forces, axis=1).max() for x in labels])
     known = largest[np.isfinite(largest)]

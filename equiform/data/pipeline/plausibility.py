@@ -49,9 +49,8 @@ def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labe
         guess = {"kcal/mol": 1 / KCAL_MOL, "kJ/mol": 4.184 / KCAL_MOL, "meV": 1000.0}
         name = min(guess, key=lambda unit: abs(np.log(ratio / (guess[unit] * HARTREE))))
         return (
-            f"energies are clearly not in eV: they are {ratio / HARTREE:.0f} times the largest that all "
-            "electrons of "
-            f"the atoms could have; they look like {name}; set data.energy_unit={name}"
+            f"energies are clearly not in eV: they are {ratio / HARTREE:.0f} times the largest that all electrons of the "
+            f"atoms could have; they look like {name}; set data.energy_unit={name}"
         )
     light = [k for k, row in enumerate(rows) if structures[row].numbers.max() < len(_ATOMS_HARTREE)]
     if not light:
@@ -61,10 +60,8 @@ def energy_unit_warning(structures: "Sequence[ase.Atoms]", labels: Sequence[Labe
     bond = (energies[light] - atoms) / number  # Hartree per atom, if it is Hartree
     if np.mean((bond > -0.45) & (bond < 0.05)) > 0.9 and np.median(atoms / number) < -2:
         return (
-            f"energies are clearly not in eV: {energies[light[0]]:.4f} for "
-            f"{_formula(structures[rows[light[0]]])} is "
-            f"the energy in Hartree (its free atoms have {atoms[0]:.1f} Hartree = {atoms[0] * HARTREE:.0f} "
-            "eV); set "
+            f"energies are clearly not in eV: {energies[light[0]]:.4f} for {_formula(structures[rows[light[0]]])} is the "
+            f"energy in Hartree (its free atoms have {atoms[0]:.1f} Hartree = {atoms[0] * HARTREE:.0f} eV); set "
             "data.energy_unit=Hartree"
         )
     return None
@@ -78,15 +75,13 @@ def length_unit_warning(ratios: Float[np.ndarray, "atoms"]) -> str | None:
     if typical < 0.55:
         guess = "nm" if typical < 0.2 else "a unit larger than Å"
         return (
-            f"nearest atoms are at {typical:.2f} times the sum of their covalent radii: positions look like "
-            f"{guess}; "
-            "set data.length_unit"
+            f"nearest atoms are at {typical:.2f} times the sum of their covalent radii: positions look like {guess}; set "
+            "data.length_unit"
         )
     if 1.75 < typical < 2.1:
         return (
-            f"nearest atoms are at {typical:.2f} times the sum of their covalent radii: positions look like "
-            "Bohr "
-            "(1.89 per Å); if so set data.length_unit=Bohr"
+            f"nearest atoms are at {typical:.2f} times the sum of their covalent radii: positions look like Bohr (1.89 per "
+            "Å); if so set data.length_unit=Bohr"
         )
     return None
 
@@ -110,9 +105,8 @@ def stress_size_warning(labels: Sequence[Labels]) -> str | None:
     typical = float(np.median(np.abs(np.concatenate(stresses))))
     if typical > 1:
         return (
-            f"the median stress component is {typical:.3g} eV/Å³ = {typical * 160.2:.0f} GPa: the unit looks "
-            "like "
-            "GPa or kbar; set data.stress_unit"
+            f"the median stress component is {typical:.3g} eV/Å³ = {typical * 160.2:.0f} GPa: the unit looks like GPa or "
+            "kbar; set data.stress_unit"
         )
     return None
 
@@ -128,10 +122,8 @@ def reference_warning(
         return None
     what = "unbound by" if typical > 0 else "bound by"
     return (
-        f"the reference energies ({source}) do not fit the energies: atoms would be {what} {abs(typical):.3g} "
-        "eV each "
-        "(bonds give 1 to 9 eV); were they computed with another method or unit? reference_energies=fit does "
-        "without"
+        f"the reference energies ({source}) do not fit the energies: atoms would be {what} {abs(typical):.3g} eV each (bonds "
+        "give 1 to 9 eV); were they computed with another method or unit? reference_energies=fit does without"
     )
 
 

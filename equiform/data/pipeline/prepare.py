@@ -129,9 +129,8 @@ def _check_elements(name: str, part: Reading, elements: tuple[int, ...]) -> None
 
         names = ", ".join(chemical_symbols[z] for z in sorted(unknown))
         raise UserError(
-            f"the {name} structures contain {names}, which the training structures do not: nothing can be "
-            "predicted "
-            "for them; add such structures to data.train or leave them out"
+            f"the {name} structures contain {names}, which the training structures do not: nothing can be predicted for them; "
+            "add such structures to data.train or leave them out"
         )
 
 

@@ -71,9 +71,8 @@ def find_reference_energies(
     missing = [z for z in elements if z not in measured]
     if setting == "isolated" and missing:
         raise UserError(
-            f"reference_energies=isolated, but there is no isolated atom of {_symbols(missing)} in the file; "
-            "add "
-            "one-atom structures with energies, or use reference_energies=fit"
+            f"reference_energies=isolated, but there is no isolated atom of {_symbols(missing)} in the file; add one-atom "
+            "structures with energies, or use reference_energies=fit"
         )
     if not any(label.energy is not None for label in labels) and not measured:
         return ReferenceEnergies({}, "none (no energies)", tuple(warnings))
@@ -83,9 +82,8 @@ def find_reference_energies(
     values, rank_warning = _least_squares(structures, labels, elements, fixed)
     if fixed:
         warnings.append(
-            f"isolated atoms of {_symbols(missing)} are not in the file: their reference energies are fitted, "
-            "those "
-            f"of {_symbols(sorted(fixed))} are measured"
+            f"isolated atoms of {_symbols(missing)} are not in the file: their reference energies are fitted, those of "
+            f"{_symbols(sorted(fixed))} are measured"
         )
     source = "isolated atoms and least squares" if fixed else "least squares"
     return ReferenceEnergies(values, source, (*warnings, *rank_warning))
@@ -128,9 +126,8 @@ def _given(setting: Mapping[str, float], elements: Sequence[int], measured: Mapp
     if missing:
         raise UserError(f"reference_energies: none is given for {_symbols(missing)}, which the structures contain")
     warnings = [
-        f"the reference energy given for {_symbols([z])}, {values[z]:.6g} eV, is not that of the isolated "
-        "atom in "
-        f"the file, {energy:.6g} eV"
+        f"the reference energy given for {_symbols([z])}, {values[z]:.6g} eV, is not that of the isolated atom in the file, "
+        f"{energy:.6g} eV"
         for z, energy in measured.items()
         if abs(values[z] - energy) > 0.05
     ]
@@ -163,10 +160,9 @@ def _least_squares(
     warning = []
     if rank < len(free):
         warning.append(
-            f"the compositions of {len(have)} structures do not determine the reference energies of "
-            f"{_symbols(free)} one by one ({rank} of {len(free)} combinations): energies of other "
-            "compositions and "
-            "of isolated atoms will be meaningless; add isolated atoms or give reference_energies"
+            f"the compositions of {len(have)} structures do not determine the reference energies of {_symbols(free)} one by "
+            f"one ({rank} of {len(free)} combinations): energies of other compositions and of isolated atoms will be "
+            "meaningless; add isolated atoms or give reference_energies"
         )
     return dict(sorted(values.items())), warning
 
