@@ -18,7 +18,6 @@ class Engine(NamedTuple):
         modules: Python modules that must be there.
         extra: The extra of this package that brings them; empty where the plain install does.
         use: How a model is used in it.
-        oldest_python: The oldest Python that it runs on.
     """
 
     name: str
@@ -26,7 +25,6 @@ class Engine(NamedTuple):
     modules: tuple[str, ...]
     extra: str
     use: str
-    oldest_python: tuple[int, int] = (3, 11)
 
     @property
     def pip(self) -> str:
@@ -42,6 +40,9 @@ ENGINES = (
     Engine("i-PI", "ipi", ("ipi",), "ipi", "equiform socket MODEL start.xyz --unix NAME"),
     Engine("ASE SocketIO", "ase", ("ase",), "", "equiform socket MODEL start.xyz --unix NAME"),
     Engine("jax-md", "jax-md", ("jax_md",), "jaxmd", "equiform.deploy.jaxmd.neighbor_list(MODEL, numbers, box)"),
+    Engine(
+        "TorchSim", "torch-sim-atomistic", ("torch", "torch_sim"), "torchsim", "equiform.deploy.torchsim.TorchSimModel(MODEL)"
+    ),
     Engine("phonopy", "phonopy", ("phonopy",), "phonopy", "equiform.calculator(MODEL, 'float64'), see docs/how-to/phonons.md"),
 )
 """In the order in which they are listed."""

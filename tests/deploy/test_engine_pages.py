@@ -89,10 +89,12 @@ def test_the_page_on_phonons(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_on_all_programs(tmp_path):
-    if find_spec("jax_md") is None:
-        pytest.skip("the extra jaxmd is not installed")
+@pytest.mark.parametrize("module", ["jax_md", "torch_sim"])
+def test_the_page_on_all_programs(tmp_path, module):
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
     model(tmp_path / "runs/silicon", (14,))
     ase.io.write(tmp_path / "start.xyz", bulk("Si", "diamond", a=5.43, cubic=True), format="extxyz")
-    for example in blocks(PAGES / "engines.md", "python"):
-        run(tmp_path, sys.executable, "-c", example)
+    words = {"jax_md": "deploy.jaxmd", "torch_sim": "torch_sim"}
+    (example,) = [block for block in blocks(PAGES / "engines.md", "python") if words[module] in block]
+    run(tmp_path, sys.executable, "-c", example)

@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from equiform.deploy.jaxmd import neighbor_list
 from equiform.errors import UserError
-from tests.deploy.test_openmm import box
+from tests.deploy.conftest import box
 
 if find_spec("jax_md") is None:
     pytest.skip("the extra jaxmd is not installed", allow_module_level=True)

@@ -8,6 +8,7 @@ from ase.build import molecule
 from equiform.data.units import ENERGY
 from equiform.deploy.ase import calculator
 from equiform.errors import UserError
+from tests.deploy.conftest import box
 from tests.toy import ToyConfig, ToyModel
 
 openmm = pytest.importorskip("openmm", reason="the extra openmm is not installed")
@@ -38,14 +39,6 @@ def state(made) -> tuple[float, np.ndarray]:
     found = made.getState(getEnergy=True, getForces=True)
     energy = found.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * KJ_MOL
     return energy, found.getForces(asNumpy=True)._value * KJ_MOL / 10
-
-
-def box() -> ase.Atoms:
-    """In OpenMM's form of a box, with each side less than twice the cutoff."""
-    cell = [[5.0, 0, 0], [0.9, 5.2, 0], [-0.8, 0.7, 5.1]]
-    atoms = ase.Atoms("COHCH", np.random.default_rng(2).uniform(0, 5, (5, 3)), cell=cell, pbc=True)
-    atoms.positions = np.array([[0, 0, 0], [1.4, 1.5, 0.2], [0.1, 1.4, 1.5], [2.8, 3.0, 3.1], [3.5, 0.4, 2.0]])
-    return atoms
 
 
 @pytest.mark.parametrize("case", [box, lambda: molecule("CH3CH2OH")], ids=["box", "molecule"])
