@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs parity bench release clean
+.PHONY: help demo test test-all test-engines check format docs parity bench release clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
 demo: $(VENV)/.base  ## train on the shipped data, evaluate, simulate, report (about ten minutes)
 	$(BIN)/equiform demo
@@ -27,6 +27,9 @@ test: $(VENV)/.test  ## the quick tests
 
 test-all: $(VENV)/.test  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow or not slow'
+
+test-engines: $(VENV)/.engines  ## all tests of simulation programs, JAX MD, phonopy and i-PI too
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow or not slow' tests/deploy
 
 check: $(VENV)/.dev  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -76,6 +79,11 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@echo "installing equiform and the test tools into $(VENV)"
 	@$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.base
+
+$(VENV)/.engines: pyproject.toml | $(VENV)/.made
+	@echo "installing equiform, the test tools and the simulation programs into $(VENV)"
+	@$(PIP) --editable '.[test,jaxmd,phonopy,ipi]'
+	@touch $@ $(VENV)/.base $(VENV)/.test
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	@echo "installing equiform and the development tools into $(VENV)"

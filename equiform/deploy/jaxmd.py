@@ -30,9 +30,9 @@ _OPEN = 1e3  # Å; the box of a structure that is not periodic only sets the fir
 class EnergyFunction:
     """The interaction energy of one structure, eV; differentiable, and compiled with what calls it."""
 
-    def __init__(self, predictor: Predictor, numbers: np.ndarray, fractional: bool, periodic: bool):
+    def __init__(self, predictor: Predictor, numbers: np.ndarray, fractional: bool, pbc: tuple[bool, ...]):
         self._potential, self._numbers = predictor.potential, numbers
-        self._fractional, self._periodic = fractional, periodic
+        self._fractional, self._pbc = fractional, pbc
 
     def __call__(
         self,
@@ -55,12 +55,13 @@ class EnergyFunction:
 
         vectors = neighbor.box if box is None else box
         points = space.transform(vectors, position) if self._fractional else position
+        points = points - self._wrapped(points, neighbor, vectors)
         if perturbation is not None:
             points, vectors = points @ perturbation.T, perturbation @ vectors
         count = len(self._numbers)
         real = neighbor.receivers < count
         order = jnp.argsort(jnp.where(real, neighbor.receivers, count))  # models need receivers in ascending order
-        cell = vectors.T[None] if self._periodic else jnp.zeros((1, 3, 3), points.dtype)
+        cell = vectors.T[None] if any(self._pbc) else jnp.zeros((1, 3, 3), points.dtype)
         graph = Graph(
             positions=points,
             species=jnp.asarray(self._numbers, jnp.int32),
@@ -75,11 +76,25 @@ class EnergyFunction:
         )
         return self._potential(graph, forces=False)["energy"][0]
 
+    def _wrapped(self, points: Float[Array, "atoms 3"], neighbor: Any, box: Float[Array, "3 3"]) -> Float[Array, "atoms 3"]:
+        """Lattice vectors by which atoms were moved back into the box since the list was built.
+
+        JAX MD's `shift` wraps positions before the list is updated, and the images in the list are those of the positions
+        that it was built from.
+        """
+        if not any(self._pbc):
+            return jnp.zeros_like(points)
+        first = neighbor.reference_position
+        inverse = jnp.linalg.inv(box).T
+        before = first if self._fractional else first @ jnp.linalg.inv(neighbor.reference_box).T
+        whole = jnp.round(points @ inverse - before) * jnp.asarray(self._pbc, points.dtype)
+        return jax.lax.stop_gradient(whole) @ box.T
+
 
 def neighbor_list(
     predictor: Predictor,
     numbers: Sequence[int] | np.ndarray,
-    box: Float[np.ndarray, "3 3"] | None,
+    box: Float[np.ndarray, "3 3"] | Float[Array, "3 3"] | None,
     *,
     pbc: Sequence[bool] = (True, True, True),
     fractional_coordinates: bool = True,
@@ -121,13 +136,14 @@ def neighbor_list(
     if not abs(np.linalg.det(lattice)) > 1e-6:
         raise UserError(f"the box spans no volume: {lattice.tolist()} (Å, lattice vectors as columns)")
     fractional = fractional_coordinates and box is not None
+    repeats = tuple(map(bool, pbc)) if periodic else (False, False, False)
     neighbor_fn = custom_partition.neighbor_list_multi_image(
         None,
         jnp.asarray(lattice, dtype),
         predictor.cutoff,
         dr_threshold=skin,
         capacity_multiplier=capacity_multiplier,
-        pbc=jnp.asarray(pbc if periodic else (False, False, False)),
+        pbc=jnp.asarray(repeats),
         fractional_coordinates=fractional,
     )
-    return neighbor_fn, EnergyFunction(predictor, np.asarray(numbers, np.int32), fractional, periodic)
+    return neighbor_fn, EnergyFunction(predictor, np.asarray(numbers, np.int32), fractional, repeats)

@@ -51,6 +51,21 @@ def test_a_molecule_has_no_box(predictor):
     assert float(energy) == pytest.approx(model.predict_one(atoms).interaction_energy, abs=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fractional", [True, False])
+def test_atoms_may_be_wrapped_after_the_list_was_made(predictor, fractional):
+    # JAX MD's shift functions do that in each step, before the list is updated.
+    atoms, model = box(), predictor()
+    neighbor_fn, energy_fn = neighbor_list(model, atoms.numbers, atoms.cell.array.T, fractional_coordinates=fractional)
+    points = atoms.get_scaled_positions(wrap=False)
+    images = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 2], [0, 0, 0], [-1, 1, 0]])
+    before, after = (jnp.asarray(one if fractional else one @ atoms.cell.array) for one in (points, points + images))
+    neighbors = neighbor_fn.allocate(before)
+    one, other = (jax.value_and_grad(energy_fn)(where, neighbor=neighbors) for where in (before, after))
+    assert float(other[0]) == pytest.approx(float(one[0]), abs=1e-10)
+    np.testing.assert_allclose(other[1], one[1], rtol=0, atol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_nve_over_1000_steps_keeps_the_energy(crystal, predictor):
