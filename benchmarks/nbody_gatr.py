@@ -156,16 +156,19 @@ def rotated(inputs: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean and median errors by model and samples, seeds averaged."""
+    """Mean and median errors by model and samples, averaged over seeds, with the spread of the mean errors."""
     sets = ("eval", "e3", "object")
     heads = ["model", "parameters", "samples", "seeds", "train", *(f"{name}, mean (median)" for name in sets)]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["model"], result["samples"]), []).append(result)
-    for (name, samples), members in groups.items():
-        means = {label: np.mean([member["errors"][label] for member in members], axis=0) for label in sets}
-        cells = [f"{mean:.2g} ({median:.2g})" for mean, median in means.values()]
+    for (name, samples), members in sorted(groups.items(), key=lambda group: (list(MODELS).index(group[0][0]), -group[0][1])):
+        cells = []
+        for label in sets:
+            each, medians = np.transpose([member["errors"][label] for member in members])
+            spread = f" ± {each.std(ddof=1):.1g}" if len(members) > 1 else ""
+            cells.append(f"{each.mean():.2g}{spread} ({medians.mean():.2g})")
         train = np.mean([member["train"] for member in members])
         cells = [name, f"{members[0]['parameters']:,}", f"{samples:,}", str(len(members)), f"{train:.2g}", *cells]
         lines.append("| " + " | ".join(cells) + " |")
