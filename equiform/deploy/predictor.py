@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from equiform.deploy.capacity import GrowingCapacity, UsedCapacities
 from equiform.deploy.structures import check_overlap, check_structure, has_stress, name_of, symbols
 from equiform.errors import UserError
 from equiform.graph import Capacity, Graph, batch, to_device
@@ -48,34 +49,6 @@ class Prediction(NamedTuple):
     stress: Float[np.ndarray, "3 3"] | None
 
 
-class GrowingCapacity:
-    """A capacity for one structure after another, with hysteresis: few sizes, few compilations.
-
-    It starts with exactly the atoms and a tenth more than the edges that are needed, leaves room for a
-    quarter more whenever it is outgrown, and shrinks only when less than a third of it is in use. One graph
-    slot is for padding.
-
-    Args:
-        headroom: Edges to start with, of those that are needed.
-    """
-
-    def __init__(self, headroom: float = 1.1) -> None:
-        self._atoms, self._edges, self._latest, self._headroom = 0, 0, 0, headroom
-
-    def fit(self, num_atoms: int, num_edges: int) -> Capacity:
-        """The capacity to use for a structure of this size."""
-        wasteful = 3 * num_atoms < self._atoms and 3 * num_edges < self._edges
-        if not self._edges or wasteful:
-            self._atoms, self._edges = num_atoms, int(self._headroom * num_edges) + 8
-        elif num_atoms > self._atoms or num_edges > self._edges:
-            # Where the number of atoms changes they get room as well, so that both grow with one compilation.
-            if num_atoms != self._latest:
-                self._atoms = max(self._atoms, int(1.25 * num_atoms))
-            self._edges = max(self._edges, int(1.25 * num_edges) + 8)
-        self._latest = num_atoms
-        return Capacity(self._atoms, self._edges, 2)
-
-
 class Predictor:
     """Energies, forces and stresses of ASE structures.
 
@@ -104,7 +77,7 @@ class Predictor:
         self.reference_energies = dict(reference_energies or {})
         self.metadata = dict(metadata or {})
         self.compilations = 0
-        self._capacity = GrowingCapacity()
+        self._capacity, self._batch_capacities = GrowingCapacity(), UsedCapacities()
         with self.precision():
             self.task = _cast(task, np.dtype(dtype))
 
@@ -152,7 +125,8 @@ class Predictor:
             headroom: See `GrowingCapacity`.
         """
         other = copy(self)
-        other._capacity, other.compilations = GrowingCapacity(headroom), 0
+        other._capacity, other._batch_capacities = GrowingCapacity(headroom), UsedCapacities()
+        other.compilations = 0
         return other
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -265,7 +239,9 @@ class Predictor:
         results, done = np.zeros(len(structures)), 0
         for members, capacity in _packed(graphs, batch_size) if graphs else []:
             with self.precision():
-                device = to_device(batch([graphs[member] for member in members], capacity), jnp.dtype(self.dtype))
+                device = to_device(
+                    batch([graphs[member] for member in members], self._batch_capacities.fit(capacity)), jnp.dtype(self.dtype)
+                )
                 values = np.asarray(_scalars(self.task, device), np.float64)[: len(members)]
             for member, value in zip(members, values):
                 if not np.isfinite(value):
@@ -386,7 +362,7 @@ class Predictor:
                         [graphs[member] for member in members],
                         [structures[i] for i in chosen],
                         [called[i] for i in chosen],
-                        capacity,
+                        self._batch_capacities.fit(capacity),
                     ),
                 )
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from equiform.deploy.predictor import GrowingCapacity, Predictor
+from equiform.deploy.capacity import GrowingCapacity
+from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
 from equiform.graph import Graph, batch, to_device
 from equiform.models.api import DescribingModel

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from equiform.deploy.predictor import GrowingCapacity, Predictor
+from equiform.deploy.predictor import Predictor
 from equiform.errors import UserError
 from equiform.models.api import AttendingModel
 from equiform.tasks.energy import Potential
@@ -100,16 +100,6 @@ def test_float64_is_switched_on_for_the_call_only():
         assert jax.numpy.zeros(1).dtype == np.float32
     exact = pair_energy(molecule(9))
     assert abs(fine - exact) < 1e-9 < abs(coarse - exact) < 1e-4
-
-
-def test_capacity_grows_with_hysteresis():
-    capacity = GrowingCapacity()
-    sizes = {capacity.fit(atoms, 10 * atoms) for atoms in range(20, 101)}
-    # Growth by a quarter at least: 20 → 100 in at most 1 + log(5)/log(1.25) ≈ 8.2 steps.
-    assert 4 <= len(sizes) <= 9
-    largest = capacity.fit(100, 1000)
-    assert capacity.fit(50, 500) == largest
-    assert capacity.fit(20, 200).atoms == 20
 
 
 def test_unknown_elements_are_named():
