@@ -420,7 +420,7 @@ def _logged(print_line: Say, log: Say, prefix: str = "") -> Say:
 
 
 def _with_energies(result: Any, data: Any, settings: Any, run: Any, say: Say) -> Any:
-    """After training on forces only: the linear map to the labelled energies, written into the best model."""
+    """After training on forces only: a constant per element from the labelled energies, written into the best model."""
     from equiform.training.energy_map import fit_energy_map, is_mappable
 
     forces_only = settings.losses.energy is None and settings.losses.forces is not None
@@ -428,8 +428,9 @@ def _with_energies(result: Any, data: Any, settings: Any, run: Any, say: Say) ->
         return result
     found, task = fit_energy_map(result.task, data.train, batch_size=settings.batch_size, dtype=settings.dtype)
     say(
-        f"energies: the model's times α = {found.alpha:.4f}, and a constant per element, fitted to the training energies of "
-        f"{found.compositions} compositions ({1e3 * found.residual:.3g} meV/atom rms)"
+        f"energies: a constant per element, fitted to the training energies of {found.compositions} compositions "
+        f"({1e3 * found.residual:.3g} meV/atom rms); slope of labelled over predicted energies within a composition: "
+        f"{found.alpha:.3f} (1 where energies and forces agree)"
     )
     run.save_model(run.best, task, {"step": result.best_step, "energy_map": {"alpha": found.alpha}})
     return result._replace(task=task, program=None)

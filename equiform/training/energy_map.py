@@ -1,12 +1,12 @@
-"""Energies of a potential that was trained on forces only: the linear map from its energies to the labelled ones.
+"""Energies of a potential that was trained on forces only: constants that take its energies to the labelled ones.
 
-Forces fix the energy of a molecule up to a constant. E = α E_model + Σ_z n_z c_z, with α from the energies of structures of
-one composition relative to their mean, and c_z by least squares on what is left. α is a check: it is near 1 for a
-conservative model with the right forces.
+Forces fix the energy of a molecule up to a constant. E = E_model + Σ_z n_z c_z, with c_z by least squares. The slope α of
+labelled over predicted energies of structures of one composition is a check: it is near 1 for the right forces.
 
 Source: Feng et al. (PolyGET), arXiv:2309.00585, who fit a linear map of the model's output to the reference energies.
-Differs: α is fitted within compositions, since the model's energies of different molecules are not determined by forces; and
-there is no constant per structure, so that energies stay extensive.
+Differs: α is fitted within compositions, since the model's energies of different molecules are not determined by forces, and
+is not applied: forces are −∂E/∂r, so it would scale them too, and errors of the predicted energies make it too small. There
+is no constant per structure, so that energies stay extensive.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ class EnergyMap(NamedTuple):
     """The fitted map.
 
     Attributes:
-        alpha: α.
+        alpha: α, a check only.
         offsets: c_z, eV, by atomic number.
         residual: Root mean square error of the mapped energies that were fitted, eV per atom.
         compositions: Number of compositions.
@@ -42,7 +42,7 @@ class EnergyMap(NamedTuple):
 def fit_energy_map(
     task: Potential, dataset: Dataset, *, batch_size: int = 16, dtype: str = "float32"
 ) -> tuple[EnergyMap, Potential]:
-    """Fit the map on labelled structures, and build it into the potential.
+    """Fit the constants on labelled structures, and build them into the potential.
 
     The offsets become part of `Potential.cohesion`, so that isolated atoms keep their reference energies.
 
@@ -66,14 +66,13 @@ def fit_energy_map(
     counts = np.array([(some[int(k)].species[:, None] == table[None]).sum(axis=0) for k in found.structure], float)
     atoms = counts.sum(axis=1)
     alpha, compositions = _slope(found.predicted * atoms, found.reference * atoms, counts)
-    rest = found.reference * atoms - alpha * found.predicted * atoms
+    rest = (found.reference - found.predicted) * atoms
     # A ridge worth a hundredth of a structure: elements that always come together share their offset.
     ridge = 0.1 * np.eye(len(table))
     offsets = np.linalg.lstsq(np.concatenate([counts, ridge]), np.concatenate([rest, np.zeros(len(table))]), rcond=None)[0]
     residual = float(np.sqrt(np.mean(((rest - counts @ offsets) / atoms) ** 2)))
     old = np.asarray(task.cohesion) if task.cohesion else np.zeros(len(table))
-    cohesion = tuple((alpha * old + offsets).tolist())
-    mapped = replace(task, scale=alpha * task.scale, shift=alpha * task.shift, cohesion=cohesion)
+    mapped = replace(task, cohesion=tuple((old + offsets).tolist()))
     return EnergyMap(alpha, dict(zip(task.elements, offsets.tolist())), residual, compositions), mapped
 
 
