@@ -176,22 +176,24 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Median error on the eval set over the number of samples."""
+    """Median error on the eval set over the number of samples: each seed as a dot, lines through the geometric means."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for name in dict.fromkeys(result["model"] for result in results):
         points: dict[int, list[float]] = {}
         for result in results:
             if result["model"] == name:
                 points.setdefault(result["samples"], []).append(result["errors"]["eval"][1])
         counts = sorted(points)
-        axes.plot(counts, [np.mean(points[count]) for count in counts], marker="o", label=name)
+        (line,) = axes.plot(counts, [np.exp(np.mean(np.log(points[count]))) for count in counts], label=name)
+        for count in counts:
+            axes.plot([count] * len(points[count]), points[count], "o", color=line.get_color(), markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="training samples", ylabel="median of the squared error, eval set")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 
