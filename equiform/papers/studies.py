@@ -74,7 +74,7 @@ def find_study(name: str) -> StudyRecipe:
         from equiform.papers.double_exchange_report import reports
 
         source = "Nagai and Tomiya, J. Phys. Soc. Jpn. 93, 114007 (arXiv:2306.11527)"
-        cost = ("1.5 hours on one shared core up to 8 × 8, and more for larger lattices", "minutes on an idle core, estimated")
+        cost = ("1.5 hours on one shared core up to 8 × 8, and more for larger lattices", "two minutes of one core")
         return StudyRecipe(StudyConfig, GROWING, reports, source, cost)
     rays = "Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871); scenes and sizes are ours"
     if name == "rays-occupancy":
