@@ -89,9 +89,7 @@ def find_study(name: str) -> StudyRecipe:
         from equiform.papers.scaling import GROWING, ScalingStudy, run_study
 
         source = "Brehmer, Behrends, de Haan and Cohen, TMLR 2025 (arXiv:2410.23179); scenes and sizes are ours"
-        return StudyRecipe(
-            ScalingStudy, GROWING, run_study, source, ("not measured; for a GPU", "20 minutes of one core")
-        )
+        return StudyRecipe(ScalingStudy, GROWING, run_study, source, ("not measured; for a GPU", "20 minutes of one core"))
     raise UserError(f"there is no study {name!r}{suggest(name, STUDIES)}; available: {', '.join(STUDIES)}")
 
 
