@@ -31,7 +31,7 @@ from equiform.tasks.energy import Potential
 CUTOFF = 4.0  # Å: 17 neighbours in silicon
 TIMESTEP = 0.5  # fs
 WARM = 3
-MOST_IN_JAX_MD = 2000  # atoms; 8,000 asked for 105 GB
+MOST_IN_JAX_MD = 2000  # atoms; 1,000 ran and 8,000 asked for 105 GB, which grows with the square
 
 
 class Outcome(NamedTuple):
