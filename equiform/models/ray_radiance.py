@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from equiform.algebra.cameras import Cameras
 from equiform.graph import AnyArray
 from equiform.models.ray_rendering import RayRendering, RayRenderingConfig, Rendered
-from equiform.nn import init
+from equiform.nn.images import Convolution
 
 FIRST_DENSITY = 0.3
 
@@ -63,7 +63,7 @@ class TargetRays(NamedTuple):
 class RayRadiance(eqx.Module):
     """The model; one target camera at a time. Invariant under SE(3)."""
 
-    convolutions: tuple["Convolution", "Convolution"]
+    convolutions: tuple[Convolution, Convolution]
     head: RayRendering
     config: RayRadianceConfig = eqx.field(static=True)
 
@@ -86,22 +86,3 @@ class RayRadiance(eqx.Module):
         cameras = Cameras(target.rotation, target.source_centre, target.intrinsics, height, width)
         samples, depths, centre, axis = (jnp.asarray(array) for array in target[:4])
         return self.head(samples, depths, centre, axis, cameras, images, features)
-
-
-class Convolution(eqx.Module):
-    """A 3 × 3 convolution with zeros outside of the image."""
-
-    weight: Float[Array, "3 3 _ _"]
-    bias: Float[Array, " channels"]
-
-    def __init__(self, channels_in: int, channels_out: int, *, key: PRNGKeyArray):
-        bound = (9 * channels_in) ** -0.5
-        self.weight = init.uniform((3, 3, channels_in, channels_out), -bound, bound, key=key)
-        self.bias = init.zeros(channels_out)
-
-    def __call__(self, images: Float[Array, "views height width _"]) -> Float[Array, "views height width _"]:
-        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        height, width = images.shape[1:3]
-        # Nine products of matrices: faster on a CPU than its convolution, and no slower elsewhere at these sizes.
-        shifted = [padded[:, i : i + height, j : j + width] @ self.weight[i, j] for i in range(3) for j in range(3)]
-        return sum(shifted[1:], shifted[0]) + self.bias.reshape(1, 1, 1, -1)

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from equiform.algebra.cameras import Cameras, project
 from equiform.nn import init
 from equiform.nn.dense import MLP, Dense
+from equiform.nn.images import bilinear
 from equiform.nn.rays import SOFTENING
 
 
@@ -262,26 +263,6 @@ def sampled_views(
     mask = (depth > 0) & ((relative >= 0) & (relative <= 1)).all(axis=-1)
     features = jnp.concatenate([bilinear(images, relative), bilinear(feature_maps, relative)], axis=-1)
     return SampledViews(features, (target * source).sum(-1), angle, mask)
-
-
-def bilinear(
-    images: Float[Array, "views rows columns channels"], place: Float[Array, "rays samples views 2"]
-) -> Float[Array, "rays samples views channels"]:
-    """Images at (x, y) in 0 … 1, from the centre of the first pixel to that of the last; zero outside."""
-    rows, columns = images.shape[1:3]
-    x, y = place[..., 0] * (columns - 1), place[..., 1] * (rows - 1)
-    # Far outside (behind a camera) the place is huge, and no integer.
-    x, y = jnp.clip(x, -2, columns + 1), jnp.clip(y, -2, rows + 1)
-    left, top = jnp.floor(x), jnp.floor(y)
-    view = jnp.arange(images.shape[0], dtype=jnp.int32).reshape(1, 1, -1)
-    total = jnp.zeros((*x.shape, images.shape[-1]), images.dtype)
-    for column in (left, left + 1):
-        for row in (top, top + 1):
-            weight = (1 - jnp.abs(x - column)) * (1 - jnp.abs(y - row))
-            inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-            r, c = (jnp.clip(value, 0, size - 1).astype(jnp.int32) for value, size in ((row, rows), (column, columns)))
-            total = total + jnp.where(inside, weight, 0)[..., None] * images[view, r, c]
-    return total
 
 
 def sinusoids(samples: int, channels: int) -> Float[np.ndarray, "samples channels"]:

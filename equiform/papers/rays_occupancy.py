@@ -33,13 +33,14 @@ from equiform.data.pipeline.ray_tokens import (
 from equiform.data.sets.rays_scenes import SHIFT, RayScene
 from equiform.data.sets.rays_store import ScenesConfig, make_scenes, read_scenes
 from equiform.data.sets.sphere_tracing import visual_hull
+from equiform.models.image_features import ImageFeatures, ImageFeaturesConfig
 from equiform.models.ray_baselines import ViewMLP, ViewMLPConfig, WorldTransformer, WorldTransformerConfig
 from equiform.models.ray_inputs import SceneInputs
 from equiform.models.ray_transformer import RayTransformer, RayTransformerConfig
 from equiform.persist.parameters import num_parameters
 from equiform.persist.scene_model_file import save_scene_model
 from equiform.runtime.files import to_json, write_atomically
-from equiform.tasks.occupancy import DEPTH_AND_PLACE, LabelledScenes, Occupancy, Quantity
+from equiform.tasks.occupancy import DEPTH_AND_PLACE, LabelledScenes, Occupancy, Quantity, SceneModel
 from equiform.training.scenes import SceneTraining, train_scenes
 
 HULL, RAYS = "visual-hull", "ray-transformer"
@@ -68,6 +69,7 @@ class OccupancyStudy(BaseModel):
     channels: int = 32
     num_ray_layers: int = 2
     num_point_layers: int = 2
+    image_features: int = Field(default=32, ge=0, description="Features of the images, for every model; 0: colours alone.")
     width: int = Field(default=64, description="Of the transformer in world coordinates.")
     num_layers: int = Field(default=2, description="Of its encoder, and of its decoder.")
 
@@ -121,11 +123,14 @@ def inputs(found: Example, chosen: np.ndarray, rays: int, rng: np.random.Generat
 
 def new_task(name: str, study: OccupancyStudy) -> Occupancy:
     """A fresh model of the study."""
-    key = jax.random.key(study.seed)
+    key, more = jax.random.key(study.seed), study.image_features
+    on_images = ImageFeatures(ImageFeaturesConfig(features=more), key=jax.random.fold_in(key, 1)) if more else None
+    on_rays, on_views = RAY_FEATURES + more, VIEW_FEATURES + more
+    model: SceneModel
     if name == RAYS:
         config = RayTransformerConfig(
-            features=RAY_FEATURES,
-            view_features=VIEW_FEATURES + DEPTH_AND_PLACE,
+            features=on_rays,
+            view_features=on_views + DEPTH_AND_PLACE,
             degrees=study.degrees,
             channels=study.channels,
             num_ray_layers=study.num_ray_layers,
@@ -133,14 +138,14 @@ def new_task(name: str, study: OccupancyStudy) -> Occupancy:
             radial_hidden=6,
             posed=True,
         )
-        return Occupancy(RayTransformer(config, key=key), study.quantity)
-    if name.startswith("view-mlp"):
+        model = RayTransformer(config, key=key)
+    elif name.startswith("view-mlp"):
         geometry = "camera" if name == "view-mlp" else "world"
-        return Occupancy(ViewMLP(ViewMLPConfig(view_features=VIEW_FEATURES, geometry=geometry), key=key), study.quantity)
-    world = WorldTransformerConfig(
-        features=RAY_FEATURES, view_features=VIEW_FEATURES, width=study.width, num_layers=study.num_layers
-    )
-    return Occupancy(WorldTransformer(world, key=key), study.quantity)
+        model = ViewMLP(ViewMLPConfig(view_features=on_views, geometry=geometry), key=key)
+    else:
+        world = WorldTransformerConfig(features=on_rays, view_features=on_views, width=study.width, num_layers=study.num_layers)
+        model = WorldTransformer(world, key=key)
+    return Occupancy(model, study.quantity, image_features=on_images)
 
 
 def batches(examples: list[Example], study: OccupancyStudy, *, augmented: bool) -> Callable[[int], LabelledScenes]:

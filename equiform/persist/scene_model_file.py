@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from equiform.errors import UserError
+from equiform.models.image_features import ImageFeatures, ImageFeaturesConfig
 from equiform.models.ray_baselines import ViewMLP, ViewMLPConfig, WorldTransformer, WorldTransformerConfig
 from equiform.models.ray_radiance import RayRadiance, RayRadianceConfig
 from equiform.models.ray_transformer import RayTransformer, RayTransformerConfig
@@ -23,6 +24,8 @@ from equiform.tasks.radiance import Radiance
 
 FORMAT, FORMAT_VERSION = "equiform-scene-model", 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+_IMAGES = "image_features."
+"""Beginning of the names of weights that are not of the model."""
 
 SceneConfig = RayTransformerConfig | ViewMLPConfig | WorldTransformerConfig | RayRadianceConfig
 SceneTask = Occupancy | Radiance
@@ -43,11 +46,13 @@ def build(config: SceneConfig) -> SceneModel | RayRadiance:
 
 
 def task_of(model: SceneModel | RayRadiance, settings: Mapping[str, Any]) -> SceneTask:
-    """The task with its settings; which one follows from the model."""
+    """The task with its settings, its weights to be replaced; which one follows from the model."""
     if isinstance(model, RayRadiance):
         near, far = settings["depth_range"]
         return Radiance(model, float(settings["background"]), (float(near), float(far)))
-    return Occupancy(model, settings["quantity"], float(settings["distance"]), float(settings["clip"]))
+    of_images = settings.get("image_features")  # models saved before there were any have none
+    network = ImageFeatures(ImageFeaturesConfig.model_validate(of_images), key=jax.random.key(0)) if of_images else None
+    return Occupancy(model, settings["quantity"], float(settings["distance"]), float(settings["clip"]), network)
 
 
 def save_scene_model(folder: Path, task: SceneTask, metadata: Mapping[str, Any]) -> None:
@@ -58,7 +63,7 @@ def save_scene_model(folder: Path, task: SceneTask, metadata: Mapping[str, Any])
         task: The task.
         metadata: Where it comes from, plain values.
     """
-    weights = save({name: np.asarray(value) for name, value in named(split(task.model)[0]).items()})
+    weights = save({_stored(name): np.asarray(value) for name, value in named(split(task)[0]).items()})
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -102,10 +107,15 @@ def load_scene_model(folder: Path) -> tuple[SceneTask, dict[str, Any]]:
         raise UserError(f"{folder} is damaged: {type(error).__name__} in {CONFIG} or {WEIGHTS}; train it again") from error
     if checksum(weights) != expected:
         raise UserError(f"{folder / WEIGHTS} is damaged or of another model: its checksum is not the one in {CONFIG}")
-    with jax.enable_x64(False):  # weights are in float32
-        params, static = split(build(config))
-        model = eqx.combine(filled(params, arrays, str(folder)), static)
     try:
-        return task_of(model, settings), metadata
+        with jax.enable_x64(False):  # weights are in float32
+            params, static = split(task_of(build(config), settings))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} is damaged: {type(error).__name__} in its task; train it again") from error
+    arrays = {name if name.startswith(_IMAGES) else f"model.{name}": array for name, array in arrays.items()}
+    return eqx.combine(filled(params, arrays, str(folder)), static), metadata
+
+
+def _stored(name: str) -> str:
+    """Weights of the model have no prefix in the file."""
+    return name.removeprefix("model.")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from equiform.algebra.pluecker import rays_through
 from equiform.fields import Field
 from equiform.graph import AnyArray
+from equiform.models.image_features import ImageFeatures
 from equiform.models.ray_baselines import ViewMLP, WorldTransformer
 from equiform.models.ray_inputs import SceneInputs
 from equiform.models.ray_transformer import PointViews, RayTokens, RayTransformer
@@ -53,12 +54,14 @@ class Occupancy(eqx.Module):
         quantity: What the number means.
         distance: Typical distance of the cameras; depths are measured from it.
         clip: Signed distances count up to here.
+        image_features: Network whose features of the images are added to the colours; None: colours alone.
     """
 
     model: SceneModel
     quantity: Quantity = eqx.field(static=True, default="occupancy")
     distance: float = eqx.field(static=True, default=3.0)
     clip: float = eqx.field(static=True, default=0.1)
+    image_features: ImageFeatures | None = None
 
     @property
     def target(self) -> Field:
@@ -69,6 +72,8 @@ class Occupancy(eqx.Module):
         """The model's number at each point of one scene: a logit, or a signed distance divided by `clip`."""
         model: Any = self.model
         scene: Any = jax.tree.map(jnp.asarray, given)
+        if self.image_features is not None:
+            scene = self.image_features.added_to(scene)
         if not isinstance(model, RayTransformer):
             return model(scene)
         depth, place = scene.view_depth - self.distance, scene.view_place
@@ -100,4 +105,6 @@ class Occupancy(eqx.Module):
 
     def settings(self) -> dict[str, Any]:
         """Everything but the model, as plain values."""
-        return {"quantity": self.quantity, "distance": self.distance, "clip": self.clip}
+        network = self.image_features
+        images = None if network is None else network.config.model_dump(mode="json")
+        return {"quantity": self.quantity, "distance": self.distance, "clip": self.clip, "image_features": images}

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.rays_references import stored_head, stored_inputs
 from equiform.algebra.cameras import Cameras, moved
-from equiform.models.ray_rendering import RayRendering, RayRenderingConfig, bilinear, sampled_views, sinusoids
+from equiform.models.ray_rendering import RayRendering, RayRenderingConfig, sampled_views, sinusoids
+from equiform.nn.images import bilinear
 
 LIMIT = 1e-12
 

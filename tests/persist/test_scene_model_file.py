@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from equiform.errors import UserError
+from equiform.models.image_features import ImageFeatures, ImageFeaturesConfig
 from equiform.models.ray_baselines import ViewMLP, ViewMLPConfig
 from equiform.models.ray_radiance import RayRadiance, RayRadianceConfig
 from equiform.models.ray_rendering import RayRenderingConfig
@@ -21,7 +22,9 @@ HEAD = RayRenderingConfig(features=2, num_samples=4, frequencies=2, tensor_chann
 def tasks():
     key = jax.random.key(1)
     mlp, radiance = ViewMLP(ViewMLPConfig(view_features=5), key=key), RayRadiance(RayRadianceConfig(head=HEAD), key=key)
-    found = Occupancy(mlp, "signed_distance", 2.5, 0.2), Radiance(radiance, 0.0, (0.5, 2.0))
+    on_images = ImageFeatures(ImageFeaturesConfig(features=2, widths=(3, 4)), key=key)
+    found = [Occupancy(mlp, "signed_distance", 2.5, 0.2), Radiance(radiance, 0.0, (0.5, 2.0))]
+    found.append(Occupancy(mlp, image_features=on_images))
     return [with_dtype(task, np.float32) for task in found]
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.interpolate import interpn
 from scipy.signal import correlate
 from scipy.spatial.transform import Rotation
 
@@ -12,10 +13,12 @@ from equiform.algebra.cameras import Cameras, moved
 from equiform.data.formats.cameras import Views
 from equiform.data.pipeline.ray_targets import target_rays
 from equiform.data.pipeline.ray_tokens import RAY_FEATURES, VIEW_FEATURES, prepared_views, scene_inputs, seen_at, stacked
+from equiform.models.image_features import ImageFeatures, ImageFeaturesConfig
 from equiform.models.ray_baselines import ViewMLP, ViewMLPConfig, WorldTransformer, WorldTransformerConfig
-from equiform.models.ray_radiance import Convolution, RayRadiance, RayRadianceConfig
+from equiform.models.ray_radiance import RayRadiance, RayRadianceConfig
 from equiform.models.ray_rendering import RayRenderingConfig
 from equiform.models.ray_transformer import RayTransformer, RayTransformerConfig
+from equiform.nn.images import Convolution
 from equiform.tasks.occupancy import DEPTH_AND_PLACE, LabelledScenes, Occupancy
 from equiform.tasks.radiance import LabelledRays, Radiance
 
@@ -128,3 +131,48 @@ def test_convolution_is_that_of_scipy():
         for channel in range(3):
             expected = sum(correlate(images[view, :, :, c], kernel[:, :, c, channel], "same") for c in range(2))
             np.testing.assert_allclose(out[view, :, :, channel], expected, rtol=0, atol=1e-12)
+
+
+def seeing():
+    """A model that reads features of the images."""
+    on_images = ImageFeatures(ImageFeaturesConfig(features=3, widths=(4, 6)), key=KEY)
+    return Occupancy(ViewMLP(ViewMLPConfig(view_features=VIEW_FEATURES + 3), key=KEY), image_features=on_images)
+
+
+def test_features_of_images_do_not_change_when_cameras_move_and_reach_the_result():
+    task, cameras = seeing(), cameras_of(3)
+    run = eqx.filter_jit(lambda task, given: task(given))
+    before = run(task, inputs_of(cameras, POINTS))
+    turned = run(task, inputs_of(after(cameras, TURN, SHIFT), POINTS @ TURN.T + SHIFT))
+    np.testing.assert_allclose(turned, before, rtol=0, atol=1e-10)
+    other = task.image_features.out.weight + 1
+    changed = eqx.tree_at(lambda t: t.image_features.out.weight, task, other)
+    assert np.abs(np.asarray(run(changed, inputs_of(cameras, POINTS))) - before).max() > 1e-5
+
+
+def test_features_of_rays_are_those_of_their_pixels_and_of_points_between_pixels():
+    """By the map itself: a ray at its pixel, a point by SciPy's linear interpolation at its projection."""
+    network, cameras = ImageFeatures(ImageFeaturesConfig(features=3, widths=(4, 6)), key=KEY), cameras_of(3)
+    given = inputs_of(cameras, POINTS)
+    maps = np.asarray(eqx.filter_jit(network.__call__)(jnp.asarray(given.images)))
+    found = eqx.filter_jit(network.added_to)(given)
+    np.testing.assert_array_equal(np.asarray(found.patch)[:, RAY_FEATURES:], maps.reshape(-1, 3)[given.pixel])
+    np.testing.assert_array_equal(np.asarray(found.patch)[:, :RAY_FEATURES], given.patch)
+    middle = np.arange(24) + 0.5
+    for view in range(3):
+        local = (POINTS - cameras.centre[view]) @ cameras.rotation[view]
+        pixel = local @ cameras.intrinsics[view].T
+        pixel = pixel[:, :2] / pixel[:, 2:]
+        expected = interpn((middle, middle), maps[view], np.clip(pixel[:, ::-1], 0.5, 23.5))
+        np.testing.assert_allclose(np.asarray(found.view_patch)[:, view, VIEW_FEATURES:], expected, rtol=0, atol=1e-10)
+
+
+def test_features_of_a_pixel_see_the_whole_image_whatever_its_size():
+    network = ImageFeatures(ImageFeaturesConfig(features=2, widths=(3, 4, 5)), key=KEY)
+    run = eqx.filter_jit(network.__call__)
+    images = np.random.default_rng(0).normal(size=(2, 21, 22, 3))
+    before = np.asarray(run(jnp.asarray(images)))
+    assert before.shape == (2, 21, 22, 2)
+    images[1, 20, 21] += 1
+    change = np.abs(np.asarray(run(jnp.asarray(images))) - before).max(axis=-1)
+    assert change[0].max() == 0 and change[1, 10, 10] > 0

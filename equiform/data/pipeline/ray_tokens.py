@@ -43,11 +43,13 @@ class Seen(NamedTuple):
 
     Attributes:
         place: (x / z, y / z) in the frame of each camera.
+        pixel: (x, y) in the image, 0 at the centre of the first pixel, 1 at that of the last; of points outside, at its edge.
         patch: The windows about the pixel.
         mask: Whether the point is in the image.
     """
 
     place: Float[np.ndarray, "points views 2"]
+    pixel: Float[np.ndarray, "points views 2"]
     patch: Float[np.ndarray, "points views features"]
     mask: Bool[np.ndarray, "points views"]
 
@@ -70,8 +72,9 @@ def seen_at(views: PreparedViews, points: Float[np.ndarray, "points 3"]) -> Seen
     front = local[..., 2] > 0
     depth = np.where(front, local[..., 2], 1)[..., None]
     seen = np.einsum("vij,pvj->pvi", cameras.intrinsics, local)
-    pixel = np.floor(seen[..., :2] / depth).astype(int)
     size = np.array([cameras.width, cameras.height])
+    relative = np.clip((seen[..., :2] / depth - 0.5) / (size - 1), 0, 1)
+    pixel = np.floor(seen[..., :2] / depth).astype(int)
     mask = front & ((pixel >= 0) & (pixel < size)).all(-1)
     column, row = np.moveaxis(np.clip(pixel, 0, size - 1), -1, 0)
     view = np.broadcast_to(np.arange(len(views.fine)), row.shape)
@@ -79,7 +82,7 @@ def seen_at(views: PreparedViews, points: Float[np.ndarray, "points 3"]) -> Seen
         _windows(views.fine, view, row, column, VIEW_WINDOW, 1),
         _windows(views.coarse, view, row, column, VIEW_WINDOW, STEP),
     ]
-    return Seen(local[..., :2] / depth, np.concatenate(patch, axis=-1), mask)
+    return Seen(local[..., :2] / depth, relative, np.concatenate(patch, axis=-1), mask)
 
 
 def scene_inputs(
@@ -106,10 +109,26 @@ def scene_inputs(
     direction = np.einsum("rij,rj->ri", rotation[view], local / np.linalg.norm(local, axis=-1, keepdims=True))
     between = points[:, None] - centre[None]
     depth = np.linalg.norm(between, axis=-1)
-    patch = _windows(views.fine, view, row, column, RAY_WINDOW, 1)
-    arrays = direction, centre[view], patch, points, between / depth[..., None], depth, seen.place, centre, seen.patch
-    given = [np.asarray(array, dtype) for array in arrays]
-    return SceneInputs(*given, view_mask=seen.mask)
+    images = views.fine[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+    def given(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array, dtype)
+
+    return SceneInputs(
+        direction=given(direction),
+        centre=given(centre[view]),
+        patch=given(_windows(views.fine, view, row, column, RAY_WINDOW, 1)),
+        pixel=np.asarray(pixels, np.int32),
+        points=given(points),
+        view_direction=given(between / depth[..., None]),
+        view_depth=given(depth),
+        view_place=given(seen.place),
+        view_pixel=given(seen.pixel),
+        view_centre=given(centre),
+        view_patch=given(seen.patch),
+        view_mask=seen.mask,
+        images=given(images),
+    )
 
 
 def drawn_pixels(
