@@ -145,7 +145,7 @@ class LargerRow(NamedTuple):
         name: Of the model.
         edge: Sites along an edge.
         proposal: What a proposal may change.
-        accepted: (chains, proposals).
+        accepted: (chains, proposals), the chains of all seeds.
     """
 
     name: str
@@ -241,8 +241,8 @@ class Study:
         summary = summarize(parts[0][0], Trace(values, np.zeros((0, 1, 1, 3))), 0.1)
         return summary, 1e3 * seconds / self.config.train_chains
 
-    def larger(self, models: dict[str, EffectiveModel]) -> Iterator[LargerRow]:
-        """Acceptance of the same weights on larger lattices: of the whole lattice, and of blocks of 6 × 6 sites."""
+    def larger(self, models: dict[str, list[EffectiveModel]]) -> Iterator[LargerRow]:
+        """Acceptance of the same weights on larger lattices, all seeds: of the whole lattice, and of blocks of 6 × 6 sites."""
         config = self.config
         for edge in config.larger:
             physics = DoubleExchangeConfig(size=(edge, edge))
@@ -256,14 +256,17 @@ class Study:
             place = self.folder / f"burn-in-{edge}"
             burn = self._settings(**shared, block=4, seed=7, start="random", local_sweeps=0)
             burn_in = config.larger_burn_in * edge**2 // 64
-            self._run(place, burn, burn_in, next(iter(models.values())), None)
+            self._run(place, burn, burn_in, next(iter(models.values()))[0], None)
             spins = load_chain(place)[2]
             for block in (6, None):
-                for name, model in models.items():
-                    here = self.folder / f"larger-{edge}-{_slug(name)}-{block or 'all'}"
-                    self._run(here, self._settings(**shared, block=block), config.larger_proposals, model, spins)
-                    accepted = series(load_chain(here)[1], "accepted", 0.0)
-                    yield LargerRow(name, edge, f"{block} × {block} block" if block else "whole lattice", accepted)
+                for name, of_seeds in models.items():
+                    accepted = []
+                    for seed, model in enumerate(of_seeds):
+                        here = self.folder / f"larger-{edge}-{_slug(name)}-{seed}-{block or 'all'}"
+                        self._run(here, self._settings(**shared, block=block, seed=seed), config.larger_proposals, model, spins)
+                        accepted.append(series(load_chain(here)[1], "accepted", 0.0))
+                    proposal = f"{block} × {block} block" if block else "whole lattice"
+                    yield LargerRow(name, edge, proposal, np.concatenate(accepted))
 
     def _grow(self, place: Path, layers: int, seed: int, samples: Samples, smaller: list[EffectiveModel]) -> None:
         config = self.config

@@ -34,7 +34,7 @@ def reports(folder: Path, config: StudyConfig, progress: Progress) -> Iterator[s
     for row in study.rows(models):
         rows.append(row)
         yield _written(study, rows, larger)
-    for row in study.larger({name: models[name][0] for name in LARGER if name in models}):
+    for row in study.larger({name: models[name] for name in LARGER if name in models}):
         larger.append(row)
         yield _written(study, rows, larger)
 
