@@ -1,6 +1,7 @@
 """Operations on images: 3 × 3 convolution, bilinear sampling."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -20,11 +21,9 @@ class Convolution(eqx.Module):
         self.bias = init.zeros(channels_out)
 
     def __call__(self, images: Float[Array, "views height width _"]) -> Float[Array, "views height width _"]:
-        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        height, width = images.shape[1:3]
-        # Nine products of matrices: faster on a CPU than its convolution, and no slower elsewhere at these sizes.
-        shifted = [padded[:, i : i + height, j : j + width] @ self.weight[i, j] for i in range(3) for j in range(3)]
-        return sum(shifted[1:], shifted[0]) + self.bias.reshape(1, 1, 1, -1)
+        order = ("NHWC", "HWIO", "NHWC")
+        out = jax.lax.conv_general_dilated(images, self.weight, (1, 1), "SAME", dimension_numbers=order)
+        return out + self.bias.reshape(1, 1, 1, -1)
 
 
 def bilinear(
