@@ -145,13 +145,20 @@ class LargerRow(NamedTuple):
         name: Of the model.
         edge: Sites along an edge.
         proposal: What a proposal may change.
-        accepted: (chains, proposals), the chains of all seeds.
+        accepted: (chains, proposals), the chains of all seeds one after the other.
+        seeds: Number of seeds.
     """
 
     name: str
     edge: int
     proposal: str
     accepted: np.ndarray
+    seeds: int
+
+    @property
+    def by_seed(self) -> list[float]:
+        """The acceptance of each seed."""
+        return [float(chains.mean()) for chains in np.split(self.accepted, self.seeds)]
 
 
 class Study:
@@ -266,7 +273,7 @@ class Study:
                         self._run(here, self._settings(**shared, block=block, seed=seed), config.larger_proposals, model, spins)
                         accepted.append(series(load_chain(here)[1], "accepted", 0.0))
                     proposal = f"{block} × {block} block" if block else "whole lattice"
-                    yield LargerRow(name, edge, proposal, np.concatenate(accepted))
+                    yield LargerRow(name, edge, proposal, np.concatenate(accepted), len(of_seeds))
 
     def _grow(self, place: Path, layers: int, seed: int, samples: Samples, smaller: list[EffectiveModel]) -> None:
         config = self.config

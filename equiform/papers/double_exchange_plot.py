@@ -58,7 +58,7 @@ def draw_study(path: Path, rows: Sequence[Row]) -> Path:
 
 
 def draw_larger(path: Path, rows: Sequence[LargerRow]) -> Path:
-    """Acceptance of the same weights against the edge of the lattice, for each kind of proposal.
+    """Acceptance of the same weights against the edge of the lattice, for each kind of proposal; seeds as small points.
 
     Args:
         path: PNG file to write.
@@ -73,6 +73,8 @@ def draw_larger(path: Path, rows: Sequence[LargerRow]) -> Path:
             chosen = [row for row in rows if (row.name, row.proposal) == (name, proposal)]
             middle, spread = [row.accepted.mean() for row in chosen], [chain_error(row.accepted) for row in chosen]
             axes.errorbar([row.edge for row in chosen], middle, spread, fmt="o-", color=colour, label=name, capsize=2)
+            single = [(row.edge, value) for row in chosen if row.seeds > 1 for value in row.by_seed]
+            axes.plot(*zip(*single) if single else ((), ()), "o", color=colour, alpha=0.4, markersize=4)
         axes.set(title=proposal, xlabel="sites along an edge", ylabel="acceptance", ylim=(0, 1))
         axes.set_xticks(sorted({row.edge for row in rows}))
     figure.axes[0].legend(frameon=False)

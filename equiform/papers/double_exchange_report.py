@@ -73,7 +73,8 @@ def results(rows: Sequence[Row], larger: Sequence[LargerRow]) -> dict[str, Any]:
             for row in rows
         ],
         "larger": [
-            {"model": row.name, "edge": row.edge, "proposal": row.proposal, **_accepted(row.accepted)} for row in larger
+            {"model": row.name, "edge": row.edge, "proposal": row.proposal, "seeds": row.by_seed} | _accepted(row.accepted)
+            for row in larger
         ],
     }
 

@@ -62,14 +62,14 @@ def observables_table(local: Summary, rows: Sequence[Row]) -> str:
 
 def larger_table(rows: Sequence[LargerRow]) -> str:
     """Acceptance of the same weights on larger lattices."""
-    heads = ["model", "lattice", "proposal", "acceptance ± binomial", "± of chains", "proposals"]
+    heads = ["model", "lattice", "proposal", "acceptance ± binomial", "± of chains", "of each seed", "proposals"]
     lines = []
     for row in rows:
         found = acceptance(row.accepted)
         about = [row.name, f"{row.edge} × {row.edge}", row.proposal]
-        lines.append(
-            [*about, f"{found.value:.3f} ± {found.error:.3f}", f"{chain_error(row.accepted):.3f}", str(row.accepted.size)]
-        )
+        figures = [f"{found.value:.3f} ± {found.error:.3f}", f"{chain_error(row.accepted):.3f}"]
+        seeds = ", ".join(f"{value:.3f}" for value in row.by_seed) if row.seeds > 1 else ""
+        lines.append([*about, *figures, seeds, str(row.accepted.size)])
     return markdown(heads, lines)
 
 

@@ -75,9 +75,13 @@ class OccupancyStudy(BaseModel):
 
     def scaled(self) -> "OccupancyStudy":
         """A small form, for two cores."""
-        small = {"scenes": 800, "tests": 60, "steps": 2000, "batch": 4, "rays": 32, "degrees": (0, 1)}
+        small = {"tests": 60, "steps": 8000, "batch": 4, "points": 128, "rays": 16, "degrees": (0, 1)}
         small |= {"num_ray_layers": 1, "num_point_layers": 1, "num_layers": 1}
         return self.model_copy(update=small)
+
+
+GROWING = ("tests", "models")
+"""Sizes that may change when a study is resumed: trained models stay."""
 
 
 class Example(NamedTuple):
@@ -237,7 +241,7 @@ def run_study(folder: Path, study: OccupancyStudy, progress: Progress) -> Iterat
     turned = [moved(found, np.random.default_rng([11, number])) for number, found in enumerate(upright)]
     results = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).is_file() else {}
     for name in study.models:
-        if name in results:
+        if results.get(name, {}).get("tests") == study.tests:
             continue
         if name == HULL:
             predict, about = hull, {"parameters": 0, "seconds": 0}
@@ -254,7 +258,7 @@ def run_study(folder: Path, study: OccupancyStudy, progress: Progress) -> Iterat
             save_scene_model(folder / name, found.task, {"study": study.model_dump(mode="json"), "rays": study.rays})
             predict = predictor(found.task, study.rays)
             about = {"parameters": num_parameters(task), "seconds": round(found.seconds)}
-        results[name] = {**about, "I": measured(predict, upright), "SO(3)": measured(predict, turned)}
+        results[name] = {**about, "tests": study.tests, "I": measured(predict, upright), "SO(3)": measured(predict, turned)}
         write_atomically(folder / RESULTS, to_json(results))
         yield report(results, study)
     yield report(results, study)

@@ -78,9 +78,9 @@ def find_study(name: str) -> StudyRecipe:
         return StudyRecipe(StudyConfig, GROWING, reports, source, cost)
     rays = "Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871); scenes and sizes are ours"
     if name == "rays-occupancy":
-        from equiform.papers.rays_occupancy import OccupancyStudy, run_study
+        from equiform.papers.rays_occupancy import GROWING, OccupancyStudy, run_study
 
-        return StudyRecipe(OccupancyStudy, (), run_study, rays, ("not measured", "7 minutes of one idle core"))
+        return StudyRecipe(OccupancyStudy, GROWING, run_study, rays, ("not measured", "7 minutes of one idle core"))
     if name == "rays-novel-view":
         from equiform.papers.rays_novel_view import NovelViewStudy, run_study
 

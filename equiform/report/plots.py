@@ -151,7 +151,7 @@ def parity(path: Path, panels: Sequence[Parity], *, title: str = "") -> Path:
         for shown in (axes, below):
             shown.set_xlim(ends)
         axes.set_ylim(ends)
-        below.locator_params(axis="x", nbins=6)  # it is narrower than the plot above
+        below.locator_params(axis="x", nbins=4)  # it is narrower than the plot above
         # Above the panel, where it covers nothing.
         legend = axes.legend(
             frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.08), borderpad=0, handletextpad=0.2, markerscale=2

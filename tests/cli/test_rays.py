@@ -50,6 +50,16 @@ def test_a_study_prints_its_table_and_resumes(study):
     assert "| view-mlp |" in (folder / "report.md").read_text()
 
 
+def test_more_test_scenes_train_nothing_again(study):
+    folder, _ = study
+    weights = (folder / "view-mlp/weights.safetensors").read_bytes()
+    more = ["tests=3", *(setting for setting in TINY if not setting.startswith("tests"))]
+    done = Result("recipe", "run", "rays-occupancy", "--scaled", *more, "-o", folder)
+    results = json.loads((folder / "results.json").read_text())
+    assert done.status == 0 and {row["tests"] for row in results.values()} == {3}
+    assert (folder / "view-mlp/weights.safetensors").read_bytes() == weights
+
+
 def test_wrong_settings_and_scenes_are_one_line(study, tmp_path):
     folder, _ = study
     assert "is not a setting of rays-occupancy" in Result("recipe", "run", "rays-occupancy", "stepz=3").error()
