@@ -223,6 +223,17 @@ class Validator:
         """Number of programs compiled so far."""
         return len(self._signatures)
 
+    def compile(self, params: Any) -> None:
+        """Compile the program of the first batch; for another thread, while something else is compiled."""
+        # Whether numbers have 64 bits is a setting of a thread.
+        with (
+            jax.enable_x64(self._dtype == "float64"),
+            one_pass(self._dataset, self._batch_size, self._dtype, self._least) as stream,
+        ):
+            first = next(iter(stream))
+            jax.block_until_ready(self.program(params, first.graph))
+        self._signatures.add(first.signature)
+
     def __call__(self, params: Any) -> tuple[float, dict[str, dict[str, Any]]]:
         """The loss with its term weights as of the first step, and the errors by target."""
         parts = []

@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -386,10 +387,19 @@ class Session:
 
     @contextmanager
     def _compiling(self, what: str) -> Iterator[None]:
-        """Announce the compilation of a training step, and remember its time."""
+        """Announce the compilation of a training step, and remember its time; beside the first the validation is compiled."""
         start = time.perf_counter()
-        with self.reporter.working(what, self.expected.pace.compile_seconds):
-            yield
+        beside = self.validator is not None and not self.validator.compilations and jax.process_count() == 1
+        params = self.step.weights_to_keep(self.state) if beside else None
+        with self.reporter.working(f"{what} and the validation" if beside else what, self.expected.pace.compile_seconds):
+            if self.validator is not None and beside:
+                # Compilers leave cores idle at times: both take less time together than one after the other.
+                with ThreadPoolExecutor(1) as pool:
+                    validation = pool.submit(self.validator.compile, params)
+                    yield
+                    validation.result()
+            else:
+                yield
         seconds = time.perf_counter() - start
         if seconds > LEAST_COMPILATION:  # a program from the cache says nothing
             self.expected.remember(compile_seconds=seconds)
