@@ -98,8 +98,7 @@ def predict_mesh(
     edge = np.linspace(-half_side, half_side, resolution)
     points = np.stack(np.meshgrid(edge, edge, edge, indexing="ij"), axis=-1).reshape(-1, 3)
     values = values_at(task, prepared, pixels, points, progress=progress).reshape(resolution, resolution, resolution)
-    is_occupancy = task.quantity == "occupancy"
-    return surface(values, 0.5 if is_occupancy else 0.0, half_side, frame, inside_above=is_occupancy)
+    return surface(values, task.level, half_side, frame, inside_above=task.quantity == "occupancy")
 
 
 def surface(values: Float[np.ndarray, "n n n"], level: float, half_side: float, frame: Frame, *, inside_above: bool) -> Mesh:

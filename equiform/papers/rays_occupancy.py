@@ -7,6 +7,7 @@ of it is in a folder; a study that was stopped resumes.
 Source: Xu, Lei and Daniilidis, NeurIPS 2023 (arXiv:2212.14871), for the protocols; scenes, sizes and baselines are ours.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ HULL, RAYS = "visual-hull", "ray-transformer"
 BASELINES = ("view-mlp", "view-mlp-world", "view-mlp-world-augmented", "world-transformer", "world-transformer-augmented")
 RESULTS = "results.json"
 
+THRESHOLDS = [round(0.1 * step, 1) for step in range(-10, 16)]
+"""From which the threshold of a model is chosen."""
+
 Progress = Callable[[int, int, str], Any]
 
 
@@ -56,6 +60,7 @@ class OccupancyStudy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scenes: int = Field(default=2000, ge=1, description="Training scenes.")
+    validation: int = Field(default=200, ge=1, description="Scenes that the threshold of a model is chosen on.")
     tests: int = Field(default=200, ge=2, description="Test scenes.")
     steps: int = Field(default=20000, ge=1, description="Of Adam, for every model.")
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -186,9 +191,26 @@ def measured(predict: Callable[[Example, int], np.ndarray], examples: list[Examp
     }
 
 
+def with_best_threshold(task: Occupancy, examples: list[Example], rays: int) -> Occupancy:
+    """The task with the threshold that has the largest intersection over union on some scenes; of equal ones the lowest."""
+    run = numbers(task, rays)
+    found = [run(example, number) for number, example in enumerate(examples)]
+
+    def iou(threshold: float) -> float:
+        return measured(lambda _, number: task.is_inside(found[number], threshold), examples)["iou"] or 0.0
+
+    return dataclasses.replace(task, threshold=max(THRESHOLDS, key=iou))
+
+
 def predictor(task: Occupancy, rays: int) -> Callable[[Example, int], np.ndarray]:
-    """Inside or not at all points of a scene; the drawn rays depend on the number of the scene alone."""
-    run = eqx.filter_jit(lambda task, scene: task.inside(scene))
+    """Inside or not at all points of a scene."""
+    run = numbers(task, rays)
+    return lambda found, number: task.is_inside(run(found, number), task.threshold)
+
+
+def numbers(task: Occupancy, rays: int) -> Callable[[Example, int], np.ndarray]:
+    """The model's number at all points of a scene; the drawn rays depend on the number of the scene alone."""
+    run = eqx.filter_jit(lambda task, scene: task(scene))
 
     def predict(found: Example, number: int) -> np.ndarray:
         given = inputs(found, np.arange(len(found.scene.points)), rays, np.random.default_rng([7, number]))
@@ -214,13 +236,15 @@ def report(results: dict[str, Any], study: OccupancyStudy) -> str:
     lines = [
         f"{study.scenes} training scenes, {study.tests} test scenes, {study.steps} steps, seed {study.seed}; {study.quantity}.",
         "IoU of points uniform in the cube, mean over scenes; I/SO(3): trained upright, tested after a random motion.",
+        f"Threshold: the one with the best IoU on {study.validation} validation scenes.",
         "",
-        "| model | parameters | IoU, I/I | IoU, I/SO(3) | accuracy, I/I | seconds |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| model | parameters | threshold | IoU, I/I | IoU, I/SO(3) | accuracy, I/I | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in results.items():
         figures = f"{figure(row['I'])} | {figure(row['SO(3)'])} | {row['I']['accuracy']:.3f}"
-        lines.append(f"| {name} | {row['parameters']:,} | {figures} | {row['seconds']} |")
+        threshold = "" if name == HULL else f"{row['threshold']:.1f}"
+        lines.append(f"| {name} | {row['parameters']:,} | {threshold} | {figures} | {row['seconds']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -234,9 +258,10 @@ def run_study(folder: Path, study: OccupancyStudy, progress: Progress) -> Iterat
     """
     place = folder / "scenes"
     settings = ScenesConfig()
-    for split, count in (("train", study.scenes), ("test", study.tests)):
+    for split, count in (("train", study.scenes), ("validation", study.validation), ("test", study.tests)):
         make_scenes(place, split, count, settings, progress=lambda done, total: progress(done, total, "scenes"))
     train = [example(scene) for scene in read_scenes(place, "train", study.scenes)]
+    validation = [example(scene) for scene in read_scenes(place, "validation", study.validation)]
     upright = [example(scene) for scene in read_scenes(place, "test", study.tests)]
     turned = [moved(found, np.random.default_rng([11, number])) for number, found in enumerate(upright)]
     results = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).is_file() else {}
@@ -255,9 +280,10 @@ def run_study(folder: Path, study: OccupancyStudy, progress: Progress) -> Iterat
                 folder / f"{name}.checkpoint",
                 progress=lambda done, total, loss, name=name: progress(done, total, f"{name}, loss {loss:.4f}"),
             )
-            save_scene_model(folder / name, found.task, {"study": study.model_dump(mode="json"), "rays": study.rays})
-            predict = predictor(found.task, study.rays)
-            about = {"parameters": num_parameters(task), "seconds": round(found.seconds)}
+            trained = with_best_threshold(found.task, validation, study.rays)
+            save_scene_model(folder / name, trained, {"study": study.model_dump(mode="json"), "rays": study.rays})
+            predict = predictor(trained, study.rays)
+            about = {"parameters": num_parameters(task), "seconds": round(found.seconds), "threshold": trained.threshold}
         results[name] = {**about, "tests": study.tests, "I": measured(predict, upright), "SO(3)": measured(predict, turned)}
         write_atomically(folder / RESULTS, to_json(results))
         yield report(results, study)

@@ -50,9 +50,10 @@ def task_of(model: SceneModel | RayRadiance, settings: Mapping[str, Any]) -> Sce
     if isinstance(model, RayRadiance):
         near, far = settings["depth_range"]
         return Radiance(model, float(settings["background"]), (float(near), float(far)))
-    of_images = settings.get("image_features")  # models saved before there were any have none
+    of_images = settings.get("image_features")  # models saved before there were these have neither
     network = ImageFeatures(ImageFeaturesConfig.model_validate(of_images), key=jax.random.key(0)) if of_images else None
-    return Occupancy(model, settings["quantity"], float(settings["distance"]), float(settings["clip"]), network)
+    threshold = float(settings.get("threshold", 0.0))
+    return Occupancy(model, settings["quantity"], float(settings["distance"]), float(settings["clip"]), network, threshold)
 
 
 def save_scene_model(folder: Path, task: SceneTask, metadata: Mapping[str, Any]) -> None:

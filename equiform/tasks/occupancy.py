@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from scipy.special import expit
 
 from equiform.algebra.pluecker import rays_through
 from equiform.fields import Field
@@ -55,6 +56,8 @@ class Occupancy(eqx.Module):
         distance: Typical distance of the cameras; depths are measured from it.
         clip: Signed distances count up to here.
         image_features: Network whose features of the images are added to the colours; None: colours alone.
+        threshold: A point is inside where the model's number is above it (a logit) or below it (a distance). Training points
+            crowd about surfaces, so what is best on points anywhere is not 0.
     """
 
     model: SceneModel
@@ -62,6 +65,7 @@ class Occupancy(eqx.Module):
     distance: float = eqx.field(static=True, default=3.0)
     clip: float = eqx.field(static=True, default=0.1)
     image_features: ImageFeatures | None = None
+    threshold: float = eqx.field(static=True, default=0.0)
 
     @property
     def target(self) -> Field:
@@ -92,8 +96,16 @@ class Occupancy(eqx.Module):
 
     def inside(self, scene: SceneInputs) -> Array:
         """Whether each point is inside."""
-        out = self(scene)
-        return out > 0 if self.quantity == "occupancy" else out < 0
+        return self.is_inside(self(scene), self.threshold)
+
+    def is_inside(self, out: AnyArray, threshold: float) -> AnyArray:
+        """Whether points with these numbers of the model are inside."""
+        return out > threshold if self.quantity == "occupancy" else out < threshold
+
+    @property
+    def level(self) -> float:
+        """The value of `predict` at the surface."""
+        return float(expit(self.threshold)) if self.quantity == "occupancy" else self.clip * self.threshold
 
     def loss(self, batch: LabelledScenes) -> Float[Array, ""]:
         """The mean loss over all points of a batch."""
@@ -107,4 +119,5 @@ class Occupancy(eqx.Module):
         """Everything but the model, as plain values."""
         network = self.image_features
         images = None if network is None else network.config.model_dump(mode="json")
-        return {"quantity": self.quantity, "distance": self.distance, "clip": self.clip, "image_features": images}
+        plain = {"quantity": self.quantity, "distance": self.distance, "clip": self.clip, "threshold": self.threshold}
+        return plain | {"image_features": images}

@@ -24,7 +24,7 @@ def tasks():
     mlp, radiance = ViewMLP(ViewMLPConfig(view_features=5), key=key), RayRadiance(RayRadianceConfig(head=HEAD), key=key)
     on_images = ImageFeatures(ImageFeaturesConfig(features=2, widths=(3, 4)), key=key)
     found = [Occupancy(mlp, "signed_distance", 2.5, 0.2), Radiance(radiance, 0.0, (0.5, 2.0))]
-    found.append(Occupancy(mlp, image_features=on_images))
+    found.append(Occupancy(mlp, image_features=on_images, threshold=0.3))
     return [with_dtype(task, np.float32) for task in found]
 
 

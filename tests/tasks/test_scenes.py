@@ -100,6 +100,19 @@ def test_losses_are_their_formulas():
     assert float(eqx.filter_jit(Occupancy(model, "signed_distance").loss)(batch)) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(("quantity", "threshold"), [("occupancy", 0.4), ("signed_distance", -0.2)])
+def test_points_are_inside_beyond_the_level_of_the_surface(quantity, threshold):
+    """In the model's number and in what is predicted: the same points."""
+    task = Occupancy(MODELS["view-mlp"](), quantity, threshold=threshold)
+    numbers = jnp.linspace(-1, 1, 21)
+    inside = task.is_inside(numbers, threshold)
+    if quantity == "occupancy":
+        np.testing.assert_array_equal(inside, jax.nn.sigmoid(numbers) > task.level)
+    else:
+        np.testing.assert_array_equal(inside, task.clip * numbers < task.level)
+    assert 0 < inside.sum() < 21
+
+
 def radiance(views, background=0.25):
     return Radiance(RayRadiance(RayRadianceConfig(head=HEAD, hidden=3), key=KEY), background, (2.0, 4.0)), cameras_of(views + 1)
 
