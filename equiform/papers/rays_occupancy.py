@@ -197,7 +197,7 @@ def with_best_threshold(task: Occupancy, examples: list[Example], rays: int) -> 
     found = [run(example, number) for number, example in enumerate(examples)]
 
     def iou(threshold: float) -> float:
-        return measured(lambda _, number: task.is_inside(found[number], threshold), examples)["iou"] or 0.0
+        return measured(lambda _, number: np.asarray(task.is_inside(found[number], threshold)), examples)["iou"] or 0.0
 
     return dataclasses.replace(task, threshold=max(THRESHOLDS, key=iou))
 
@@ -205,7 +205,7 @@ def with_best_threshold(task: Occupancy, examples: list[Example], rays: int) -> 
 def predictor(task: Occupancy, rays: int) -> Callable[[Example, int], np.ndarray]:
     """Inside or not at all points of a scene."""
     run = numbers(task, rays)
-    return lambda found, number: task.is_inside(run(found, number), task.threshold)
+    return lambda found, number: np.asarray(task.is_inside(run(found, number), task.threshold))
 
 
 def numbers(task: Occupancy, rays: int) -> Callable[[Example, int], np.ndarray]:

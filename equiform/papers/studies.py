@@ -80,7 +80,8 @@ def find_study(name: str) -> StudyRecipe:
     if name == "rays-occupancy":
         from equiform.papers.rays_occupancy import GROWING, OccupancyStudy, run_study
 
-        return StudyRecipe(OccupancyStudy, GROWING, run_study, rays, ("not measured", "7 minutes of one idle core"))
+        cost = ("not measured", "an hour of one idle core; a quarter of it for models=[ray-transformer]")
+        return StudyRecipe(OccupancyStudy, GROWING, run_study, rays, cost)
     if name == "rays-novel-view":
         from equiform.papers.rays_novel_view import NovelViewStudy, run_study
 

@@ -96,7 +96,7 @@ class Occupancy(eqx.Module):
 
     def inside(self, scene: SceneInputs) -> Array:
         """Whether each point is inside."""
-        return self.is_inside(self(scene), self.threshold)
+        return jnp.asarray(self.is_inside(self(scene), self.threshold))
 
     def is_inside(self, out: AnyArray, threshold: float) -> AnyArray:
         """Whether points with these numbers of the model are inside."""
