@@ -107,8 +107,8 @@ class TrainingConfig(BaseModel):
         epochs: Passes over the training set.
         max_steps: Number of optimizer steps.
         max_minutes: Time for training and validation, without compilation. The speed is measured after compilation, then the
-            number of steps is fixed and stored; a quarter, half and three quarters of the way it is corrected if the machine
-            has become faster or slower.
+            number of steps is fixed and stored; five times on the way it is corrected if the machine has become faster or
+            slower.
         max_minutes_in_all: Wall time from the start, compilation included; at least a tenth of it is spent training.
         learning_rate: Peak of the schedule.
         schedule: Whether the learning rate changes every "step" or every "epoch" (as in the published

@@ -21,9 +21,9 @@ TRIAL_SECONDS = 20.0
 TRIAL_STEPS = 3
 TRAINING_SHARE = 0.1
 """Share of a time budget "in all" that is trained for however long compilation took."""
-CHECKS = 3
-"""How often the length of a run is compared with its time limit: a quarter, half and three quarters of the way."""
-TOLERANCE = 0.1
+CHECKS = 5
+"""How often the length of a run is compared with its time limit, evenly among its steps."""
+TOLERANCE = 0.05
 """Relative deviation from the time limit that is left alone."""
 SHORTEST_CHECKED = 20.0
 """Seconds: shorter runs are not corrected."""
@@ -73,21 +73,22 @@ def steps_within(seconds: float, speed: Speed, config: TrainingConfig, steps_per
     return low
 
 
-def corrected(planned: Duration, config: TrainingConfig, step: int, seconds: float) -> Duration:
-    """The length of a run that keeps its time limit at the speed that it has had so far.
+def corrected(planned: Duration, config: TrainingConfig, step: int, seconds: float, pace: float) -> Duration:
+    """The length of a run that keeps its time limit at the speed that it has had lately.
 
     Args:
         planned: The length, with a time limit.
         config: The other limits, which stay.
         step: Number of completed steps.
         seconds: Time that they and their validations took.
+        pace: Seconds of a step since the last check, with its share of the validations.
     """
     if planned.seconds is None or planned.seconds < SHORTEST_CHECKED:
         return planned
-    expected = seconds * planned.total_steps / step
+    expected = seconds + pace * (planned.total_steps - step)
     if abs(expected / planned.seconds - 1) <= TOLERANCE:
         return planned
-    total = max(int(step * planned.seconds / seconds), step + 1)
+    total = step + max(int((planned.seconds - seconds) / pace), 1)
     return planned._replace(total_steps=duration(config, planned.steps_per_epoch, total).total_steps)
 
 

@@ -101,6 +101,7 @@ class Session:
         self._validation_compile = self._compiled_before_training = 0.0
         self._training_since: float | None = None
         self._checks: list[int] = []
+        self._checked = (0, 0.0)
         self._log: MetricsLog | None = None
         self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=config.log_every)
         self._last_checkpoint = time.perf_counter()
@@ -157,7 +158,7 @@ class Session:
         self.reporter.start(self.at.step, self.duration.total_steps)
         self.meter = Meter()
         self._training_since, self._compiled_before_training = time.perf_counter(), self.compile_seconds
-        self._checks = self._steps_to_check(CHECKS)
+        self._checks, self._checked = self._steps_to_check(CHECKS), (self.at.step, self.times.training)
 
     def advance(self, batch: Batch) -> jax.Array:
         """Dispatch one step. Returns its loss without waiting for it."""
@@ -363,8 +364,10 @@ class Session:
     def _keep_time(self) -> None:
         """Correct the length of the run if the machine has become faster or slower, and store the new one."""
         self._checks = self._checks[1:]
-        planned, at = self.duration, self.at
-        self.duration = corrected(planned, self.config, at.step, parallel.agreed(self.times.training))
+        planned, at, seconds = self.duration, self.at, parallel.agreed(self.times.training)
+        pace = (seconds - self._checked[1]) / max(at.step - self._checked[0], 1)
+        self._checked = (at.step, seconds)
+        self.duration = corrected(planned, self.config, at.step, seconds, pace)
         if self.duration.total_steps == planned.total_steps:
             return
         how = "slower" if self.duration.total_steps < planned.total_steps else "faster"

@@ -82,9 +82,9 @@ def test_forces_cost_more_than_energies_and_larger_models_more_than_small_ones()
 
 def test_a_run_keeps_its_time_when_the_machine_becomes_slower_or_faster() -> None:
     planned, config = Duration(1000, 10, 10, 100.0), TrainingConfig()
-    assert corrected(planned, config, 250, 25.5) == planned
-    assert corrected(planned, config, 250, 50.0).total_steps == 500
-    assert corrected(planned, config, 250, 12.5).total_steps == 2000
-    assert corrected(planned, config, 250, 500.0).total_steps == 251
-    assert corrected(planned, TrainingConfig(epochs=100), 250, 12.5).total_steps == 1000
-    assert corrected(Duration(1000, 10, 10), config, 250, 500.0).total_steps == 1000
+    assert corrected(planned, config, 250, 25.5, 0.1) == planned
+    assert corrected(planned, config, 250, 25.0, 0.2).total_steps == 250 + 75 / 0.2
+    assert corrected(planned, config, 250, 25.0, 0.05).total_steps == 250 + 75 / 0.05
+    assert corrected(planned, config, 250, 500.0, 2.0).total_steps == 251
+    assert corrected(planned, TrainingConfig(epochs=100), 250, 25.0, 0.05).total_steps == 1000
+    assert corrected(Duration(1000, 10, 10), config, 250, 500.0, 2.0).total_steps == 1000
