@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from equiform.data.config import DataConfig
 from equiform.errors import UserError
+from equiform.tasks.api import Task
+from equiform.tasks.direct_forces import DirectForces
 from equiform.tasks.energy import Potential
 from equiform.training import verdict
 
@@ -56,7 +58,7 @@ def evaluate_file(
     from equiform.training.evaluate import evaluate_with_values
 
     loaded = load_model(find_model(model))
-    if not isinstance(task := loaded.task, Potential):
+    if not isinstance(task := loaded.task, Potential | DirectForces):
         raise UserError(f"{model} predicts {task.quantity} ({task.unit}), not energies and forces; use equiform predict")
     trained = dict(loaded.metadata.get("data") or {})
     preferred = LabelKeys(trained.get("energy_key"), trained.get("forces_key"), trained.get("stress_key"))
@@ -95,7 +97,7 @@ def evaluate_file(
     return FileErrors(_exactly(errors, task), lines, [*said, *reading.warnings, *unused_inputs(structures), *warnings])
 
 
-def _exactly(errors: Mapping[str, Mapping[str, Any]], task: Potential) -> dict[str, dict[str, Any]]:
+def _exactly(errors: Mapping[str, Mapping[str, Any]], task: Task) -> dict[str, dict[str, Any]]:
     """Energy, forces and stress with `mae`, `rmse` and `unit`; null where the data has no labels."""
     from equiform.training.evaluate import error_name, error_unit
 

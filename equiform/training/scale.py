@@ -9,6 +9,7 @@ from equiform.data.pipeline.dataset import Dataset
 from equiform.errors import UserError
 from equiform.models.api import Model
 from equiform.tasks.api import Task
+from equiform.tasks.direct_forces import FORCES, DirectForces, has_direct_forces
 from equiform.tasks.energy import Potential
 from equiform.tasks.motion import Motion
 from equiform.tasks.property import Property
@@ -34,6 +35,8 @@ def initial_task(model: Model, config: TrainingConfig, train: Dataset, elements:
     try:
         if label.axis == "atoms":
             return Motion(model, scales=scales)
+        if has_direct_forces(model):
+            return _direct_forces(model, train)
         if requested == "anchored" and label.name == "energy":
             readout = model.traits.scalar
             additive = readout is not None and readout.axis == "atoms"
@@ -45,6 +48,12 @@ def initial_task(model: Model, config: TrainingConfig, train: Dataset, elements:
         return Property(model, name=label.name, unit_name=label.unit, scale=scale, shift=shift, scales=scales)
     except ValueError as error:
         raise UserError(f"this model cannot learn {label.name!r}: {error}") from None
+
+
+def _direct_forces(model: Model, train: Dataset) -> DirectForces:
+    if not train.has_label(FORCES):
+        raise UserError("model.vector_readouts=[forces] learns forces, and the training data have none; leave it out")
+    return DirectForces(model, scale=energy_scale(train))
 
 
 def _mean_and_deviation(requested: str | Normalization, train: Dataset) -> tuple[float, float]:
@@ -65,7 +74,9 @@ def _mean_and_deviation(requested: str | Normalization, train: Dataset) -> tuple
 def loss_terms_of(config: TrainingConfig, task: Task) -> dict[str, LossConfig]:
     """The terms of the loss; for standardised losses each weight is divided by the scale of its target."""
     terms = config.losses.terms()
-    if task.quantity != "energy":
+    if task.quantity == FORCES:
+        terms = {FORCES: terms.get(FORCES, LossConfig())}
+    elif task.quantity != "energy":
         others = {name: term for name, term in terms.items() if name not in ("energy", "forces", "stress")}
         terms = {task.quantity: LossConfig(), **others}
     if not config.standardized_losses:
