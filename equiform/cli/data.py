@@ -37,7 +37,7 @@ def make(
     test: Annotated[int | None, typer.Option(help="Test simulations or scenes, of every test set.")] = None,
     families: Annotated[str | None, typer.Option(help="Polymers: which, PE,PEO,…; default: all, and small molecules.")] = None,
     method: Annotated[str | None, typer.Option(help="Polymers: labels by gfn2 (default), gfn1 or MODULE:NAME.")] = None,
-    conformers: Annotated[int | None, typer.Option(min=1, help="Polymers: per family, 10 by default.")] = None,
+    conformers: Annotated[int | None, typer.Option(min=1, help="Polymers: per family, 30 by default.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Polymers: per conformer, 4 by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Polymers: 1 by default; 7 is reserved for a hold-out.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Polymers: conformers sampled at a time.")] = 1,

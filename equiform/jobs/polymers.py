@@ -36,7 +36,7 @@ class PolymerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     families: tuple[str, ...] = Field((), description="Names; all 24 and the small molecules if empty.")
-    conformers: int = Field(10, ge=1, description="Conformers per training family, one in ten each for validation and test.")
+    conformers: int = Field(30, ge=1, description="Conformers per training family, one in ten each for validation and test.")
     frames: int = Field(4, ge=1, description="Frames per conformer moved by the method.")
     classical_frames: int = Field(8, ge=1, description="Frames per conformer moved by MMFF94.")
     method: str = Field("gfn2", description="Labels and dynamics: gfn2, gfn1 or MODULE:NAME.")

@@ -1,4 +1,4 @@
-"""Oligomers of 24 polymers, and 80 small molecules: repeat units, chains, and the plan of what is sampled.
+"""Oligomers of 24 polymers, and 160 small molecules: repeat units, chains, and the plan of what is sampled.
 
 A chain of n units is made from n copies of a repeat unit with two open ends `*`: the tail of each is bonded to the head of the
 next, and both ends of the chain are capped with CH3. Four families are kept out of training altogether, and of six there are
@@ -77,6 +77,17 @@ MOLECULES = (
     *("CSC", "CSSC", "CS(C)=O", "CS(C)(=O)=O", "C1CCSC1", "S", "CC(C)S", "CSCO"),
     *("FC(F)F", "ClC(Cl)Cl", "CCCl", "Clc1ccccc1", "Fc1ccccc1", "FC(F)(F)C(F)(F)F", "ClCCCl", "OCC(F)(F)F"),
     *("[SiH4]", "C[SiH3]", "C[Si](C)(C)C", "C[Si](C)(C)O", "[SiH3]O[SiH3]", "C[Si](C)(C)Cl", "C[Si](C)(C)c1ccccc1", "OCC(O)CO"),
+    # From here on every row mixes the groups, since a row is one split.
+    *("Cc1ccncc1", "CCCO", "CC(C)N", "CC(=O)NC(C)C", "CCS", "FCCF", "C[Si](C)(C)OC", "Cc1ccc(O)cc1"),
+    *("c1cnccn1", "CC(C)O", "C1CCNC1", "CCC(C)=O", "CCSC", "CC(C)(C)Cl", "C[SiH2]C", "Nc1ccncc1"),
+    *("Cc1ccc(N)cc1", "CC(C)(C)O", "CCCN", "CCC=O", "Cc1ccsc1", "FC(F)Cl", "CO[Si](C)(C)OC", "c1cc[nH]n1"),
+    *("COc1ccccc1", "OCCO", "NCCO", "CCC(=O)O", "Cc1ccoc1", "ClC=C", "CC[SiH3]", "CNc1ccccc1"),
+    *("Oc1ccccc1O", "CCCCO", "CN1CCNCC1", "O=C1CCCC1", "CSc1ccccc1", "FC=C", "C=C[Si](C)(C)C", "c1ccc2[nH]ccc2c1"),
+    *("CC(=O)c1ccccc1", "COCCO", "C1CCCNCC1", "O=C1CCCN1", "Cc1ccc(S)cc1", "Fc1ccc(F)cc1", "C[Si](C)(O)O", "c1ccc2ccccc2c1"),
+    *("Nc1cccc(O)c1", "OC1CCCCC1", "CCNCC", "CC(=O)N(C)C", "Cc1cscn1", "CC(F)C", "C[Si](C)(C)CO", "Cc1ccco1"),
+    *("O=Cc1ccccc1", "CC1CCCO1", "NCCCN", "NC(=O)c1ccccc1", "c1cscn1", "Clc1ccncc1", "C[SiH](C)O[SiH](C)C", "C=Cc1ccccc1"),
+    *("N#Cc1ccccc1", "COC(C)(C)C", "NCC(=O)O", "CC(=O)CC(C)=O", "c1ccc(cc1)-c1ccccc1", "CC(Cl)C", "CC(=O)SC", "Cc1cc[nH]c1"),
+    *("c1cocn1", "OCC=C", "NCc1ccccc1", "O=C(O)c1ccccc1", "CCSSCC", "Oc1ccc(Cl)cc1", "C[Si](C)(C)N", "C1=CCCCC1"),
 )
 """Small molecules with the functional groups of organic chemistry; none has the bonds that the unseen families test."""
 
