@@ -71,10 +71,7 @@ def assemble(name: str, folders: Sequence[Path]) -> tuple[PaperTable, list[Row]]
     for method, cells in in_recipes.items():
         published[method] = {**published.get(method, {}), **cells}
     lines = [Row(f"{method} (published)" if method in in_recipes else method, cells) for method, cells in published.items()]
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.row, result.form), []).append(result)
-    lines += [_own(method, form, members, table) for (method, form), members in groups.items()]
+    lines += [_own(method, form, members, table) for (method, form, _), members in _alike(results).items()]
     return table, lines
 
 
@@ -97,6 +94,22 @@ def _published(table: str) -> Mapping[str, Mapping[str, str]]:
         for quantity, (value, _) in entry.published.items():
             found.setdefault(entry.row, {})[_key(entry.column, quantity)] = f"{value:g}"
     return found
+
+
+def _alike(results: Sequence[Result]) -> dict[tuple[str, str, int], list[Result]]:
+    """Runs for each line: of one method and form, and within a column with the same changes and sizes.
+
+    Where runs of a method and column differ in more than the seed, the method has as many lines.
+    """
+    variants: dict[tuple[str, str, str], list[tuple[list[str], str]]] = {}
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for result in results:
+        known = variants.setdefault((result.row, result.form, result.column), [])
+        variant = (sorted(result.changes), result.protocol)
+        if variant not in known:
+            known.append(variant)
+        groups.setdefault((result.row, result.form, known.index(variant)), []).append(result)
+    return groups
 
 
 def _own(method: str, form: str, members: Sequence[Result], table: PaperTable) -> Row:

@@ -110,6 +110,26 @@ def test_runs_stand_beside_the_published_rows(tmp_path):
     assert len({line.count("|") for line in text.splitlines()}) == 1 and "seed 1, 2" in text
 
 
+def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path):
+    other = {"changes": ["training.epochs=9"], "values": {"energy": (20.0, "meV")}}
+    runs = [
+        result(tmp_path, "a"),
+        result(tmp_path, "b", seed=2, values={"energy": (6.0, "meV")}),
+        result(tmp_path, "c", **other),
+        result(tmp_path, "d", protocol="200 / 50 / 1,000 structures", values={"energy": (30.0, "meV")}),
+        result(tmp_path, "e", column="aspirin", changes=["training.epochs=30"], values={"energy": (8.0, "meV")}),
+    ]
+    ours = [row.cells for row in assemble("md17", runs)[1] if "ours" in row.method]
+    assert [cells["ethanol/energy"] for cells in ours] == ["5 ± 1.4", "20", "30"]
+    assert [cells.get("aspirin/energy") for cells in ours] == ["8", None, None]
+
+
+def test_a_family_with_one_test_set_stands_in_that_set_s_column():
+    entry = run.read_entry("polyget-family", [], scaled=True, folder=None).benchmark
+    errors = {"energy": {"mae": 0.2, "unit": "eV"}, "forces": {"mae": 0.07, "unit": "eV/Å"}}
+    assert run._values({"test": errors}, entry) == {"test": (200.0, "meV"), "test forces": (pytest.approx(70.0), "meV/Å")}
+
+
 def test_what_we_measured_is_told_before_a_run():
     told = [
         line for line in run.plan(run.read_entry("rmd17-ethanol-l2", [], scaled=True, folder=None)) if "our own result" in line
