@@ -1,7 +1,9 @@
 """The card of `organic-gfn2`, written from a fresh evaluation: nothing in its table is typed by hand.
 
-python -m benchmarks.organic_gfn2_card MODEL DATA --cost "20 minutes of one shared core" [--stability STABILITY.json]
+python -m benchmarks.organic_gfn2_card MODEL DATA RUN --cost "47 minutes of one core" [--dynamics survival.jsonl]
 python -m benchmarks.organic_gfn2_card MODEL DATA --check        # is the card that is there true?
+
+RUN is the run folder that the model is the best of; `survival.jsonl` is written by `benchmarks.polymer_dynamics`.
 """
 
 import argparse
@@ -16,7 +18,7 @@ NAMES = {
     "test": "held-out conformers of the 20 training families",
     "longer": "chains 1.5 to 2 times longer than any in training",
     "unseen": "PVDF, PVAc, PCL, PET: families without training data",
-    "molecules": "aniline, phenol, thiophenol and five aromatic heterocycles; none in training",
+    "molecules": "16 small molecules, none in training: pyridine, pyrrole, phenols, thiazole, cyclohexanol, an amide, …",
 }
 
 
@@ -41,22 +43,42 @@ def error_table(found: dict[str, Any]) -> str:
     return "\n".join([*rows, *lines])
 
 
-def card(found: dict[str, Any], *, cost: str, training: str, stability: str) -> str:
+def dynamics(rows: list[dict[str, Any]]) -> str:
+    """What `benchmarks.polymer_dynamics survival` found, in a few lines."""
+    lines = []
+    for temperature in sorted({row["temperature"] for row in rows}):
+        own = [row for row in rows if row["temperature"] == temperature]
+        held = sum(row["held"] for row in own)
+        times = ", ".join(f"{row['family']} after {row['survived_ps']:.1f} ps" for row in own if not row["held"])
+        errors = [row["forces_on_the_way"] for row in own if row["forces_on_the_way"] is not None]
+        longest = max(row["survived_ps"] for row in own)
+        families = ", ".join(row["family"] for row in own)
+        failed = f", failed: {times}" if times else ""
+        lines += [
+            f"Langevin dynamics at {temperature:g} K, {longest:g} ps, of {len(own)} oligomers ({families}):",
+            f"{held} held{failed}.",
+            f"Force errors on frames of these runs, labelled by GFN2-xTB: {min(errors):.0f} to {max(errors):.0f} meV/Å.",
+        ]
+    return "\n".join([*lines, "(`python -m benchmarks.polymer_dynamics survival organic-gfn2 -o FILE`)"]) if rows else ""
+
+
+def card(found: dict[str, Any], trained: dict[str, int], *, cost: str, moving: str) -> str:
     """The whole card."""
     return f"""# organic-gfn2: forces and energies of neutral organic molecules and oligomers, GFN2-xTB, H C N O F Si S Cl
 
-A small TorchMD-NET Equivariant Transformer (3 layers, 64 channels, cutoff 5 Å, smooth), for trying things out, for starting
-points and for teaching. Its labels are those of the semi-empirical method GFN2-xTB, so at best it is as right as that.
+Equiformer in the size `tiny` (2 layers, degrees up to 2, cutoff 5 Å), for trying things out, for starting points and for
+teaching. Its labels are those of the semi-empirical method GFN2-xTB, so at best it is as right as that.
 
 ## Data
 
-{training} `equiform data make polymers` makes them; `datasets/polymers` has the frames (CC0).
+{trained["frames"]:,} frames: conformers of oligomers of 20 polymers, and small molecules, at 300, 500 and 700 K, with
+GFN2-xTB energies and forces by tblite 0.8.0. Most are moved by MMFF94, the others by GFN2-xTB. PVDF, PVAc, PCL and PET are left
+out. `equiform data make polymers` makes them; `datasets/polymers` has the frames (CC0).
 
 ## Method
 
-First a loss on forces only and energies by a linear map (PolyGET's way, see `docs/models/polyget.md`); then forces (weight 1,
-mean length of the error) and energies per atom (weight 0.1, mean absolute error). Isolated atoms have GFN2-xTB's energies.
-Made by `benchmarks/organic_gfn2.py`. Cost: {cost}.
+`equiform train` with the settings of the preset, on energies and forces; isolated atoms have GFN2-xTB's energies. The commands
+are in `benchmarks/organic_gfn2.py`. {trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs. Cost: {cost}.
 
 ## Errors
 
@@ -67,7 +89,7 @@ organic-gfn2 FOLDER`.
 {error_table(found)}
 {AFTER}
 
-{stability}
+{moving}
 
 ## Where it fails
 
@@ -77,7 +99,7 @@ organic-gfn2 FOLDER`.
   nothing acts beyond 5 Å times the number of layers.
 - Crystals and bulk polymers: all labels are of molecules in vacuum.
 - Functional groups without an example in training: azides, nitro groups, phosphates, peroxides, strained cages. The last row
-  of the table is such a test: 64 small molecules and 20 families do not cover organic chemistry.
+  of the table is such a test: 128 small molecules and 20 families do not cover organic chemistry.
 - Energies of *different* molecules are less certain than differences along a trajectory: compare the two columns above.
 
 ## Licence
@@ -91,9 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--cost", default="")
-    parser.add_argument("--training", default="")
-    parser.add_argument("--stability", default="")
+    parser.add_argument("--dynamics", type=Path)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
     found = evaluate(str(given.model), given.data)
@@ -104,7 +126,13 @@ def main() -> None:
         if written != error_table(found).strip():
             raise SystemExit(f"{path} does not hold the errors of a fresh evaluation")
         return
-    path.write_text(card(found, cost=given.cost, training=given.training, stability=given.stability), encoding="utf-8")
+    if given.run is None:
+        parser.error("RUN is needed to write a card")
+    last = json.loads((given.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    frames = (given.data / "train.extxyz").read_text(encoding="utf-8").count("Properties=")
+    rows = [json.loads(line) for line in given.dynamics.read_text(encoding="utf-8").splitlines()] if given.dynamics else []
+    trained = {"frames": frames, "steps": last["step"], "epochs": last["epoch"]}
+    path.write_text(card(found, trained, cost=given.cost, moving=dynamics(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":
