@@ -50,7 +50,7 @@ def dynamics(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["temperature"] == temperature]
         held = sum(row["held"] for row in own)
         times = ", ".join(f"{row['family']} after {row['survived_ps']:.1f} ps" for row in own if not row["held"])
-        errors = [row["forces_on_the_way"] for row in own if row["forces_on_the_way"] is not None]
+        errors = [row["forces_on_the_way"] for row in own]
         longest = max(row["survived_ps"] for row in own)
         families = ", ".join(row["family"] for row in own)
         failed = f", failed: {times}" if times else ""

@@ -28,6 +28,12 @@ class Capacity(NamedTuple):
     graphs: int
 
 
+def roomy(count: int) -> int:
+    """The count rounded up to the next eighth of a power of two, so that few compiled programs serve many sizes."""
+    step = 1 << max(count.bit_length() - 4, 0)
+    return -(-count // step) * step
+
+
 class Graph(eqx.Module):
     """A batch of graphs (often of one).
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from equiform.data.pipeline.batching import MOST_GROUPS, PlannedBatch, plan_epoch
 from equiform.data.pipeline.dataset import Dataset
 from equiform.data.pipeline.rotate import drawn_rotations, rotated
-from equiform.graph import Capacity, Graph, batch
+from equiform.graph import Capacity, Graph, batch, roomy
 from equiform.training import parallel
 
 AHEAD = 2
@@ -180,7 +180,7 @@ class BatchStream:
             return parallel.stacked_parts(graphs, capacity, self._mesh.size)
         # Noised positions have other edges than the plan counted.
         edges = sum(len(graph.senders) for graph in graphs)
-        return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=parallel.roomy(edges)))
+        return batch(graphs, capacity if edges <= capacity.edges else capacity._replace(edges=roomy(edges)))
 
     def _rotated(self, graphs: Sequence[Graph], indices: Any, epoch: int) -> list[Graph]:
         rotations, start, result = drawn_rotations(indices, self._seed, epoch), 0, []

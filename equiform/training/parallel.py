@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from equiform.errors import UserError
-from equiform.graph import Capacity, Graph, batch
+from equiform.graph import Capacity, Graph, batch, roomy
 
 AXIS = "devices"
 
@@ -154,12 +154,6 @@ def stacked_parts(graphs: Sequence[Graph], whole: Capacity, parts: int) -> Graph
     # A device without structures still needs arrays: one masked structure.
     batches = [batch(group, capacity) if group else _masked(batch(graphs[:1], capacity)) for group in groups]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-def roomy(count: int) -> int:
-    """The count rounded up to the next eighth of a power of two, so that few compiled programs serve all batches."""
-    step = 1 << max(count.bit_length() - 4, 0)
-    return -(-count // step) * step
 
 
 def _masked(graph: Graph) -> Graph:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equiform.edges import within
-from equiform.graph import fully_connected_edges
+from equiform.graph import fully_connected_edges, roomy
 from equiform.neighbors import neighbor_list
 from equiform.simulate.md.integrator import Candidates, TwoFloat, split
 
@@ -20,7 +20,8 @@ SAFETY = 1e-3
 class EdgeCapacity(NamedTuple):
     """Edge capacity of the compiled loop: in the list, and within the cutoff.
 
-    Both only grow, by at least a quarter, so that a run is compiled a handful of times at most.
+    Both only grow, by at least a quarter, so that a run is compiled a handful of times at most; and they are round, so that the
+    next run of a like structure finds the program compiled.
     """
 
     listed: int = 0
@@ -34,7 +35,7 @@ class EdgeCapacity(NamedTuple):
 def _grown(have: int, need: int) -> int:
     if 0 < have >= need:
         return have
-    return max(int(1.1 * need) + 8, int(1.25 * have))
+    return roomy(max(int(1.05 * need) + 8, int(1.25 * have)))
 
 
 class VerletList:

@@ -57,3 +57,9 @@ def test_room_grows_by_a_quarter_and_never_shrinks():
         seen.add(capacity)
     assert len(seen) <= 12
     assert capacity.grown(500, 0) == capacity
+
+
+def test_like_structures_begin_with_the_same_room():
+    rooms = [EdgeCapacity().grown(need, need // 2) for need in range(1000, 1060)]
+    assert len(set(rooms)) <= 3  # a run of each would be compiled three times at most
+    assert all(1.05 * need <= room.listed <= 1.25 * need for need, room in zip(range(1000, 1060), rooms))
