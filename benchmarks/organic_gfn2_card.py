@@ -34,12 +34,14 @@ def error_table(found: dict[str, Any]) -> str:
             e = found[split]
             numbers = (e["forces_mae"], e["forces_rmse"], e["zero_mae"], e["relative_energy_mae"], e["energy_per_atom_mae"])
             rows.append(f"| {name} | {e['frames']} | " + " | ".join(f"{x:.1f}" for x in numbers) + " |")
-    lines = ["", "Forces by family (MAE, meV/Å): "]
-    lines += ["; ".join(f"{family} {mae:g}" for s in NAMES if s in found for family, mae in found[s]["families"].items()) + "."]
+    families = [
+        f"{s}: " + ", ".join(f"{family} {mae:g}" for family, mae in found[s]["families"].items()) for s in NAMES if s in found
+    ]
+    lines = ["", "Forces by family (MAE, meV/Å): " + "; ".join(families) + "."]
     temperatures = [
         f"{s}: " + ", ".join(f"{t} K {mae:g}" for t, mae in found[s]["temperatures"].items()) for s in found if s in NAMES
     ]
-    lines += ["", "By temperature: " + "; ".join(temperatures) + "."]
+    lines += ["", "Forces by temperature: " + "; ".join(temperatures) + "."]
     return "\n".join([*rows, *lines])
 
 
@@ -56,8 +58,8 @@ def dynamics(rows: list[dict[str, Any]]) -> str:
         failed = f", failed: {times}" if times else ""
         lines += [
             f"Langevin dynamics at {temperature:g} K, {longest:g} ps, of {len(own)} oligomers ({families}):",
-            f"{held} held{failed}.",
-            f"Force errors on frames of these runs, labelled by GFN2-xTB: {min(errors):.0f} to {max(errors):.0f} meV/Å.",
+            f"{held} held{failed}. Force errors on frames of these runs, labelled by GFN2-xTB:"
+            f" {min(errors):.0f} to {max(errors):.0f} meV/Å.",
         ]
     return "\n".join([*lines, "(`python -m benchmarks.polymer_dynamics survival organic-gfn2 -o FILE`)"]) if rows else ""
 
@@ -78,7 +80,8 @@ out. `equiform data make polymers` makes them; `datasets/polymers` has the frame
 ## Method
 
 `equiform train` with the settings of the preset, on energies and forces; isolated atoms have GFN2-xTB's energies. The commands
-are in `benchmarks/organic_gfn2.py`. {trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs. Cost: {cost}.
+are in `benchmarks/organic_gfn2.py`. {trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs.
+Cost: {cost}.
 
 ## Errors
 
