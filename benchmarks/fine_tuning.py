@@ -128,7 +128,9 @@ def plot(found: Found, path: Path) -> None:
     from matplotlib import pyplot
 
     sets = list(dict.fromkeys(key[0] for key in found))
-    figure, axes = pyplot.subplots(1, len(sets), figsize=(3.4 * len(sets) + 2.2, 3.4), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(sets), figsize=(3.4 * len(sets) + 2.2, 3.4), squeeze=False, sharey=True, layout="constrained"
+    )
     for axis, name in zip(axes[0], sets):
         for number, (way, shown) in enumerate(WAYS.items()):
             points = sorted(
@@ -143,7 +145,7 @@ def plot(found: Found, path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=name, xlabel="training frames")
         axis.set_xticks(counts, [str(count) for count in counts])
         axis.minorticks_off()
-        ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]]
+        ticks = [t for t in (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]]
         axis.set_yticks(ticks, [str(t) for t in ticks])
     axes[0][0].set_ylabel("MAE of force components, meV/Å")
     handles, labels = axes[0][0].get_legend_handles_labels()
