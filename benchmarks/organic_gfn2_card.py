@@ -61,7 +61,12 @@ def dynamics(rows: list[dict[str, Any]]) -> str:
             f"{held} held{failed}. Force errors on frames of these runs, labelled by GFN2-xTB:"
             f" {min(errors):.0f} to {max(errors):.0f} meV/Å.",
         ]
-    return "\n".join([*lines, "(`python -m benchmarks.polymer_dynamics survival organic-gfn2 -o FILE`)"]) if rows else ""
+    if not rows:
+        return ""
+    temperatures = " ".join(f"{kelvin:g}" for kelvin in sorted({row["temperature"] for row in rows}))
+    longest = max(row["survived_ps"] for row in rows)
+    command = f"survival organic-gfn2 --temperatures {temperatures} --time {longest:g} -o FILE"
+    return "\n".join([*lines, f"(`python -m benchmarks.polymer_dynamics {command}`)"])
 
 
 def card(found: dict[str, Any], trained: dict[str, int], *, cost: str, moving: str) -> str:
