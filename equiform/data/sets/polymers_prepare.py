@@ -20,7 +20,7 @@ def prepare_polymers(config: SetConfig, cutoff: float, *, progress: Callable[[in
     """Read the splits of the polymer set, or of one family of it.
 
     Args:
-        config: `molecule` is a family, if given; `train_size` trajectories spread over the families are kept.
+        config: `molecule` is a family, if given; `train_size` evenly spaced frames are kept.
         cutoff: Å.
         progress: Called with (structures done, structures in all) while neighbour lists are built.
 
