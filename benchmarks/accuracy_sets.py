@@ -24,10 +24,11 @@ class Split(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A file with labelled frames: the shipped one, or one of the published data; and how to read it."""
+    """A file with labelled frames: the shipped one, or one of the published data; how to read it; and whether it has cells."""
 
     file: str
     settings: dict[str, Any]
+    periodic: bool = False
 
 
 _KCAL = {"energy_unit": "kcal/mol", "forces_unit": "kcal/mol/Å"}
@@ -36,7 +37,7 @@ SETS: dict[str, Source] = {
     "3bpa": Source("molecules/train_300K.xyz", {}),
     "salicylic-acid": Source("rmd17/rmd17_salicylic.npz", _KCAL),
     "aspirin": Source("rmd17/rmd17_aspirin.npz", _KCAL),
-    "silicon": Source("periodic/mlearn_Si/training.json", {}),
+    "silicon": Source("periodic/mlearn_Si/training.json", {}, periodic=True),
 }
 """Sets by name: the shipped ethanol, 3BPA at 300 K, two molecules of rMD17, and silicon in periodic cells."""
 

@@ -23,7 +23,7 @@ import ase.io
 import numpy as np
 
 from benchmarks.accuracy_sets import SETS, split
-from benchmarks.many_runs import mean_and_spread
+from benchmarks.many_runs import mean_and_spread, plot_forces
 
 BASE = "organic-gfn2"
 POLYMERS = Path(__file__).parent.parent / "datasets" / "polymers"
@@ -122,36 +122,14 @@ def _cell(results: Iterable[dict[str, float]]) -> str:
 
 def plot(found: Found, path: Path) -> None:
     """Force error against the number of training frames, a panel for each set; bars: the seeds' standard deviation."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    sets = list(dict.fromkeys(key[0] for key in found))
-    figure, axes = pyplot.subplots(
-        1, len(sets), figsize=(3.4 * len(sets) + 2.2, 3.4), squeeze=False, sharey=True, layout="constrained"
+    plot_forces(
+        {key: [result["forces"] for result in results] for key, results in found.items()},
+        {way: shown.replace("`", "") for way, shown in WAYS.items()},
+        path,
+        x_label="training frames",
+        log_x=True,
+        share_y=True,
     )
-    for axis, name in zip(axes[0], sets):
-        for number, (way, shown) in enumerate(WAYS.items()):
-            points = sorted(
-                (key[2], [r["forces"] for r in results]) for key, results in found.items() if key[:2] == (name, way)
-            )
-            if points:
-                counts, forces = [count for count, _ in points], [values for _, values in points]
-                spread = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in forces]
-                style = {"color": f"C{number}", "label": shown.replace("`", ""), "markersize": 4, "capsize": 2}
-                axis.errorbar(counts, [np.mean(values) for values in forces], spread, fmt="o-", **style)
-        counts = sorted({key[2] for key in found})
-        axis.set(xscale="log", yscale="log", title=name, xlabel="training frames")
-        axis.set_xticks(counts, [str(count) for count in counts])
-        axis.minorticks_off()
-        ticks = [t for t in (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]]
-        axis.set_yticks(ticks, [str(t) for t in ticks])
-    axes[0][0].set_ylabel("MAE of force components, meV/Å")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
 
 
 def main() -> None:

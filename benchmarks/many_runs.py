@@ -1,10 +1,10 @@
-"""Many recipe runs in one folder: the missing ones are executed one after the other."""
+"""Many runs in one folder: missing recipe runs are executed one after the other; means, spreads and curves of many seeds."""
 
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +60,57 @@ def mean_and_spread(values: Sequence[float], form: str) -> str:
     """The mean over seeds, and the standard deviation if there are several."""
     spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
     return f"{np.mean(values):{form}}{spread}"
+
+
+def plot_forces(
+    found: Mapping[tuple[str, str, float], Sequence[float]],
+    curves: Mapping[str, str],
+    path: Path,
+    *,
+    x_label: str,
+    log_x: bool,
+    share_y: bool,
+) -> None:
+    """Error of the forces, a panel for each set and a curve for each code; bars: the seeds' standard deviation.
+
+    Args:
+        found: Errors of all seeds by set, code and x, meV/Å.
+        curves: Codes in the order of their colours, with what the legend calls them.
+        path: File of the figure.
+        x_label: What x is.
+        log_x: Logarithmic, with a tick at each x; otherwise linear from zero.
+        share_y: The same range of errors in all panels.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets = list(dict.fromkeys(key[0] for key in found))
+    size = (3.4 * len(sets) + 2.2, 3.4)
+    figure, axes = pyplot.subplots(1, len(sets), figsize=size, squeeze=False, sharey=share_y, layout="constrained")
+    for axis, name in zip(axes[0], sets):
+        for number, (code, label) in enumerate(curves.items()):
+            points = sorted((key[2], errors) for key, errors in found.items() if key[:2] == (name, code))
+            if points:
+                spread = [np.std(errors, ddof=1) if len(errors) > 1 else 0 for _, errors in points]
+                style = {"color": f"C{number}", "label": label, "markersize": 4, "capsize": 2}
+                axis.errorbar([x for x, _ in points], [np.mean(errors) for _, errors in points], spread, fmt="o-", **style)
+        axis.set(yscale="log", title=name, xlabel=x_label)
+        if log_x:
+            axis.set_xscale("log")
+            every = sorted({key[2] for key in found})
+            axis.set_xticks(every, [f"{x:g}" for x in every])
+        else:
+            axis.set_xlim(0, None)
+        axis.minorticks_off()
+        low, high = axis.get_ylim()
+        ticks = [tick for power in range(5) for tick in np.array([1, 1.5, 2, 3, 5, 7]) * 10**power if low <= tick <= high]
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[0][0].set_ylabel("MAE of force components, meV/Å")
+    entries = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
+    labels = [label for label in curves.values() if label in entries]
+    figure.legend([entries[label] for label in labels], labels, loc="outside right upper", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

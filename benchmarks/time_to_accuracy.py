@@ -1,6 +1,7 @@
 """Error against minutes: Equiform and other codes train on the same frames for the same time.
 
     python -m benchmarks.time_to_accuracy --data ../shared/data --peer mace=PEER/bin/python --minutes 2 5 10
+    python -m benchmarks.time_to_accuracy --sets ethanol --codes nequip --peer nequip=PEER/bin/python
 
 Every code is started as its users start it, on one thread, and is charged for everything it does: start, reading, compilation,
 validation. Equiform trains again for each number of minutes, as its learning rate decays over the run; a peer trains once for
@@ -10,6 +11,7 @@ wall time with the threads that `--threads` gives. Runs are kept: a repeated com
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -22,12 +24,13 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.accuracy_sets import SETS, Split, split
-from benchmarks.many_runs import mean_and_spread
+from benchmarks.many_runs import mean_and_spread, plot_forces
 from benchmarks.peer_process import PEERS
 from equiform.errors import UserError
 
 OURS = {
     "defaults": (),
+    "adam": ("training.optimizer=adam",),
     "tiny": ("model=tiny",),
     "small": ("model=small",),
     "medium": ("model=medium",),
@@ -37,11 +40,37 @@ OURS = {
 """Settings of Equiform by name; "defaults" are those of `equiform train FILE`, "tiny-0.1.0" those of version 0.1.0."""
 
 MACE = (
+    *("--name=mace-{seed}", "--seed={seed}", "--work_dir={folder}/mace"),
+    *("--train_file={train}", "--valid_file={validation}"),
     *("--model=MACE", "--num_channels=32", "--max_L=1", "--r_max=5.0", "--batch_size=5", "--valid_batch_size=10"),
     *("--ema", "--ema_decay=0.99", "--amsgrad", "--E0s=average", "--default_dtype=float32", "--device=cpu"),
     *("--energy_key=REF_energy", "--forces_key=REF_forces", "--max_num_epochs=100000", "--error_table=PerAtomMAE"),
 )
 """The settings of the README of MACE for a small model, with the batch of 5 and the EMA that it recommends."""
+
+
+class Worker(NamedTuple):
+    """How a peer is trained.
+
+    Attributes:
+        file: The script in this folder.
+        arguments: What it gets after the arguments that all have; in braces what differs from run to run.
+        periodic: Whether it can train on periodic cells.
+    """
+
+    file: str
+    arguments: tuple[str, ...] = ("{train}", "{validation}", "{seed}", "{folder}")
+    periodic: bool = True
+
+
+WORKERS = {
+    "mace": Worker("accuracy_mace.py", MACE),
+    "nequip": Worker("accuracy_nequip.py"),
+    # TorchMD-NET takes cells that are at least twice as wide as the cutoff; 31 of the 162 training cells of silicon are not.
+    "torchmd": Worker("accuracy_torchmd.py", periodic=False),
+    "nequix": Worker("accuracy_nequix.py"),
+}
+"""Peers by name; their environments are those of `PEERS`."""
 
 
 class Run(NamedTuple):
@@ -73,15 +102,14 @@ def runs(sets: list[str], codes: list[str], seeds: list[int], minutes: list[floa
             for code in codes:
                 if code in OURS:
                     yield from (Run(name, code, seed, (limit,)) for limit in minutes)
-                else:
+                elif WORKERS[code].periodic or not SETS[name].periodic:
                     yield Run(name, code, seed, tuple(minutes))
 
 
 def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> None:
     """Train, and write the errors on the test frames to `folder`/result.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    worker = _ours if run.code in OURS else _mace
-    command = worker(run, files, folder.absolute(), pythons, machine)
+    command = (_ours if run.code in OURS else _peer)(run, files, folder.absolute(), pythons, machine)
     with open(folder / "output.log", "w", encoding="utf-8") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env=machine.environment(), check=False)
     if done.returncode:
@@ -99,12 +127,13 @@ def _ours(run: Run, files: Split, folder: Path, _: dict[str, Path], machine: Mac
     return [*start, *data, *length, *OURS[run.code]]
 
 
-def _mace(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> list[str]:
-    worker = Path(__file__).with_name("accuracy_mace.py")
+def _peer(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> list[str]:
+    worker = WORKERS[run.code]
     minutes = ",".join(f"{limit:g}" for limit in run.minutes)
-    start = [str(pythons["mace"]), str(worker), machine.clock, str(folder / "result.json"), str(files.test), minutes]
-    data = [f"--train_file={files.train}", f"--valid_file={files.validation}"]
-    return [*start, f"--name=mace-{run.seed}", f"--seed={run.seed}", f"--work_dir={folder / 'mace'}", *data, *MACE]
+    start = [str(pythons[run.code]), str(Path(__file__).with_name(worker.file)), machine.clock]
+    names = {"train": files.train, "validation": files.validation, "seed": run.seed, "folder": folder}
+    own = [argument.format(**names) for argument in worker.arguments]
+    return [*start, str(folder / "result.json"), str(files.test), minutes, *own]
 
 
 def _write(path: Path, content: object) -> None:
@@ -140,34 +169,15 @@ def table(found: dict[tuple[str, str, float], list[dict[str, float]]]) -> list[s
 
 
 def plot(found: dict[tuple[str, str, float], list[dict[str, float]]], path: Path, clock: str) -> None:
-    """Error of the forces against minutes, a panel per set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    sets = list(dict.fromkeys(key[0] for key in found))
-    codes = sorted({key[1] for key in found})
-    figure, axes = pyplot.subplots(1, len(sets), figsize=(3.4 * len(sets) + 1.2, 3.4), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], sets):
-        for number, code in enumerate(codes):
-            points = sorted(
-                (key[2], [1e3 * error["forces"] for error in errors])
-                for key, errors in found.items()
-                if key[:2] == (name, code)
-            )
-            if points:
-                axis.plot(
-                    [p[0] for p in points], [np.mean(p[1]) for p in points], "o-", color=f"C{number}", label=code, markersize=4
-                )
-        axis.set(yscale="log", title=name, xlabel=f"minutes ({clock} time)", xlim=(0, None))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-    axes[0][0].set_ylabel("MAE of force components, meV/Å")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    """Error of the forces against minutes, a panel for each set; bars: the seeds' standard deviation."""
+    plot_forces(
+        {key: [1e3 * error["forces"] for error in errors] for key, errors in found.items()},
+        {code: code for code in sorted({key[1] for key in found})},
+        path,
+        x_label=f"minutes ({clock} time)",
+        log_x=False,
+        share_y=False,
+    )
 
 
 def main() -> None:
@@ -175,7 +185,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/time-to-accuracy"))
     parser.add_argument("--data", type=Path, help="folder with the published data")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["ethanol", "3bpa", "salicylic-acid", "silicon"])
-    parser.add_argument("--codes", nargs="+", choices=[*OURS, "mace"], default=["defaults", "small", "torchmd-et", "mace"])
+    parser.add_argument("--codes", nargs="+", choices=[*OURS, *WORKERS], default=["defaults", "small", "torchmd-et", "mace"])
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="the Python of a peer's environment")
     parser.add_argument("--minutes", nargs="+", type=float, default=[2.0, 5.0, 10.0, 30.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -189,6 +199,9 @@ def main() -> None:
     codes = [code for code in options.codes if code in OURS or code in pythons]
     for code in set(options.codes) - set(codes):
         print(f"{code} is left out, no --peer {code}=PEER/bin/python was given. {PEERS[code].recipe()}")
+    for code, name in itertools.product(codes, options.sets):
+        if code in WORKERS and SETS[name].periodic and not WORKERS[code].periodic:
+            print(f"{code} cannot train on the periodic cells of {name} and is left out there")
     started, failed = time.monotonic(), []
     for run in () if options.table else runs(options.sets, codes, options.seeds, sorted(options.minutes)):
         minutes = "-".join(f"{limit:g}" for limit in run.minutes)

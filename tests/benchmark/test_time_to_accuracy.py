@@ -1,0 +1,140 @@
+"""Error against minutes: which runs there are, how the peers are started, what their workers write, and the plot."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+
+from benchmarks import time_to_accuracy
+from benchmarks.accuracy_sets import SETS, Split
+from benchmarks.accuracy_worker import Budget, TimeIsOver
+from benchmarks.many_runs import plot_forces
+from benchmarks.peer_process import PEERS
+from benchmarks.time_to_accuracy import OURS, WORKERS, Machine, Run, _peer, collect, runs
+
+FILES = Split(Path("/data/train.xyz"), Path("/data/validation.xyz"), Path("/data/test.xyz"))
+
+
+def command(code: str) -> list[str]:
+    python = Path("/peer/bin/python")
+    return _peer(Run("ethanol", code, 3, (2.0, 0.5)), FILES, Path("/out"), {code: python}, Machine("processor", 1))
+
+
+def test_every_peer_has_a_worker_and_an_environment():
+    assert WORKERS.keys() <= PEERS.keys() and not WORKERS.keys() & OURS.keys()
+    assert all(Path(time_to_accuracy.__file__).with_name(worker.file).is_file() for worker in WORKERS.values())
+
+
+@pytest.mark.parametrize("code", list(WORKERS))
+def test_workers_import_nothing_of_equiform(code):
+    text = Path(time_to_accuracy.__file__).with_name(WORKERS[code].file).read_text(encoding="utf-8")
+    assert "import accuracy_worker" in text and "equiform" not in text and "from benchmarks" not in text
+
+
+@pytest.mark.parametrize("code", list(WORKERS))
+def test_a_peer_gets_the_clock_the_result_the_test_frames_and_the_minutes(code):
+    python, worker, *common = command(code)[:6]
+    assert python == "/peer/bin/python" and Path(worker).name == WORKERS[code].file
+    assert common == ["processor", "/out/result.json", "/data/test.xyz", "2,0.5"]
+    assert not any("{" in argument for argument in command(code))
+
+
+def test_what_a_peer_gets_of_the_run():
+    assert command("nequip")[6:] == ["/data/train.xyz", "/data/validation.xyz", "3", "/out"]
+    assert command("mace")[6:11] == [
+        "--name=mace-3",
+        "--seed=3",
+        "--work_dir=/out/mace",
+        "--train_file=/data/train.xyz",
+        "--valid_file=/data/validation.xyz",
+    ]
+
+
+def test_equiform_runs_for_each_number_of_minutes_and_a_peer_once():
+    found = list(runs(["ethanol"], ["defaults", "nequix"], [0], [1.0, 2.0]))
+    assert [(run.code, run.minutes) for run in found] == [("defaults", (1.0,)), ("defaults", (2.0,)), ("nequix", (1.0, 2.0))]
+
+
+def test_a_peer_without_cells_is_left_out_of_periodic_sets():
+    assert SETS["silicon"].periodic and not WORKERS["torchmd"].periodic
+    found = list(runs(["ethanol", "silicon"], ["torchmd", "nequip"], [0], [1.0]))
+    assert [(run.set, run.code) for run in found] == [("ethanol", "torchmd"), ("ethanol", "nequip"), ("silicon", "nequip")]
+
+
+def budget(folder: Path, minutes: str) -> Budget:
+    return Budget(["wall", str(folder / "result.json"), str(folder / "test.xyz"), minutes, "own"])
+
+
+def test_a_worker_evaluates_the_last_model_before_each_number_of_minutes(tmp_path):
+    atoms = Atoms("H2", positions=[(0, 0, 0), (1, 0, 0)])
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = 1.0, np.zeros((2, 3))
+    ase.io.write(tmp_path / "test.xyz", [atoms, atoms], format="extxyz")
+    training = budget(tmp_path, "1,2,3")
+    assert training.arguments == ["own"]
+    training.best = [(70.0, 4.0), (110.0, 3.0), (150.0, 2.0)]  # the models are their energies
+    training.write(lambda model: 7, lambda model: lambda atoms: (model, np.full((len(atoms), 3), 0.1)))
+    expected = {limit: {"forces": 0.1, "energy_per_atom": error} for limit, error in (("2", 1.0), ("3", 0.5))}
+    found = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert found.pop("parameters") == 7 and found.pop("1") is None
+    assert found.keys() == expected.keys() and all(found[limit] == pytest.approx(expected[limit]) for limit in found)
+
+
+def test_training_ends_when_the_longest_time_is_over(tmp_path):
+    training = budget(tmp_path, "0,1000")
+    training.keep(lambda: "first")
+    training.limits = [0.0]
+    with pytest.raises(TimeIsOver):
+        training.keep(lambda: "too late")
+    reached = False
+    with training.until_over():
+        training.check()
+        reached = True
+    assert not reached and [model for _, model in training.best] == ["first"]
+
+
+def test_time_that_is_given_back_is_not_charged(tmp_path):
+    training = budget(tmp_path, "1")
+    before = training.seconds()
+    training.give_back(100.0)
+    assert -100 <= training.seconds() - before < -90
+
+
+def test_the_clock_starts_before_anything_heavy():
+    code = "import accuracy_worker, sys; sys.exit('numpy' in sys.modules or 'equiform' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(time_to_accuracy.__file__).parent, check=True, timeout=60)
+
+
+def test_seeds_are_collected_and_plotted_with_their_spread(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    for seed, forces in ((0, 0.010), (1, 0.014)):
+        folder = tmp_path / "wall" / "ethanol" / "nequip" / f"seed{seed}-1-2min"
+        folder.mkdir(parents=True)
+        errors = {"forces": forces, "energy_per_atom": 0.001}
+        (folder / "result.json").write_text(json.dumps({"parameters": 5, "1": None, "2": errors}), encoding="utf-8")
+    found = collect(tmp_path, "wall")
+    assert {key: len(errors) for key, errors in found.items()} == {("ethanol", "nequip", 2.0): 2}
+    drawn = []
+    plain = pyplot.Axes.errorbar
+    monkeypatch.setattr(pyplot.Axes, "errorbar", lambda axis, *args, **style: drawn.append(args) or plain(axis, *args, **style))
+    time_to_accuracy.plot(found, tmp_path / "curve.png", "wall")
+    (minutes, means, spread), *others = drawn
+    assert minutes == [2.0] and means == pytest.approx([12.0]) and spread == pytest.approx([8**0.5]) and not others
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_a_code_that_the_first_set_lacks_is_in_the_legend(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from matplotlib.figure import Figure
+
+    legends = []
+    monkeypatch.setattr(Figure, "legend", lambda figure, handles, labels, **style: legends.append(labels))
+    found = {("silicon", "mace", 1.0): [30.0], ("ethanol", "mace", 1.0): [20.0], ("ethanol", "torchmd", 1.0): [25.0]}
+    curves = {code: code.upper() for code in ("mace", "nequip", "torchmd")}
+    plot_forces(found, curves, tmp_path / "curve.png", x_label="minutes", log_x=False, share_y=False)
+    pyplot.close("all")
+    assert legends == [["MACE", "TORCHMD"]]
