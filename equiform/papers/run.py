@@ -206,7 +206,7 @@ class Clock:
 def _values(tests: Mapping[str, Mapping[str, Mapping[str, Any]]], entry: Benchmark) -> dict[str, tuple[float, str]]:
     """Errors on the test sets in the published units; with several sets (OC20) keyed by the set names."""
     found: dict[str, tuple[float, str]] = {}
-    several = len(tests) > 1 or entry.table == "polymers"  # its columns are test sets, and one family may have only one
+    several = len(tests) > 1 or entry.by_set
     for set_name, errors in tests.items():
         for quantity, error in errors.items():
             if quantity in ("energy_per_atom", "stress") or error.get("mae") is None:

@@ -36,6 +36,7 @@ class Benchmark(BaseModel):
         table: The table.
         row: The method's name in the table.
         column: The molecule or target.
+        by_set: Whether the table's columns are test sets: a value then carries its set's name, even if there is only one set.
         published: Test error and unit by quantity; empty where the authors published none.
         metric: The published metric: mean absolute or mean squared error.
         source: Reference for the published values.
@@ -52,6 +53,7 @@ class Benchmark(BaseModel):
     table: Literal["qm9", "md17", "rmd17", "oc20", "nbody", "polymers"]
     row: str
     column: str
+    by_set: bool = False
     published: dict[str, tuple[float, str]] = Field(default_factory=dict)
     metric: Literal["mae", "mse"] = "mae"
     source: str = ""
