@@ -23,7 +23,7 @@ from equiform.recipes.schema import FineTuning, ModelChoice, Recipe
 from equiform.tasks.energy import Potential
 from equiform.training.config import TrainingConfig
 from equiform.training.heads import of_old_level, two_heads
-from equiform.training.recommended import BATCH_SIZE, EMA, LEARNING_RATES
+from equiform.training.recommended import BATCH_SIZE, BETA1, EMA, LEARNING_RATES
 from equiform.training.run_folder import OLD_HEAD
 
 START = "start"
@@ -79,8 +79,9 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
     if recipe.training.normalization != TrainingConfig().normalization:
         raise UserError("training.normalization cannot be changed in fine-tuning: the scale is that of the model; leave it out")
     config, adapters = base.task.model.config, recipe.training.adapters is not None
-    rate = _recommended_rate(config) / (1 if adapters else _SLOWER)
-    defaults = {"batch_size": BATCH_SIZE, "learning_rate": rate, "ema": EMA}
+    optimizer = recipe.training.optimizer
+    rate = _recommended_rate(config, optimizer) / (1 if adapters else _SLOWER)
+    defaults = {"batch_size": BATCH_SIZE, "learning_rate": rate, "beta1": BETA1[optimizer], "ema": EMA}
     update = {name: value for name, value in defaults.items() if name not in recipe.training.model_fields_set}
     if update:
         text = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
@@ -210,12 +211,12 @@ def _check_heads(recipe: Recipe) -> None:
         raise UserError("finetune.keep_head is for two levels of energies, and training.losses.energy is off; switch it on")
 
 
-def _recommended_rate(config: Any) -> float:
+def _recommended_rate(config: Any, optimizer: str) -> float:
     """The learning rate recommended for the preset that a model was built from, or else for any model."""
     from equiform.models.presets import preset
 
     of_data = {"elements", "average_degree", "average_atoms", "cutoff"}
-    for name, rate in LEARNING_RATES.items():
+    for name, rate in LEARNING_RATES[optimizer].items():
         if preset(name, elements=config.elements).model_dump(exclude=of_data) == config.model_dump(exclude=of_data):
             return rate
     return TrainingConfig().learning_rate

@@ -246,7 +246,7 @@ def _with_recommended(recipe: Recipe, preset: str | None, data: Any, say: Say) -
     """Batch size, learning rate and EMA that suit a force field of this size, where the recipe does not give them."""
     if not data.train.has_label("forces") or not (update := recommended(recipe.training, preset)):
         return recipe
-    settings = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
+    settings = ", ".join(f"training.{name}={value}" for name, value in update.items())
     say(f"settings: {settings}, recommended for {preset!r} and forces")
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=update)})
 

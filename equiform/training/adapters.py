@@ -11,7 +11,7 @@ Source: Hu et al., ICLR 2022 (arXiv:2106.09685), equation 3. Differs: no factor 
 matrix that is not larger than its adapter is trained whole; the readout and the tables of elements are trained whole.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,25 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from equiform.errors import UserError
-from equiform.models.equiformer_radial import RadialMLP
 from equiform.nn import init
-from equiform.nn.dense import Dense
-from equiform.nn.linear import Linear
-from equiform.nn.multivector import Affine, MultivectorLinear
 from equiform.persist.parameters import named
 from equiform.persist.transfer import element_tables
 from equiform.tasks.api import Task
-
-_MAPS_LAST = "maps last"
-LINEAR_MAPS: dict[type, dict[str, str]] = {
-    Linear: {"weights": ""},
-    Dense: {"weight": ""},
-    RadialMLP: {"weights": ""},
-    Affine: {"weight": ""},
-    MultivectorLinear: {"weight": _MAPS_LAST, "scalars": ""},
-}
-"""The rule: the attributes of these layers are matrices that get adapters. The last two axes are (in, out), one matrix for each
-irrep and block; those of multivectors are (out, in, maps), one matrix for each map."""
+from equiform.training.linear_maps import LinearMap, linear_maps
 
 
 class LowRank(eqx.Module):
@@ -60,24 +46,10 @@ class LowRank(eqx.Module):
         return jnp.moveaxis(product, -3, -1) if self.maps_last else product
 
 
-class _Matrix(NamedTuple):
-    """Weights of a linear map: their shape as a stack of matrices, and whether the last axis is that of the maps."""
-
-    stack: tuple[int, ...]
-    rows: int
-    columns: int
-    maps_last: bool
-
-    @property
-    def highest_rank(self) -> int:
-        """The highest rank of an adapter with fewer numbers than the matrix: rank (rows + columns) < rows · columns."""
-        return (self.rows * self.columns - 1) // (self.rows + self.columns)
-
-
 class Adaptation:
     """How the parameters of a model are made of trained and of frozen ones.
 
-    Trained are the adapters of all linear maps (`LINEAR_MAPS`), and whole: maps that are not larger than their adapter, the
+    Trained are the adapters of all linear maps (`linear_maps`), and whole: maps that are not larger than their adapter, the
     readout where the model declares it (`Model.parts`), and the tables with a row for each element. All others (biases, norms,
     attention vectors, kernels of the SE(3)-Transformer) are frozen.
 
@@ -94,12 +66,12 @@ class Adaptation:
         self.rank = rank
         self._structure = jax.tree.structure(params)
         self._shapes = {name: leaf.shape for name, leaf in named(params).items()}
-        found = {f"model.{name}": matrix for name, matrix in _matrices(task.model).items()}
+        found = {f"model.{name}": matrix for name, matrix in linear_maps(task.model).items()}
         whole = [f"model.{name}" for name in element_tables(task.model)]
         readout = [f"model.{entry.partition('[')[0]}" for entry in task.model.parts.get("readout", ())]
         whole += [name for name in self._shapes if any(name == part or name.startswith(f"{part}.") for part in readout)]
         outside = {name: matrix for name, matrix in found.items() if name not in whole}
-        self._adapted = {name: matrix for name, matrix in outside.items() if rank <= matrix.highest_rank}
+        self._adapted = {name: matrix for name, matrix in outside.items() if rank <= _highest_rank(matrix)}
         if not self._adapted:
             raise UserError(_too_large(task, rank, outside))
         self._whole = {*whole, *(outside.keys() - self._adapted.keys())}
@@ -146,33 +118,18 @@ class Adaptation:
         )
 
 
-def _matrices(model: Any) -> dict[str, _Matrix]:
-    """The weights of all linear maps of a model by name, as `LINEAR_MAPS` declares them."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_inexact_array)):
-        node: Any = model
-        kind = None
-        for key in path:
-            if isinstance(key, jax.tree_util.GetAttrKey):
-                kind = LINEAR_MAPS.get(type(node), {}).get(key.name)
-                node = getattr(node, key.name)
-            else:
-                node = node[key.key if isinstance(key, jax.tree_util.DictKey) else key.idx]
-        if kind is not None:
-            shape, name = list(leaf.shape), jax.tree_util.keystr(path, simple=True, separator=".")
-            if kind == _MAPS_LAST:
-                shape.insert(-2, shape.pop())
-            found[name] = _Matrix(tuple(shape[:-2]), shape[-2], shape[-1], kind == _MAPS_LAST)
-    return found
+def _highest_rank(matrix: LinearMap) -> int:
+    """The highest rank of an adapter with fewer numbers than the matrix: rank (rows + columns) < rows · columns."""
+    return (matrix.rows * matrix.columns - 1) // (matrix.rows + matrix.columns)
 
 
-def _too_large(task: Task, rank: int, matrices: dict[str, _Matrix]) -> str:
+def _too_large(task: Task, rank: int, matrices: dict[str, LinearMap]) -> str:
     what = f"training.adapters={rank}"
     if not matrices:
         return f"{what}: {type(task.model).__name__} has no linear maps for adapters; leave the setting out"
-    largest = max(matrices.values(), key=lambda matrix: matrix.highest_rank)
+    largest = max(matrices.values(), key=_highest_rank)
     return (
         f"{what}: adapters of that rank have as many numbers as the linear maps of this {type(task.model).__name__} (the "
-        f"largest is {largest.rows} × {largest.columns}); choose a rank of at most {largest.highest_rank}, or leave the "
+        f"largest is {largest.rows} × {largest.columns}); choose a rank of at most {_highest_rank(largest)}, or leave the "
         "setting out to train all parameters"
     )

@@ -110,6 +110,7 @@ class TrainingConfig(BaseModel):
             number of steps is fixed and stored; five times on the way it is corrected if the machine has become faster or
             slower.
         max_minutes_in_all: Wall time from the start, compilation included; at least a tenth of it is spent training.
+        optimizer: "adam" (AdamW), or "muon": AdamW with orthogonalised directions for linear maps, which needs fewer steps.
         learning_rate: Peak of the schedule.
         schedule: Whether the learning rate changes every "step" or every "epoch" (as in the published
             recipes).
@@ -151,6 +152,7 @@ class TrainingConfig(BaseModel):
     max_steps: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     max_minutes_in_all: float | None = Field(default=None, gt=0)
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(default=5e-4, gt=0)
     schedule: Literal["step", "epoch"] = "step"
     warmup_fraction: float = Field(default=0.02, ge=0, lt=1)
@@ -178,6 +180,12 @@ class TrainingConfig(BaseModel):
     log_every: int = Field(default=50, ge=1)
     checkpoint_minutes: float = Field(default=2.0, gt=0)
     checkpoint_every: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> "TrainingConfig":
+        if self.optimizer == "muon" and self.adapters is not None:
+            raise ValueError("optimizer=muon is for whole linear maps, not for adapters; leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _check_losses(self) -> "TrainingConfig":

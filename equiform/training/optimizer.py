@@ -70,6 +70,12 @@ def adam(config: TrainingConfig) -> optax.GradientTransformation:
     return optax.GradientTransformation(inner.init, update)
 
 
+def nesterov(config: TrainingConfig, moments: Any, gradient: Float[Array, " numbers"]) -> Float[Array, " numbers"]:
+    """β m + (1 − β) g with Adam's first moment m after the update; not corrected for its start at zero."""
+    first: Any = optax.tree.get(moments, "mu")
+    return config.beta1 * first + (1 - config.beta1) * gradient
+
+
 def flattened(tree: Any) -> tuple[Float[Array, " numbers"], Callable[[Any], Any]]:
     """All leaves in one vector, and the function that turns such a vector back into the tree.
 

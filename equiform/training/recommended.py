@@ -7,12 +7,19 @@ from typing import Any
 
 from equiform.training.config import TrainingConfig
 
+OPTIMIZER = "muon"
+"""In the same steps, which take as long, its force errors are a third lower than Adam's."""
+BETA1 = {"adam": 0.9, "muon": 0.95}
+"""Decay rate of the first moment, which Muon orthogonalises."""
 BATCH_SIZE = 5
 """Structures per batch. More, smaller steps reach a lower error in the same time than fewer steps on larger batches."""
 EMA = 0.99
 """The runs have few steps: with 0.999 the average still holds weights of the run's first tenth."""
-LEARNING_RATES = {"tiny": 3e-3, "small": 2e-3, "medium": 1e-3}
-"""Peak learning rate by preset; the larger the model, the smaller. Measured for tiny."""
+LEARNING_RATES = {
+    "adam": {"tiny": 3e-3, "small": 2e-3, "medium": 1e-3},
+    "muon": {"tiny": 1e-2, "small": 7e-3, "medium": 3e-3},
+}
+"""Peak learning rate by optimizer and preset; the larger the model, the smaller. Measured for tiny."""
 
 
 def recommended(config: TrainingConfig, preset: str | None) -> dict[str, Any]:
@@ -25,7 +32,15 @@ def recommended(config: TrainingConfig, preset: str | None) -> dict[str, Any]:
     Returns:
         Fields of `TrainingConfig` to change; empty for presets without a recommendation.
     """
-    if preset not in LEARNING_RATES:
+    if preset not in LEARNING_RATES["adam"]:
         return {}
-    settings = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATES[preset], "ema": EMA}
+    given = "optimizer" in config.model_fields_set or config.adapters is not None
+    optimizer = config.optimizer if given else OPTIMIZER
+    settings = {
+        "optimizer": optimizer,
+        "batch_size": BATCH_SIZE,
+        "learning_rate": LEARNING_RATES[optimizer][preset],
+        "beta1": BETA1[optimizer],
+        "ema": EMA,
+    }
     return {name: value for name, value in settings.items() if name not in config.model_fields_set}

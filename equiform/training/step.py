@@ -28,6 +28,7 @@ from equiform.training.batches import Batch
 from equiform.training.config import LossConfig, TrainingConfig
 from equiform.training.frozen import free_mask, only_free
 from equiform.training.loss import Mean, loss_terms, mean
+from equiform.training.muon import Muon
 
 NO_STEP = -1
 
@@ -79,6 +80,7 @@ class TrainingStep:
         params, self.static = split(with_dtype(task, self.dtype))
         self._params, self._frozen = params, None
         self._adam = optimizer.adam(config)
+        self._muon = Muon(task) if config.optimizer == "muon" else None
         self._decays = optimizer.decay_mask(task, params)
         self.free = free_mask(task, params, config.freeze) if config.freeze else None
         self.adaptation = None
@@ -210,9 +212,13 @@ class TrainingStep:
             gradient = only_free(self.free, gradient, jax.tree.map(jnp.zeros_like, gradient))
         gradient, unflatten = optimizer.flattened(gradient)
         norm = jnp.linalg.norm(gradient)
-        direction, moments = self._adam.update(optimizer.clipped(gradient, config.clip), moments)
+        clipped = optimizer.clipped(gradient, config.clip)
+        vector, moments = self._adam.update(clipped, moments)
+        direction = unflatten(vector)
+        if self._muon is not None:
+            direction = self._muon(unflatten(optimizer.nesterov(config, moments, clipped)), direction)
         decay = {"decay": config.weight_decay, "mask": self._decays}
-        new = optimizer.apply_step(params, unflatten(direction), rate, **decay)
+        new = optimizer.apply_step(params, direction, rate, **decay)
         if self.free is not None:  # Frozen parameters do not decay either.
             new = only_free(self.free, new, params)
         if config.ema is not None:

@@ -33,7 +33,17 @@ def test_fewer_epochs_allow_a_larger_preset(monkeypatch):
 
 
 def test_recommended_settings_fill_only_what_the_recipe_leaves_open():
-    assert recommended(TrainingConfig(), "tiny") == {"batch_size": 5, "learning_rate": 3e-3, "ema": 0.99}
-    assert recommended(TrainingConfig(batch_size=16, ema=None), "small") == {"learning_rate": 2e-3}
+    assert recommended(TrainingConfig(), "tiny") == {
+        "optimizer": "muon",
+        "batch_size": 5,
+        "learning_rate": 1e-2,
+        "beta1": 0.95,
+        "ema": 0.99,
+    }
+    given = TrainingConfig(batch_size=16, ema=None, beta1=0.8)
+    assert recommended(given, "small") == {"optimizer": "muon", "learning_rate": 7e-3}
+    # Rates are those of the optimizer that is used.
+    assert recommended(TrainingConfig(optimizer="adam"), "tiny")["learning_rate"] == 3e-3
+    assert recommended(TrainingConfig(adapters=4), "tiny")["learning_rate"] == 3e-3
     assert recommended(TrainingConfig(), "md17-l2") == {}  # the published protocols have their own
     assert recommended(TrainingConfig(), None) == {}

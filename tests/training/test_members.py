@@ -28,9 +28,10 @@ def tasks():
 
 
 @pytest.mark.slow  # It compiles two steps.
-def test_members_step_as_they_would_alone(tasks):
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_members_step_as_they_would_alone(tasks, optimizer):
     whole, alone = tasks
-    rng, config = np.random.default_rng(0), TrainingConfig.model_validate(SETTINGS)
+    rng, config = np.random.default_rng(0), TrainingConfig.model_validate(SETTINGS | {"optimizer": optimizer})
     steps = [TrainingStep(task, config, config.losses.terms(), lambda _: None) for task in (whole, *alone)]
     states = [step.initial_state() for step in steps]
     with BatchStream(
