@@ -23,7 +23,7 @@ from equiform.recipes.schema import FineTuning, ModelChoice, Recipe
 from equiform.tasks.energy import Potential
 from equiform.training.config import TrainingConfig
 from equiform.training.heads import of_old_level, two_heads
-from equiform.training.recommended import BATCH_SIZE, BETA1, EMA, LEARNING_RATES
+from equiform.training.recommended import BATCH_SIZE, EMA, OWN_SIZES, recommended
 from equiform.training.run_folder import OLD_HEAD
 
 START = "start"
@@ -79,12 +79,11 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
     if recipe.training.normalization != TrainingConfig().normalization:
         raise UserError("training.normalization cannot be changed in fine-tuning: the scale is that of the model; leave it out")
     config, adapters = base.task.model.config, recipe.training.adapters is not None
-    optimizer = recipe.training.optimizer
-    rate = _recommended_rate(config, optimizer) / (1 if adapters else _SLOWER)
-    defaults = {"batch_size": BATCH_SIZE, "learning_rate": rate, "beta1": BETA1[optimizer], "ema": EMA}
-    update = {name: value for name, value in defaults.items() if name not in recipe.training.model_fields_set}
+    update = _recommended(config, recipe.training)
+    if "learning_rate" in update and not adapters:
+        update["learning_rate"] /= _SLOWER
     if update:
-        text = ", ".join(f"training.{name}={value:g}" for name, value in update.items())
+        text = ", ".join(f"training.{name}={value}" for name, value in update.items())
         part = "that" if adapters else "a tenth of that"
         say(f"settings: {text}, for fine-tuning (learning rate: {part} for training from nothing)")
     return recipe.model_copy(
@@ -211,15 +210,16 @@ def _check_heads(recipe: Recipe) -> None:
         raise UserError("finetune.keep_head is for two levels of energies, and training.losses.energy is off; switch it on")
 
 
-def _recommended_rate(config: Any, optimizer: str) -> float:
-    """The learning rate recommended for the preset that a model was built from, or else for any model."""
+def _recommended(config: Any, training: TrainingConfig) -> dict[str, Any]:
+    """The settings for training from nothing, of the preset that a model was built from, or else for any model."""
     from equiform.models.presets import preset
 
     of_data = {"elements", "average_degree", "average_atoms", "cutoff"}
-    for name, rate in LEARNING_RATES[optimizer].items():
+    for name in OWN_SIZES:
         if preset(name, elements=config.elements).model_dump(exclude=of_data) == config.model_dump(exclude=of_data):
-            return rate
-    return TrainingConfig().learning_rate
+            return recommended(training, name)
+    settings = {"batch_size": BATCH_SIZE, "learning_rate": TrainingConfig().learning_rate, "ema": EMA}
+    return {name: value for name, value in settings.items() if name not in training.model_fields_set}
 
 
 def _with_elements(task: Potential, data: PreparedData, seed: int) -> Potential:

@@ -13,13 +13,16 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from equiform.deploy.predictor import load
 from equiform.errors import UserError
+from equiform.jobs import finetune
 from equiform.jobs.train import resume
 from equiform.models import build_model, parse_config
+from equiform.models.presets import preset
 from equiform.persist.modelfile import load_model, save_model
 from equiform.persist.parameters import named, split, with_dtype
 from equiform.persist.transfer import with_elements
 from equiform.recipes.schema import load_recipe
 from equiform.tasks.energy import Potential
+from equiform.training.config import TrainingConfig
 from equiform.training.frozen import free_mask, num_free
 from tests.jobs.tuned import interrupted, run, write
 
@@ -77,6 +80,7 @@ def headed(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("headed")
     data, old = write(folder / "new.xyz", "H2O", 12, 1, NEW), data_of(base, folder / "old.xyz", 6, 2, OLD)
     settings = [f"from={base}", "finetune.keep_head=true", f"finetune.replay={old}", f"finetune.old_test={old}"]
+    settings += ["training.optimizer=muon"]
     settings += ["training.dtype=float64", "training.batch_size=4", "training.losses.forces=null", *STEPS]
     return *run(folder / "run", data, *settings), folder / "run"
 
@@ -315,3 +319,11 @@ def test_bad_input_is_one_clear_line(base, tmp_path, settings, said):
     with pytest.raises(UserError, match=said) as error:
         run(tmp_path / "run", data, f"from={base}", "training.dtype=float64", *STEPS, *settings)
     assert "\n" not in str(error.value)
+
+
+def test_settings_are_those_of_the_preset_that_the_model_was_built_from():
+    config = preset("tiny", elements=(1, 6))
+    found = finetune._recommended(config, TrainingConfig())
+    assert found["optimizer"] == "muon" and found["learning_rate"] == 1e-2
+    assert finetune._recommended(config, TrainingConfig(adapters=4))["optimizer"] == "adam"
+    assert finetune._recommended(preset("md17-l2"), TrainingConfig())["learning_rate"] == TrainingConfig().learning_rate
