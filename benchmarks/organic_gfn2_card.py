@@ -84,7 +84,8 @@ out. `equiform data make polymers` makes them; `datasets/polymers` has the frame
 
 ## Method
 
-`equiform train` with the settings of the preset, on energies and forces; isolated atoms have GFN2-xTB's energies. The commands
+`equiform train` with AdamW and the settings of the preset, on energies and forces; isolated atoms have
+GFN2-xTB's energies. The commands
 are in `benchmarks/organic_gfn2.py`. {trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs.
 Cost: {cost}.
 

@@ -243,7 +243,7 @@ def _preset(recipe: Recipe, data: Any, say: Say) -> str | None:
 
 
 def _with_recommended(recipe: Recipe, preset: str | None, data: Any, say: Say) -> Recipe:
-    """Optimizer, batch size, learning rate, β1 and EMA that suit a force field of this size, where the recipe does not give them."""
+    """Settings of the optimizer that suit a force field of this size, where the recipe does not give them."""
     if not data.train.has_label("forces") or not (update := recommended(recipe.training, preset)):
         return recipe
     settings = ", ".join(f"training.{name}={value}" for name, value in update.items())
