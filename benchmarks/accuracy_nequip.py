@@ -4,7 +4,6 @@ Its arguments are TRAIN.xyz VALIDATION.xyz SEED FOLDER. When its validation metr
 memory with its time.
 """
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -137,10 +136,8 @@ def main() -> None:
     train, validation, seed, folder = budget.arguments
     warnings.filterwarnings("ignore")
     own = Path(folder) / "nequip"
-    own.mkdir(exist_ok=True)
     symbols = sorted({symbol for atoms in ase.io.iread(train) for symbol in atoms.symbols})
-    content = settings(train, validation, int(seed), symbols)
-    (own / "settings.yaml").write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+    accuracy_worker.settings_file(own, settings(train, validation, int(seed), symbols))
     from nequip.scripts.train import main as nequip_train
 
     sys.argv[1:] = ["--config-path", str(own), "--config-name", "settings", f"hydra.run.dir={own / 'run'}"]

@@ -9,7 +9,6 @@ Graphs in memory take the place of its database and of the sixteen processes tha
 nothing is sent to Weights & Biases; and `jax.device_put_replicated`, which it uses and JAX has dropped, is given back.
 """
 
-import json
 import sys
 import types
 from pathlib import Path
@@ -155,8 +154,7 @@ def main() -> None:
             yield batch
 
     def run(epochs: int) -> None:
-        path = own / "settings.yml"
-        path.write_text(json.dumps(settings | {"n_epochs": epochs}), encoding="utf-8")  # JSON is YAML
+        path = accuracy_worker.settings_file(own, settings | {"n_epochs": epochs})
         with budget.until_over():
             nequix.train.train(str(path))
 

@@ -6,7 +6,6 @@ squares fit, which its option `remove_ref_energy` subtracts.
 """
 
 import copy
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -126,8 +125,7 @@ def main() -> None:
     held_out = np.arange(sizes[0], sum(sizes))
     np.savez(own / "frames.npz", idx_train=np.arange(sizes[0]), idx_val=held_out, idx_test=np.arange(0))
     settings = SETTINGS | {"seed": int(seed), "splits": str(own / "frames.npz"), "log_dir": str(own)}
-    (own / "settings.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-    sys.argv[1:] = ["--conf", str(own / "settings.yaml")]
+    sys.argv[1:] = ["--conf", str(accuracy_worker.settings_file(own, settings))]
     with budget.until_over():
         torchmd_train.main()
     budget.write(lambda model: sum(weight.numel() for weight in model.parameters() if weight.requires_grad), predictor)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 _START = time.perf_counter()
@@ -81,6 +82,19 @@ class Budget:
             found[f"{limit:g}"] = errors(predictor(before[-1]), frames) if before else None
         with open(self.result, "w", encoding="utf-8") as file:
             json.dump(found, file)
+
+
+def settings_file(folder: Path, settings: dict[str, Any]) -> Path:
+    """A peer's settings as a YAML file in its own folder, which is made if it is not there.
+
+    Not as JSON: Python writes 1e-07 there, which YAML 1.1 reads as a string.
+    """
+    import yaml
+
+    folder.mkdir(exist_ok=True)
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
 
 
 def errors(predict: Predict, frames: Any) -> dict[str, float]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 
 from benchmarks import time_to_accuracy
 from benchmarks.accuracy_sets import SETS, Split
-from benchmarks.accuracy_worker import Budget, TimeIsOver
+from benchmarks.accuracy_worker import Budget, TimeIsOver, settings_file
 from benchmarks.many_runs import plot_forces
 from benchmarks.peer_process import PEERS
 from benchmarks.time_to_accuracy import OURS, WORKERS, Machine, Run, _peer, collect, runs
@@ -102,6 +103,13 @@ def test_time_that_is_given_back_is_not_charged(tmp_path):
     before = training.seconds()
     training.give_back(100.0)
     assert -100 <= training.seconds() - before < -90
+
+
+def test_small_numbers_stay_numbers_in_a_file_of_settings(tmp_path):
+    # Found when TorchMD-NET compared its smallest learning rate "1e-07", a string, with a number.
+    settings = {"lr_min": 1e-7, "lr": 1e-3, "seed": 3, "run": ["train"], "tensor": None}
+    path = settings_file(tmp_path / "peer", settings)
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == settings
 
 
 def test_the_clock_starts_before_anything_heavy():
