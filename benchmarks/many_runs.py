@@ -87,7 +87,8 @@ def plot_forces(
     from matplotlib import pyplot
 
     sets = list(dict.fromkeys(key[0] for key in found))
-    size = (3.4 * len(sets) + 2.2, 3.4)
+    beside = max(map(len, curves.values())) <= 20  # The legend; below, if its labels are long.
+    size = (3.4 * len(sets) + 2.2, 3.4) if beside else (3.4 * len(sets), 3.4 + 0.2 * len(curves))
     figure, axes = pyplot.subplots(1, len(sets), figsize=size, squeeze=False, sharey=share_y, layout="constrained")
     for axis, name in zip(axes[0], sets):
         for number, (code, label) in enumerate(curves.items()):
@@ -110,7 +111,8 @@ def plot_forces(
     axes[0][0].set_ylabel("MAE of force components, meV/Å")
     entries = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
     labels = [label for label in curves.values() if label in entries]
-    figure.legend([entries[label] for label in labels], labels, loc="outside right upper", frameon=False)
+    place = "outside right upper" if beside else "outside lower left"
+    figure.legend([entries[label] for label in labels], labels, loc=place, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
