@@ -69,6 +69,7 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
     Raises:
         UserError: It asks for another architecture, or its data are a published set.
     """
+    _check_replay(_tuning(recipe))
     if _tuning(recipe).keep_head:
         _check_heads(recipe)
     if not isinstance(recipe.data, DataConfig):
@@ -111,7 +112,9 @@ def started(recipe: Recipe, base: LoadedModel, data: PreparedData, say: Any) -> 
         values, how = {**old, **data.reference_energies}, f"not refitted: {data.references_from}"
     elif not data.train.has_label("energy"):
         if new:
-            raise UserError(f"{_symbols(new)}: new to the model, and without energies there is no reference energy; {_GIVE}")
+            raise UserError(
+                f"{_symbols(new)}: new to the model, and without energies there is no reference energy; {_give(new)}"
+            )
         values, how = dict(old), "those of the old model: the new data have no energies"
     else:
         values, how = _refitted(task, base, data, new)
@@ -189,12 +192,22 @@ def old_head(run: Path) -> Potential:
     return task
 
 
-_GIVE = "add an isolated atom with its energy to the data, or give data.reference_energies={F: -2713.5, …} (eV)"
+def _give(new: list[int]) -> str:
+    given = ", ".join(f"{_symbols([z])}: …" for z in new)
+    return f"add an isolated atom with its energy to the data, or give data.reference_energies={{{given}}} (eV)"
 
 
 def _tuning(recipe: Recipe) -> FineTuning:
     assert recipe.finetune is not None
     return recipe.finetune
+
+
+def _check_replay(tuning: FineTuning) -> None:
+    for name in ("replay_structures", "replay_labels"):
+        if tuning.replay is None and getattr(tuning, name) != FineTuning.model_fields[name].default:
+            raise UserError(
+                f"finetune.{name} says how old structures are replayed, and there are none: give finetune.replay=FILE"
+            )
 
 
 def _check_heads(recipe: Recipe) -> None:
@@ -259,7 +272,7 @@ def _refitted(task: Potential, base: LoadedModel, data: PreparedData, new: list[
     if undetermined := [z for z in new if not _determined(share, elements.index(z))]:
         raise UserError(
             f"{_symbols(undetermined)}: new to the model, and the compositions of {len(share)} structures do not determine the "
-            f"reference energy; {_GIVE}"
+            f"reference energy; {_give(undetermined)}"
         )
     change = np.linalg.lstsq(share, left, rcond=1e-8)[0]
     values = dict(base.reference_energies) | {z: float(e) for z, e in zip(elements, begin + change)}

@@ -226,8 +226,13 @@ def _dataset(data: str, loaded: LoadedModel, task: Potential, config: DataConfig
 
 
 def _meaning(loaded: LoadedModel, task: Potential) -> dict[str, Any]:
-    """What members must have in common besides the architecture."""
-    return {"cutoffs": task.model.traits.cutoff, "reference energies": loaded.reference_energies, **task.settings()}
+    """What members must have in common besides the sizes of the architecture, in the order in which a user would look."""
+    return {
+        "architectures": task.model.config.name,
+        "cutoffs": task.model.traits.cutoff,
+        "reference energies": loaded.reference_energies,
+        **task.settings(),
+    }
 
 
 def _same(one: Any, other: Any) -> bool:

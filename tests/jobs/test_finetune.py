@@ -290,7 +290,9 @@ def test_adapters_need_a_model_to_adapt(tmp_path):
 
 def test_a_new_element_needs_a_reference_energy(base, tmp_path):
     data = write(tmp_path / "ammonia.xyz", "NH3", 6, 3, NEW)
-    with pytest.raises(UserError, match=r"N: new to the model, and the compositions of .* do not determine"):
+    with pytest.raises(
+        UserError, match=r"N: new to the model, and the compositions of .* do not determine .*reference_energies=\{N: …\}"
+    ):
         run(tmp_path / "run", data, f"from={base}", *STEPS)
 
 
@@ -310,9 +312,11 @@ def test_a_new_element_with_its_reference_energy_is_learnt(base, tmp_path):
         (["model=tiny"], "the model is that of from="),
         (["data.reference_energies=none"], "needs reference energies"),
         (["finetune.replay=gone.xyz"], "finetune.replay="),
+        (["finetune.replay_structures=20"], "finetune.replay_structures .* give finetune.replay=FILE"),
+        (["finetune.replay_labels=model"], "finetune.replay_labels .* give finetune.replay=FILE"),
         (["freeze=nothing"], "no part 'nothing'"),
     ],
-    ids=["no model", "another model", "no references", "no replay data", "no part"],
+    ids=["no model", "another model", "no references", "no replay file", "nothing to replay", "nothing to label", "no part"],
 )
 def test_bad_input_is_one_clear_line(base, tmp_path, settings, said):
     data = data_of(base, tmp_path / "new.xyz", 6, 1, NEW)
