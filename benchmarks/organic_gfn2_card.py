@@ -85,8 +85,8 @@ out. `equiform data make polymers` makes them; `datasets/polymers` has the frame
 ## Method
 
 `equiform train` with the settings of the preset (Muon, learning rate 1e-2), on energies and forces; isolated atoms have
-GFN2-xTB's energies. The commands
-are in `benchmarks/organic_gfn2.py`. {trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs.
+GFN2-xTB's energies. The commands are in `benchmarks/organic_gfn2.py`.
+{trained["steps"]:,} steps of 5 structures, {trained["epochs"]:.1f} epochs.
 Cost: {cost}.
 
 ## Errors

@@ -31,16 +31,17 @@ EVALUATED = 100
 
 def evaluated(data: Path, test: Path, folder: Path) -> dict[str, Path]:
     """The frames to evaluate by name, written on first use: `EVALUATED` of each, drawn with a fixed seed."""
+    paths = {COLD: folder / "3bpa_300K.xyz", HOT: folder / "3bpa_mixed.xyz"}
+    if all(path.is_file() for path in paths.values()):
+        return paths
     known = {_key(atoms) for atoms in ase.io.iread(data / SETS["3bpa"].file)}
     sources: dict[str, list[Any]] = {
         COLD: ase.io.read(test, ":"),
         HOT: [atoms for atoms in ase.io.iread(data / MIXED, index=":") if _key(atoms) not in known],
     }
-    paths = {COLD: folder / "3bpa_300K.xyz", HOT: folder / "3bpa_mixed.xyz"}
     for name, frames in sources.items():
-        if not paths[name].is_file():
-            chosen = np.random.default_rng(0).permutation(len(frames))[:EVALUATED]
-            ase.io.write(paths[name], [frames[index] for index in chosen], format="extxyz")
+        chosen = np.random.default_rng(0).permutation(len(frames))[:EVALUATED]
+        ase.io.write(paths[name], [frames[index] for index in chosen], format="extxyz")
     return paths
 
 

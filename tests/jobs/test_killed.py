@@ -14,18 +14,9 @@ from equiform.models import build_model, parse_config
 from equiform.persist.modelfile import save_model
 from equiform.persist.parameters import with_dtype
 from equiform.tasks.energy import Potential
-from tests.jobs.tuned import write
+from tests.jobs.tuned import WATER_MODEL, write
 
 ENERGIES = {"H": -13.0, "O": -2000.0}
-SMALL = {
-    "name": "torchmd-et",
-    "elements": (1, 8),
-    "num_layers": 2,
-    "channels": 8,
-    "num_heads": 2,
-    "num_basis": 4,
-    "cutoff": 3.0,
-}
 STEPS, KILLED_AFTER = 400, 20
 MODES = {
     "frozen parts": ["from={base}", "freeze=embedding"],
@@ -62,7 +53,7 @@ def kill_after(process: subprocess.Popen[str], folder: Path, step: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(MODES))
 def test_a_killed_run_resumes_to_the_same_bytes(mode: str, tmp_path: Path) -> None:
-    task = Potential(with_dtype(build_model(parse_config(SMALL), key=jax.random.key(0)), "float32"), elements=(1, 8))
+    task = Potential(with_dtype(build_model(parse_config(WATER_MODEL), key=jax.random.key(0)), "float32"), elements=(1, 8))
     base = save_model(tmp_path / "base", task, {1: ENERGIES["H"], 8: ENERGIES["O"]}, {})
     new, old = (write(tmp_path / f"{name}.xyz", "H2O", 8, seed, ENERGIES) for name, seed in (("new", 1), ("old", 2)))
     own = [setting.format(base=base, old=old) for setting in MODES[mode]]

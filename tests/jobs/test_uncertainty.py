@@ -22,17 +22,9 @@ from equiform.simulate.md.dynamics import MDConfig, run_md
 from equiform.tasks.energy import Potential
 from equiform.tasks.uncertainty import LastLayer
 from equiform.training.calibration import Estimates, binned, miscalibration, rank_correlation
-from tests.jobs.tuned import write
+from tests.jobs.tuned import WATER_MODEL, write
 
-FIELDS = {
-    "name": "torchmd-et",
-    "elements": (1, 8),
-    "num_layers": 1,
-    "channels": 8,
-    "num_heads": 2,
-    "num_basis": 4,
-    "cutoff": 3.0,
-}
+FIELDS = WATER_MODEL | {"num_layers": 1}
 OFFSETS = {"H": -13.0, "O": -2000.0}
 
 
@@ -222,6 +214,11 @@ def test_a_committee_of_different_models_is_one_clear_line(members, tmp_path, ch
     with pytest.raises(UserError, match=said) as error:
         make_committee([paths[0], save(tmp_path / "other", 5, **changes)], tmp_path / "committee")
     assert "\n" not in str(error.value)
+
+
+def test_a_committee_of_two_architectures_says_so_first(members, tmp_path):
+    with pytest.raises(UserError, match=r"their architectures differ \(torchmd-et and equiformer\)"):
+        make_committee([members[1][0], Path("organic-gfn2")], tmp_path / "committee")
 
 
 @pytest.mark.slow

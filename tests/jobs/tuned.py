@@ -13,6 +13,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from equiform.jobs.train import train
 from equiform.recipes.schema import load_recipe
 
+WATER_MODEL: dict[str, Any] = {
+    "name": "torchmd-et",
+    "elements": (1, 8),
+    "num_layers": 2,
+    "channels": 8,
+    "num_heads": 2,
+    "num_basis": 4,
+    "cutoff": 3.0,
+}
+"""The settings of a model that compiles fast."""
+
 
 def write(path: Path, name: str, count: int, seed: int, offsets: dict[str, float], forces: float = 1.0) -> Path:
     """Distorted molecules with Morse energies plus an offset for each atom, eV."""
