@@ -2,7 +2,7 @@
 
     equiform data make polymers -o DATA
     equiform train DATA/train.extxyz data.validation=DATA/validation.extxyz data.test=DATA/test.extxyz model=tiny \\
-        training.max_steps=17000 \\
+        training.max_steps=17000 training.learning_rate=1e-2 \\
         "data.reference_energies={H: -10.7072, C: -48.7981, N: -70.9081, O: -102.5218, \\
         F: -125.6986, Si: -42.7113, S: -85.6195, Cl: -121.9757}" -o RUN
     equiform uncertainty RUN

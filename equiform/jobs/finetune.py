@@ -81,6 +81,7 @@ def settings_of(recipe: Recipe, base: LoadedModel, say: Any) -> Recipe:
         raise UserError("training.normalization cannot be changed in fine-tuning: the scale is that of the model; leave it out")
     config, adapters = base.task.model.config, recipe.training.adapters is not None
     update = _recommended(config, recipe.training)
+    update.pop("learning_rate_steps", None)  # a tenth is low enough for any length
     if "learning_rate" in update and not adapters:
         update["learning_rate"] /= _SLOWER
     if update:

@@ -22,9 +22,13 @@ from equiform.tasks.api import Task
 from equiform.training.config import LossConfig, TrainingConfig
 from equiform.training.duration import DEFAULT_EPOCHS
 
-STEP_COSTS = ((85_937, 150.0), (468_785, 400.0), (1_961_921, 1200.0), (5_493_057, 4000.0))
-"""Number of parameters → cost per edge of a training step with forces in core-microseconds: our four presets, float32."""
-GPU_CORES = 200.0
+STEP_COSTS = ((85_937, 75.0), (468_785, 200.0), (1_961_921, 600.0), (5_493_057, 2000.0))
+"""Number of parameters → cost per edge of a training step with forces in core-microseconds: our four presets, float32.
+
+One core of a fast processor (AMD, Zen 5) takes 41 and 115 for the first two on ethanol; older ones, and several cores on small
+batches, take more.
+"""
+GPU_CORES = 100.0
 """Number of CPU cores that a GPU counts as."""
 MOST_CORES = 16
 """More CPU cores than this do not speed up a step."""

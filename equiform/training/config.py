@@ -112,6 +112,8 @@ class TrainingConfig(BaseModel):
         max_minutes_in_all: Wall time from the start, compilation included; at least a tenth of it is spent training.
         optimizer: "adam" (AdamW), or "muon": AdamW with orthogonalised directions for linear maps, which needs fewer steps.
         learning_rate: Peak of the schedule.
+        learning_rate_steps: Longest run, in steps, that has this peak; one of n steps has √(learning_rate_steps / n) of it.
+            None: runs of any length have it.
         schedule: Whether the learning rate changes every "step" or every "epoch" (as in the published
             recipes).
         warmup_fraction: Fraction of the run over which the learning rate rises linearly.
@@ -154,6 +156,7 @@ class TrainingConfig(BaseModel):
     max_minutes_in_all: float | None = Field(default=None, gt=0)
     optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate_steps: int | None = Field(default=None, ge=1)
     schedule: Literal["step", "epoch"] = "step"
     warmup_fraction: float = Field(default=0.02, ge=0, lt=1)
     warmup_epochs: float | None = Field(default=None, ge=0)

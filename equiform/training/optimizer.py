@@ -21,7 +21,7 @@ def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_ep
     The cosine is not shifted by the warm-up: when the warm-up ends, the rate is already slightly below the peak.
 
     Args:
-        config: Peak, end points, warm-up and unit of the schedule.
+        config: Peak and how it falls in long runs, end points, warm-up and unit of the schedule.
         step: Number of completed steps (0 for the first one).
         epoch: Number of completed epochs.
         steps_per_epoch: Number of steps in an epoch.
@@ -37,6 +37,8 @@ def learning_rate(config: TrainingConfig, step: int, epoch: int, *, steps_per_ep
     else:
         warmup = config.warmup_fraction * end
     peak, start, minimum = config.learning_rate, config.initial_learning_rate, config.final_learning_rate
+    if config.learning_rate_steps is not None:
+        peak *= min(1, math.sqrt(config.learning_rate_steps / total_steps))
     if time < warmup:
         return start + time * (peak - start) / warmup
     return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * min(time / end, 1)))

@@ -49,6 +49,13 @@ def test_warmup_as_a_fraction_of_the_run() -> None:
     assert have.argmax() == 10 and have[-1] < 1e-3
 
 
+def test_long_runs_take_a_lower_peak() -> None:
+    config = TrainingConfig(warmup_fraction=0.1, learning_rate=1.0, learning_rate_steps=25)
+    for epochs, peak in ((1, 1.0), (2, 1.0), (10, 0.5), (40, 0.25)):
+        plain = TrainingConfig(warmup_fraction=0.1, learning_rate=peak)
+        np.testing.assert_allclose(rates(config, epochs, 10), rates(plain, epochs, 10), rtol=1e-12)
+
+
 def clipped_in_numpy(gradients: np.ndarray, limit: float | None) -> np.ndarray:
     """g · limit / max(‖g‖, limit), the norm over all parameters of a step."""
     norms = np.sqrt((gradients**2).sum(axis=(1, 2), keepdims=True))
