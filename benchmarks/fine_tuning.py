@@ -29,7 +29,7 @@ BASE = "organic-gfn2"
 POLYMERS = Path(__file__).parent.parent / "datasets" / "polymers"
 _REPLAY = (f"finetune.replay={POLYMERS / 'train.extxyz.gz'}", "finetune.replay_structures=100")
 WAYS = {
-    "defaults": "`train FILE`",
+    "defaults": "`train FILE model=tiny`",
     "tuned": f"`from={BASE}`",
     "adapters": f"`from={BASE} adapters=8`",
     "replay": f"`from={BASE} finetune.replay=OLD`",
@@ -42,7 +42,7 @@ TUNED = ("tuned", "adapters", "replay", "readouts")
 def settings(way: str) -> list[str]:
     """The arguments of `equiform train` for one of `WAYS`."""
     extra = {"adapters": ["adapters=8"], "replay": [*_REPLAY], "readouts": [*_REPLAY, "finetune.keep_head=true"]}
-    return [f"from={BASE}", *extra.get(way, [])] if way in TUNED else []
+    return [f"from={BASE}", *extra.get(way, [])] if way in TUNED else ["model=tiny"]
 
 
 def drawn(files: Any, frames: int, seed: int, folder: Path) -> tuple[Path, Path]:
@@ -127,7 +127,6 @@ def plot(found: Found, path: Path) -> None:
         {way: shown.replace("`", "") for way, shown in WAYS.items()},
         path,
         x_label="training frames",
-        log_x=True,
         share_y=True,
     )
 

@@ -68,17 +68,15 @@ def plot_forces(
     path: Path,
     *,
     x_label: str,
-    log_x: bool,
     share_y: bool,
 ) -> None:
-    """Error of the forces, a panel for each set and a curve for each code; bars: the seeds' standard deviation.
+    """Error of the forces on logarithmic axes, a panel for each set and a curve for each code; bars: the seeds' deviation.
 
     Args:
         found: Errors of all seeds by set, code and x, meV/Å.
         curves: Codes in the order of their colours, with what the legend calls them.
         path: File of the figure.
         x_label: What x is.
-        log_x: Logarithmic, with a tick at each x; otherwise linear from zero.
         share_y: The same range of errors in all panels.
     """
     import matplotlib
@@ -97,13 +95,9 @@ def plot_forces(
                 spread = [np.std(errors, ddof=1) if len(errors) > 1 else 0 for _, errors in points]
                 style = {"color": f"C{number}", "label": label, "markersize": 4, "capsize": 2}
                 axis.errorbar([x for x, _ in points], [np.mean(errors) for _, errors in points], spread, fmt="o-", **style)
-        axis.set(yscale="log", title=name, xlabel=x_label)
-        if log_x:
-            axis.set_xscale("log")
-            every = sorted({key[2] for key in found})
-            axis.set_xticks(every, [f"{x:g}" for x in every])
-        else:
-            axis.set_xlim(0, None)
+        axis.set(xscale="log", yscale="log", title=name, xlabel=x_label)
+        every = sorted({key[2] for key in found})
+        axis.set_xticks(every, [f"{x:g}" for x in every])
         axis.minorticks_off()
         low, high = axis.get_ylim()
         ticks = [tick for power in range(5) for tick in np.array([1, 1.5, 2, 3, 5, 7]) * 10**power if low <= tick <= high]

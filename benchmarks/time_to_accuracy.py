@@ -7,13 +7,16 @@ Every code is started as its users start it, on one thread, and is charged for e
 validation. Equiform trains again for each number of minutes, as its learning rate decays over the run; a peer trains once for
 the longest, and the model that it holds for best on the validation frames at each time is evaluated. The test frames are seen
 by none. `--clock processor` counts processor time of one thread, which other work on the machine does not change; `wall` counts
-wall time with the threads that `--threads` gives. Runs are kept: a repeated command only makes the missing ones.
+wall time with the threads that `--threads` gives. Every run that ends is a line of the results, a file of JSON lines
+(`--results`): a repeated command only makes the missing ones. Only runs of one machine (`--machine`) are compared, as a minute
+is worth more on a faster one.
 """
 
 import argparse
 import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -72,6 +75,15 @@ WORKERS = {
 }
 """Peers by name; their environments are those of `PEERS`."""
 
+LABELS = {
+    **{code: f"Equiform, {code}" for code in OURS},
+    "mace": "MACE",
+    "nequip": "NequIP",
+    "torchmd": "TorchMD-NET ET",
+    "nequix": "Nequix",
+}
+"""What the table and the figure call them, in their order."""
+
 
 class Run(NamedTuple):
     """One training."""
@@ -106,8 +118,19 @@ def runs(sets: list[str], codes: list[str], seeds: list[int], minutes: list[floa
                     yield Run(name, code, seed, tuple(minutes))
 
 
-def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> None:
-    """Train, and write the errors on the test frames to `folder`/result.json."""
+Errors = dict[str, float]
+"""Mean absolute errors by kind: `forces` (eV/Å) and `energy_per_atom` (eV)."""
+
+
+def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine: Machine) -> dict[str, Errors]:
+    """Train.
+
+    Returns:
+        The errors on the test frames by number of minutes; a number at which a peer had no model yet is missing.
+
+    Raises:
+        UserError: The training failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = (_ours if run.code in OURS else _peer)(run, files, folder.absolute(), pythons, machine)
     with open(folder / "output.log", "w", encoding="utf-8") as log:
@@ -116,14 +139,15 @@ def make(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machine
         raise UserError(f"{run.code} on {run.set} failed with status {done.returncode}; see {folder / 'output.log'}")
     if run.code in OURS:
         found = json.loads((folder / "run" / "errors.json").read_text(encoding="utf-8"))[f"{run.set}_test"]
-        errors = {"forces": found["forces"]["mae"], "energy_per_atom": found["energy_per_atom"]["mae"]}
-        _write(folder / "result.json", {f"{run.minutes[0]:g}": errors})
+        return {f"{run.minutes[0]:g}": {kind: found[kind]["mae"] for kind in ("forces", "energy_per_atom")}}
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {minutes: errors for minutes, errors in found.items() if isinstance(errors, dict)}
 
 
 def _ours(run: Run, files: Split, folder: Path, _: dict[str, Path], machine: Machine) -> list[str]:
     data = [f"data.validation={files.validation}", f"data.test={files.test}", f"run.folder={folder / 'run'}"]
     length = [f"training.max_minutes_in_all={run.minutes[0]:g}", f"training.seed={run.seed}"]
-    start = [sys.executable, "-m", "benchmarks.accuracy_ours", machine.clock, "train", str(files.train)]
+    start = [sys.executable, "-m", "benchmarks.accuracy_ours", machine.clock, "--no-cache", "train", str(files.train)]
     return [*start, *data, *length, *OURS[run.code]]
 
 
@@ -136,46 +160,74 @@ def _peer(run: Run, files: Split, folder: Path, pythons: dict[str, Path], machin
     return [*start, str(folder / "result.json"), str(files.test), minutes, *own]
 
 
-def _write(path: Path, content: object) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    part.replace(path)
+class Results:
+    """The finished runs of one machine on one clock: lines of a file that others may share."""
+
+    def __init__(self, path: Path, clock: str, machine: str):
+        self.path, self._common = path, {"machine": machine, "clock": clock}
+
+    def add(self, run: Run, errors: dict[str, Errors]) -> None:
+        """Add a run."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = {"date": time.strftime("%Y-%m-%d"), **self._common, **run._asdict(), "errors": errors}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read(self) -> dict[Run, dict[str, Errors]]:
+        """The errors of each run by number of minutes."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        return {
+            Run(entry["set"], entry["code"], entry["seed"], tuple(entry["minutes"])): entry["errors"]
+            for entry in map(json.loads, lines)
+            if self._common.items() <= entry.items()
+        }
 
 
-def collect(out: Path, clock: str) -> dict[tuple[str, str, float], list[dict[str, float]]]:
-    """The errors of all seeds by set, code and minutes."""
-    found: dict[tuple[str, str, float], list[dict[str, float]]] = {}
-    for path in sorted(out.glob(f"{clock}/*/*/*/result.json")):
-        name, code = path.parts[-4:-2]
-        for minutes, errors in json.loads(path.read_text(encoding="utf-8")).items():
-            if isinstance(errors, dict):
-                found.setdefault((name, code, float(minutes)), []).append(errors)
-    return found
+def collect(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], list[Errors]]:
+    """The errors of all seeds by set, code and minutes; sets and codes in the order in which this file has them.
+
+    If a seed was run to several lengths, the last line of the results counts.
+    """
+    codes = list(LABELS)
+    found: dict[tuple[str, str, float], dict[int, Errors]] = {}
+    for run in sorted(done, key=lambda run: (list(SETS).index(run.set), codes.index(run.code), run.seed)):
+        for minutes, errors in done[run].items():
+            found.setdefault((run.set, run.code, float(minutes)), {})[run.seed] = errors
+    return {key: list(seeds.values()) for key, seeds in found.items()}
 
 
-def table(found: dict[tuple[str, str, float], list[dict[str, float]]]) -> list[str]:
-    """Markdown: a row per set and code, a column per number of minutes: meV/Å, and meV per atom in brackets."""
+def table(found: dict[tuple[str, str, float], list[Errors]]) -> list[str]:
+    """Markdown: a row per set and code, a column per number of minutes: meV/Å, and meV per atom in brackets.
+
+    The lowest force error of a set and a time is bold. A value without a spread is of one seed.
+    """
     minutes = sorted({key[2] for key in found})
     lines = [f"| set | code | seeds | {' | '.join(f'{limit:g} min' for limit in minutes)} |", "|---" * (len(minutes) + 3) + "|"]
+    means = {key: float(np.mean([error["forces"] for error in errors])) for key, errors in found.items()}
     for name, code in dict.fromkeys(key[:2] for key in found):
         cells, seeds = [], 0
         for limit in minutes:
             errors = found.get((name, code, limit), [])
             seeds = max(seeds, len(errors))
             forces, energies = ([1e3 * error[kind] for error in errors] for kind in ("forces", "energy_per_atom"))
-            cells.append(f"{mean_and_spread(forces, '.1f')} ({np.mean(energies):.2f})" if errors else "–")
-        lines.append(f"| {name} | {code} | {seeds} | {' | '.join(cells)} |")
+            if not errors:
+                cells.append("–")
+                continue
+            lowest = min(mean for key, mean in means.items() if key[::2] == (name, limit))
+            mark = "**" if means[name, code, limit] == lowest else ""
+            cells.append(f"{mark}{mean_and_spread(forces, '.1f')}{mark} ({np.mean(energies):.2f})")
+        lines.append(f"| {name} | {LABELS[code]} | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
-def plot(found: dict[tuple[str, str, float], list[dict[str, float]]], path: Path, clock: str) -> None:
+def plot(found: dict[tuple[str, str, float], list[Errors]], path: Path, clock: str) -> None:
     """Error of the forces against minutes, a panel for each set; bars: the seeds' standard deviation."""
+    shown = {key[1] for key in found}
     plot_forces(
         {key: [1e3 * error["forces"] for error in errors] for key, errors in found.items()},
-        {code: code for code in sorted({key[1] for key in found})},
+        {code: label for code, label in LABELS.items() if code in shown},
         path,
         x_label=f"minutes ({clock} time)",
-        log_x=False,
         share_y=False,
     )
 
@@ -183,6 +235,8 @@ def plot(found: dict[tuple[str, str, float], list[dict[str, float]]], path: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="default: results.jsonl in --out")
+    parser.add_argument("--machine", default=platform.node(), metavar="NAME", help="in the results; default: %(default)s")
     parser.add_argument("--data", type=Path, help="folder with the published data")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["ethanol", "3bpa", "salicylic-acid", "silicon"])
     parser.add_argument("--codes", nargs="+", choices=[*OURS, *WORKERS], default=["defaults", "small", "torchmd-et", "mace"])
@@ -192,21 +246,23 @@ def main() -> None:
     parser.add_argument("--clock", choices=["processor", "wall"], default="wall")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stop-after", type=float, metavar="MINUTES", help="start no run later than this")
-    parser.add_argument("--table", action="store_true", help="only print the table of what is there")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the table of the results")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
     pythons = {name: Path(path).absolute() for name, _, path in (entry.partition("=") for entry in options.peer)}
     codes = [code for code in options.codes if code in OURS or code in pythons]
-    for code in set(options.codes) - set(codes):
+    for code in set() if options.table else set(options.codes) - set(codes):
         print(f"{code} is left out, no --peer {code}=PEER/bin/python was given. {PEERS[code].recipe()}")
-    for code, name in itertools.product(codes, options.sets):
+    for code, name in () if options.table else itertools.product(codes, options.sets):
         if code in WORKERS and SETS[name].periodic and not WORKERS[code].periodic:
             print(f"{code} cannot train on the periodic cells of {name} and is left out there")
+    results = Results(options.results or options.out / "results.jsonl", options.clock, options.machine)
+    done = results.read()
     started, failed = time.monotonic(), []
     for run in () if options.table else runs(options.sets, codes, options.seeds, sorted(options.minutes)):
         minutes = "-".join(f"{limit:g}" for limit in run.minutes)
         folder = options.out / options.clock / run.set / run.code / f"seed{run.seed}-{minutes}min"
-        if (folder / "result.json").is_file():
+        if run in done:
             continue
         if options.stop_after and time.monotonic() - started > 60 * options.stop_after:
             break
@@ -215,11 +271,11 @@ def main() -> None:
             (folder / "run").rename(folder / f"interrupted-{time.time_ns()}")
         try:
             files = split(run.set, options.data, (options.out / "frames").absolute())
-            make(run, files, folder, pythons, Machine(options.clock, options.threads))
+            results.add(run, make(run, files, folder, pythons, Machine(options.clock, options.threads)))
         except UserError as error:
             failed.append(str(error))
             print(f"failed: {error}", flush=True)
-    found = collect(options.out, options.clock)
+    found = collect(results.read())
     print("\n".join(table(found)))
     if options.plot:
         plot(found, options.plot, options.clock)

@@ -53,7 +53,7 @@ def make(members: int, seed: int, steps: int, folder: Path, files: Split, tests:
     """Train, calibrate and evaluate; what `equiform evaluate --json` says of both sets goes to `folder`/result.json."""
     run = folder / "run"
     data = [str(files.train), f"data.validation={files.validation}", f"training.max_steps={steps}", f"training.seed={seed}"]
-    own = [f"training.members={members}"] if members > 1 else []
+    own = ["model=tiny", *([f"training.members={members}"] if members > 1 else [])]
     if (run / "run.json").is_file():
         _equiform("train", "--resume", str(run))
     else:

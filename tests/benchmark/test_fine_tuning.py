@@ -11,7 +11,7 @@ from benchmarks.fine_tuning import BASE, TUNED, WAYS, collect, drawn, plot, sett
 
 
 def test_every_way_but_the_default_starts_from_the_base_model():
-    assert settings("defaults") == [] and settings("tuned") == [f"from={BASE}"]
+    assert settings("defaults") == ["model=tiny"] and settings("tuned") == [f"from={BASE}"]
     assert all(settings(way)[0] == f"from={BASE}" for way in TUNED)
     assert any(entry.startswith("finetune.replay=") for entry in settings("readouts"))
 

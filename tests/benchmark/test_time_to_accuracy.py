@@ -16,7 +16,7 @@ from benchmarks.accuracy_sets import SETS, Split
 from benchmarks.accuracy_worker import Budget, TimeIsOver, settings_file
 from benchmarks.many_runs import plot_forces
 from benchmarks.peer_process import PEERS
-from benchmarks.time_to_accuracy import OURS, WORKERS, Machine, Run, _peer, collect, runs
+from benchmarks.time_to_accuracy import OURS, WORKERS, Machine, Results, Run, _ours, _peer, collect, runs, table
 
 FILES = Split(Path("/data/train.xyz"), Path("/data/validation.xyz"), Path("/data/test.xyz"))
 
@@ -117,14 +117,57 @@ def test_the_clock_starts_before_anything_heavy():
     subprocess.run([sys.executable, "-c", code], cwd=Path(time_to_accuracy.__file__).parent, check=True, timeout=60)
 
 
+def test_the_cache_of_compiled_programs_is_off():
+    # Compile time counts, and seeds and lengths share their programs.
+    assert "--no-cache" in _ours(Run("ethanol", "defaults", 0, (2.0,)), FILES, Path("/out"), {}, Machine("processor", 1))
+
+
+def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def make(run, *_):
+        made.append(run)
+        return {f"{limit:g}": {"forces": 0.02 / limit, "energy_per_atom": 0.001} for limit in run.minutes}
+
+    monkeypatch.setattr(time_to_accuracy, "make", make)
+    monkeypatch.setattr(time_to_accuracy, "split", lambda *_: FILES)
+    command = ["time_to_accuracy", "-o", str(tmp_path), "--sets", "ethanol", "--codes", "defaults", "--minutes", "1", "2"]
+    for seeds in (["0"], ["0", "1"]):
+        monkeypatch.setattr(sys, "argv", [*command, "--seeds", *seeds])
+        time_to_accuracy.main()
+    assert made == [Run("ethanol", "defaults", seed, (limit,)) for seed in (0, 1) for limit in (1.0, 2.0)]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "| ethanol | Equiform, defaults | 2 | **20.0 ± 0.0** (1.00) | **10.0 ± 0.0** (1.00) |"
+    )
+
+
+def test_the_lowest_force_error_is_bold():
+    forces = {"mace": 0.03, "defaults": 0.02}
+    found = {("ethanol", code, 5.0): [{"forces": force, "energy_per_atom": 0.0}] for code, force in forces.items()}
+    assert table(found)[2:] == [
+        "| ethanol | MACE | 1 | 30.0 (0.00) |",
+        "| ethanol | Equiform, defaults | 1 | **20.0** (0.00) |",
+    ]
+
+
+def test_the_page_shows_the_committed_results():
+    root = Path(time_to_accuracy.__file__).parents[1]
+    page = (root / "docs" / "accuracy-per-minute.md").read_text(encoding="utf-8")
+    results = root / "docs" / "data" / "time-to-accuracy.jsonl"
+    machines = {json.loads(line)["machine"] for line in results.read_text(encoding="utf-8").splitlines()}
+    assert machines
+    for machine in machines:
+        assert "\n".join(table(collect(Results(results, "processor", machine).read()))) in page
+
+
 def test_seeds_are_collected_and_plotted_with_their_spread(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    for seed, forces in ((0, 0.010), (1, 0.014)):
-        folder = tmp_path / "wall" / "ethanol" / "nequip" / f"seed{seed}-1-2min"
-        folder.mkdir(parents=True)
-        errors = {"forces": forces, "energy_per_atom": 0.001}
-        (folder / "result.json").write_text(json.dumps({"parameters": 5, "1": None, "2": errors}), encoding="utf-8")
-    found = collect(tmp_path, "wall")
+    results = Results(tmp_path / "results.jsonl", "wall", "here")
+    for minutes, seed, forces in (((1.0, 2.0), 0, 0.010), ((2.0,), 1, 0.020), ((1.0, 2.0), 1, 0.014)):
+        results.add(Run("ethanol", "nequip", seed, minutes), {"2": {"forces": forces, "energy_per_atom": 0.001}})
+    for other in (Results(results.path, "processor", "here"), Results(results.path, "wall", "there")):
+        other.add(Run("ethanol", "nequip", 2, (1.0, 2.0)), {"2": {"forces": 1.0, "energy_per_atom": 1.0}})
+    found = collect(results.read())
     assert {key: len(errors) for key, errors in found.items()} == {("ethanol", "nequip", 2.0): 2}
     drawn = []
     plain = pyplot.Axes.errorbar
@@ -143,6 +186,6 @@ def test_a_code_that_the_first_set_lacks_is_in_the_legend(tmp_path, monkeypatch)
     monkeypatch.setattr(Figure, "legend", lambda figure, handles, labels, **style: legends.append(labels))
     found = {("silicon", "mace", 1.0): [30.0], ("ethanol", "mace", 1.0): [20.0], ("ethanol", "torchmd", 1.0): [25.0]}
     curves = {code: code.upper() for code in ("mace", "nequip", "torchmd")}
-    plot_forces(found, curves, tmp_path / "curve.png", x_label="minutes", log_x=False, share_y=False)
+    plot_forces(found, curves, tmp_path / "curve.png", x_label="minutes", share_y=False)
     pyplot.close("all")
     assert legends == [["MACE", "TORCHMD"]]
