@@ -6,7 +6,7 @@
 Every code is started as its users start it, on one thread, and is charged for everything it does: start, reading, compilation,
 validation. Equiform trains again for each number of minutes, as its learning rate decays over the run; a peer trains once for
 the longest, and the model that it holds for best on the validation frames at each time is evaluated. The test frames are seen
-by none. `--clock processor` counts processor time of one thread, which other work on the machine does not change; `wall` counts
+by none. `--clock processor` counts processor time of one thread, which other work on the machine changes less; `wall` counts
 wall time with the threads that `--threads` gives. Every run that ends is a line of the results, a file of JSON lines
 (`--results`): a repeated command only makes the missing ones. Only runs of one machine (`--machine`) are compared, as a minute
 is worth more on a faster one.
