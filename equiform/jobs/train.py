@@ -18,6 +18,7 @@ from equiform.tasks.api import Task
 from equiform.training import verdict
 from equiform.training.budget import COMPILE_SECONDS, STEP_COSTS, compute_cores, estimate, plan
 from equiform.training.config import LossConfig
+from equiform.training.duration import DEFAULT_EPOCHS
 from equiform.training.recommended import recommended
 from equiform.training.scale import loss_terms_of
 from equiform.training.text_log import TextLog
@@ -25,7 +26,6 @@ from equiform.training.text_log import TextLog
 DEFAULT_MINUTES = 60.0
 """Time limit of a run without a given length, minutes."""
 
-WANTED_EPOCHS = 100
 PRESET_COST = dict(zip(("tiny", "small", "medium", "large"), (cost for _, cost in STEP_COSTS)))
 """Approximate cost per edge and training step with forces, in core-microseconds; float32, small molecules."""
 PRESET_EPOCHS = 60
@@ -208,10 +208,10 @@ def _with_length(recipe: Recipe, say: Say) -> Recipe:
     if settings.epochs or settings.max_steps or settings.max_minutes or settings.max_minutes_in_all:
         return recipe
     say(
-        f"length: {WANTED_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
+        f"length: {DEFAULT_EPOCHS} epochs, but at most {DEFAULT_MINUTES:.0f} minutes "
         "(change with training.epochs=… and training.max_minutes=…)"
     )
-    update = {"epochs": WANTED_EPOCHS, "max_minutes": DEFAULT_MINUTES}
+    update = {"epochs": DEFAULT_EPOCHS, "max_minutes": DEFAULT_MINUTES}
     return recipe.model_copy(update={"training": settings.model_copy(update=update)})
 
 

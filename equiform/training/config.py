@@ -99,7 +99,7 @@ class TrainingConfig(BaseModel):
     """The `training:` section of a recipe.
 
     The tightest of `epochs`, `max_steps`, `max_minutes` and `max_minutes_in_all` sets the length of the run; without any of
-    them it is 100 epochs.
+    them it is 300 epochs.
 
     Attributes:
         batch_size: Average number of structures per batch; batches are packed by atoms and edges.

@@ -14,7 +14,8 @@ from equiform.training.batches import BatchStream
 from equiform.training.config import TrainingConfig
 from equiform.training.step import TrainingStep
 
-DEFAULT_EPOCHS = 100
+DEFAULT_EPOCHS = 300
+"""Length of a run without a given one; two hundred frames still gain from it, see docs/accuracy-per-minute.md."""
 MOST_VALIDATIONS = 100
 TRIAL_SHARE = 0.04
 TRIAL_SECONDS = 20.0
@@ -53,7 +54,7 @@ class Speed(NamedTuple):
 
 
 def duration(config: TrainingConfig, steps_per_epoch: int, steps_in_time: int | None) -> Duration:
-    """The tightest of the given limits; 100 epochs if there are none."""
+    """The tightest of the given limits; `DEFAULT_EPOCHS` if there are none."""
     limits = [config.max_steps, config.epochs and config.epochs * steps_per_epoch, steps_in_time]
     total = min((limit for limit in limits if limit), default=DEFAULT_EPOCHS * steps_per_epoch)
     return Duration(total, steps_per_epoch, _validate_every(config, steps_per_epoch, total))

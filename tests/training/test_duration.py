@@ -9,7 +9,7 @@ from equiform.training.duration import Speed, duration, steps_within
 @pytest.mark.parametrize(
     ("limits", "in_time", "total"),
     [
-        ({}, None, 1000),
+        ({}, None, 3000),
         ({"epochs": 3}, None, 30),
         ({"max_steps": 7}, None, 7),
         ({"epochs": 3, "max_steps": 7}, None, 7),
