@@ -183,8 +183,14 @@ class Results:
         }
 
 
-def collect(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], list[Errors]]:
-    """The errors of all seeds by set, code and minutes; sets and codes in the order in which this file has them.
+def machines(path: Path) -> list[str]:
+    """The machines of a file of results, in their order in it."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return list(dict.fromkeys(json.loads(line)["machine"] for line in lines))
+
+
+def by_seed(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], dict[int, Errors]]:
+    """The errors of each seed by set, code and minutes; sets and codes in the order in which this file has them.
 
     If a seed was run to several lengths, the last line of the results counts.
     """
@@ -193,7 +199,12 @@ def collect(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], 
     for run in sorted(done, key=lambda run: (list(SETS).index(run.set), codes.index(run.code), run.seed)):
         for minutes, errors in done[run].items():
             found.setdefault((run.set, run.code, float(minutes)), {})[run.seed] = errors
-    return {key: list(seeds.values()) for key, seeds in found.items()}
+    return found
+
+
+def collect(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], list[Errors]]:
+    """The errors of all seeds by set, code and minutes, as `by_seed`."""
+    return {key: list(seeds.values()) for key, seeds in by_seed(done).items()}
 
 
 def table(found: dict[tuple[str, str, float], list[Errors]]) -> list[str]:
@@ -218,6 +229,35 @@ def table(found: dict[tuple[str, str, float], list[Errors]]) -> list[str]:
             cells.append(f"{mark}{mean_and_spread(forces, '.1f')}{mark} ({np.mean(energies):.2f})")
         lines.append(f"| {name} | {LABELS[code]} | {seeds} | {' | '.join(cells)} |")
     return lines
+
+
+def ratio_table(path: Path, clock: str, peer: str) -> list[str]:
+    """Markdown: force errors divided by those of `peer` with the same seed on the same machine, over all machines.
+
+    A row per set and code, a column per number of minutes: the geometric mean, and the lowest and highest in brackets if there
+    are several.
+    """
+    found: dict[tuple[str, str, float], list[float]] = {}
+    for machine in machines(path):
+        errors = by_seed(Results(path, clock, machine).read())
+        for (name, code, limit), seeds in errors.items():
+            other = errors.get((name, peer, limit), {})
+            pairs = [seeds[seed]["forces"] / other[seed]["forces"] for seed in seeds.keys() & other.keys()]
+            if code != peer and pairs:
+                found.setdefault((name, code, limit), []).extend(pairs)
+    minutes = sorted({key[2] for key in found})
+    lines = [f"| set | code | pairs | {' | '.join(f'{limit:g} min' for limit in minutes)} |", "|---" * (len(minutes) + 3) + "|"]
+    codes = list(LABELS)
+    rows = dict.fromkeys(key[:2] for key in found)
+    for name, code in sorted(rows, key=lambda row: (list(SETS).index(row[0]), codes.index(row[1]))):
+        columns = [found.get((name, code, limit), []) for limit in minutes]
+        cells = [f"{np.exp(np.mean(np.log(ratios))):.2f}{_range(ratios)}" if ratios else "–" for ratios in columns]
+        lines.append(f"| {name} | {LABELS[code]} | {max(map(len, columns))} | {' | '.join(cells)} |")
+    return lines
+
+
+def _range(ratios: list[float]) -> str:
+    return f" ({min(ratios):.2f}–{max(ratios):.2f})" if len(ratios) > 1 else ""
 
 
 def plot(found: dict[tuple[str, str, float], list[Errors]], path: Path, clock: str) -> None:
@@ -247,6 +287,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stop-after", type=float, metavar="MINUTES", help="start no run later than this")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table of the results")
+    parser.add_argument(
+        "--ratio", choices=list(WORKERS), metavar="PEER", help="also print force errors divided by those of this peer"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
     pythons = {name: Path(path).absolute() for name, _, path in (entry.partition("=") for entry in options.peer)}
@@ -277,6 +320,8 @@ def main() -> None:
             print(f"failed: {error}", flush=True)
     found = collect(results.read())
     print("\n".join(table(found)))
+    if options.ratio:
+        print("\n".join(["", *ratio_table(results.path, options.clock, options.ratio)]))
     if options.plot:
         plot(found, options.plot, options.clock)
         print(f"wrote {options.plot}")

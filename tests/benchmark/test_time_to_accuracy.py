@@ -16,7 +16,20 @@ from benchmarks.accuracy_sets import SETS, Split
 from benchmarks.accuracy_worker import Budget, TimeIsOver, settings_file
 from benchmarks.many_runs import plot_forces
 from benchmarks.peer_process import PEERS
-from benchmarks.time_to_accuracy import OURS, WORKERS, Machine, Results, Run, _ours, _peer, collect, runs, table
+from benchmarks.time_to_accuracy import (
+    OURS,
+    WORKERS,
+    Machine,
+    Results,
+    Run,
+    _ours,
+    _peer,
+    collect,
+    machines,
+    ratio_table,
+    runs,
+    table,
+)
 
 FILES = Split(Path("/data/train.xyz"), Path("/data/validation.xyz"), Path("/data/test.xyz"))
 
@@ -150,13 +163,33 @@ def test_the_lowest_force_error_is_bold():
     ]
 
 
+def test_ratios_are_of_one_seed_on_one_machine(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for machine, code, seed, forces in (
+        ("slow", "mace", 0, 0.040),
+        ("slow", "defaults", 0, 0.010),
+        ("slow", "nequip", 0, 0.080),
+        ("fast", "mace", 0, 0.020),
+        ("fast", "mace", 1, 0.030),
+        ("fast", "defaults", 0, 0.020),
+        ("fast", "defaults", 2, 0.001),  # no seed 2 of MACE
+    ):
+        errors = {"5": {"forces": forces, "energy_per_atom": 0.0}}
+        Results(path, "wall", machine).add(Run("ethanol", code, seed, (5.0,)), errors)
+    assert machines(path) == ["slow", "fast"]
+    assert ratio_table(path, "wall", "mace")[2:] == [
+        "| ethanol | Equiform, defaults | 2 | 0.50 (0.25–1.00) |",
+        "| ethanol | NequIP | 1 | 2.00 |",
+    ]
+
+
 def test_the_page_shows_the_committed_results():
     root = Path(time_to_accuracy.__file__).parents[1]
     page = (root / "docs" / "accuracy-per-minute.md").read_text(encoding="utf-8")
     results = root / "docs" / "data" / "time-to-accuracy.jsonl"
-    machines = {json.loads(line)["machine"] for line in results.read_text(encoding="utf-8").splitlines()}
-    assert machines
-    for machine in machines:
+    assert machines(results)
+    assert "\n".join(ratio_table(results, "processor", "mace")) in page
+    for machine in machines(results):
         assert "\n".join(table(collect(Results(results, "processor", machine).read()))) in page
 
 
