@@ -189,14 +189,17 @@ def machines(path: Path) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["machine"] for line in lines))
 
 
+def _place(name: str, code: str) -> tuple[int, int]:
+    return list(SETS).index(name), list(LABELS).index(code)
+
+
 def by_seed(done: dict[Run, dict[str, Errors]]) -> dict[tuple[str, str, float], dict[int, Errors]]:
     """The errors of each seed by set, code and minutes; sets and codes in the order in which this file has them.
 
     If a seed was run to several lengths, the last line of the results counts.
     """
-    codes = list(LABELS)
     found: dict[tuple[str, str, float], dict[int, Errors]] = {}
-    for run in sorted(done, key=lambda run: (list(SETS).index(run.set), codes.index(run.code), run.seed)):
+    for run in sorted(done, key=lambda run: (*_place(run.set, run.code), run.seed)):
         for minutes, errors in done[run].items():
             found.setdefault((run.set, run.code, float(minutes)), {})[run.seed] = errors
     return found
@@ -247,9 +250,7 @@ def ratio_table(path: Path, clock: str, peer: str) -> list[str]:
                 found.setdefault((name, code, limit), []).extend(pairs)
     minutes = sorted({key[2] for key in found})
     lines = [f"| set | code | pairs | {' | '.join(f'{limit:g} min' for limit in minutes)} |", "|---" * (len(minutes) + 3) + "|"]
-    codes = list(LABELS)
-    rows = dict.fromkeys(key[:2] for key in found)
-    for name, code in sorted(rows, key=lambda row: (list(SETS).index(row[0]), codes.index(row[1]))):
+    for name, code in sorted({key[:2] for key in found}, key=lambda row: _place(*row)):
         columns = [found.get((name, code, limit), []) for limit in minutes]
         cells = [f"{np.exp(np.mean(np.log(ratios))):.2f}{_range(ratios)}" if ratios else "–" for ratios in columns]
         lines.append(f"| {name} | {LABELS[code]} | {max(map(len, columns))} | {' | '.join(cells)} |")
